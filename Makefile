@@ -1,0 +1,46 @@
+# One environment for everything: `make demo` and `make test` both work on a fresh clone.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PYTEST_WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format bench proto profiles clean
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+install: $(STAMP) ## make .venv and install splitinfer in it
+
+demo: $(STAMP) ## profile two models, then split one at every cut over a real edge server
+	$(BIN)/splitinfer demo
+
+test: $(STAMP) ## the whole test suite
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## every benchmark, one table at the end
+	$(BIN)/python -m benchmarks
+
+proto: $(STAMP) ## regenerate the gRPC code from the .proto file
+	$(BIN)/python -m splitinfer.wire.generate
+
+profiles: $(STAMP) ## measure the shipped tables in profiles/ again
+	$(BIN)/python -m splitinfer.profiling.shipped
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,243 @@
+"""The profile of one model: MACs and crossing tensors at every cut point, as data. Reading one needs no torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitinfer.errors import InputError
+
+SCHEMA_VERSION = 1
+
+_BITS_OF = {
+    "bool": 8,
+    "uint8": 8,
+    "int8": 8,
+    "float8_e4m3fn": 8,
+    "float8_e5m2": 8,
+    "int16": 16,
+    "uint16": 16,
+    "float16": 16,
+    "bfloat16": 16,
+    "int32": 32,
+    "uint32": 32,
+    "float32": 32,
+    "int64": 64,
+    "uint64": 64,
+    "float64": 64,
+    "complex64": 64,
+    "complex128": 128,
+}
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """One tensor that crosses a cut: its name in the graph, shape and dtype (``"float32"``)."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def bits(self) -> int:
+        """Bits on the wire in the model's own dtype."""
+        return self.elements * _BITS_OF[self.dtype]
+
+
+@dataclass(frozen=True)
+class LatencyRecord:
+    """Measured time of one half in seconds: the median of the repeats and their interquartile range."""
+
+    median_s: float
+    iqr_s: float
+
+
+@dataclass(frozen=True)
+class CutRecord:
+    """One cut point k.
+
+    Attributes:
+        index: k.
+        name: the last layer of the head that has MACs, in the model's own names (``"input"`` at k=0).
+        output_shape: shape of the tensor that the head made last (of the input at k=0).
+        macs_before: MACs of the head.
+        crossing: tensors that must be sent; empty at k=K.
+        head_latency, tail_latency: measured on the host named in ``Profile.latency_host``, where asked for.
+    """
+
+    index: int
+    name: str
+    output_shape: tuple[int, ...]
+    macs_before: int
+    crossing: tuple[TensorRecord, ...]
+    head_latency: LatencyRecord | None = None
+    tail_latency: LatencyRecord | None = None
+
+    @property
+    def crossing_bits(self) -> int:
+        return sum(tensor.bits for tensor in self.crossing)
+
+    @property
+    def crossing_elements(self) -> int:
+        return sum(tensor.elements for tensor in self.crossing)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """c^k and d^k of one model at one input size (SPEC 1), with what they were computed from.
+
+    Attributes:
+        model: name of the card, import path or class.
+        inputs: the tensors of one inference request (batch included).
+        parameters: number of parameter elements.
+        total_macs: C, MACs of one inference. One multiply-accumulate counts as one.
+        cuts: cut points 0..K in order.
+        uncounted_ops: operators in the graph that no MAC rule covers, with how often each occurs.
+        latency_host: where and how latencies were measured (processor, threads, repeats); None if they were not.
+    """
+
+    model: str
+    inputs: tuple[TensorRecord, ...]
+    parameters: int
+    total_macs: int
+    cuts: tuple[CutRecord, ...]
+    uncounted_ops: dict[str, int] = field(default_factory=dict)
+    latency_host: dict[str, Any] | None = None
+
+    @property
+    def num_cuts(self) -> int:
+        """K: cut points are 0..K."""
+        return len(self.cuts) - 1
+
+    @property
+    def input_bits(self) -> int:
+        """D in the model's own dtypes: the bits that cross at k=0."""
+        return self.cuts[0].crossing_bits
+
+    @property
+    def input_elements(self) -> int:
+        """Elements that cross at k=0; D at b bits per element is b times this (SPEC 5.9)."""
+        return self.cuts[0].crossing_elements
+
+    @cached_property
+    def compute_ratio(self) -> NDArray[np.float64]:
+        """c^0..c^K, shape (K+1,), strictly increasing from 0 to 1."""
+        if self.total_macs == 0:
+            return np.array([0.0, 1.0])
+        return np.array([cut.macs_before for cut in self.cuts], dtype=np.float64) / self.total_macs
+
+    @cached_property
+    def feature_ratio(self) -> NDArray[np.float64]:
+        """d^0..d^K in the model's own dtypes, shape (K+1,), from 1 to 0."""
+        return np.array([cut.crossing_bits for cut in self.cuts], dtype=np.float64) / self.input_bits
+
+    @cached_property
+    def crossing_elements(self) -> NDArray[np.int64]:
+        """Elements that cross each cut, shape (K+1,)."""
+        return np.array([cut.crossing_elements for cut in self.cuts], dtype=np.int64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary whose keys are the attributes' names."""
+        record = asdict(self)
+        record["cuts"] = [
+            {key: value for key, value in cut.items() if value is not None} | {"crossing_bits": self.cuts[k].crossing_bits}
+            for k, cut in enumerate(record["cuts"])
+        ]
+        if self.latency_host is None:
+            del record["latency_host"]
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "num_cuts": self.num_cuts,
+            "input_bits": self.input_bits,
+            "compute_ratio": self.compute_ratio.tolist(),
+            "feature_ratio": self.feature_ratio.tolist(),
+            **record,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the profile as JSON with a schema version."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Profile:
+        """Read a profile that ``save`` wrote.
+
+        Raises:
+            InputError: the file is absent, is not a profile, or has another schema version.
+        """
+        try:
+            record = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"cannot read profile {path}: {error.strerror}") from None
+        except ValueError as error:
+            raise InputError(f"{path} is not a profile: {error}") from None
+        return cls.from_dict(record, source=str(path))
+
+    @classmethod
+    def from_dict(cls, record: Any, *, source: str = "profile") -> Profile:
+        """Build a profile from what ``to_dict`` returned; ratios are recomputed, never trusted."""
+        if not isinstance(record, dict) or "schema_version" not in record:
+            raise InputError(f"{source} is not a profile: it has no schema_version")
+        if record["schema_version"] != SCHEMA_VERSION:
+            raise InputError(
+                f"{source} has profile schema {record['schema_version']}; this version reads schema {SCHEMA_VERSION}"
+            )
+        try:
+            profile = cls(
+                model=str(record["model"]),
+                inputs=tuple(_tensor(item) for item in record["inputs"]),
+                parameters=int(record["parameters"]),
+                total_macs=int(record["total_macs"]),
+                cuts=tuple(_cut(item) for item in record["cuts"]),
+                uncounted_ops={str(op): int(count) for op, count in record["uncounted_ops"].items()},
+                latency_host=record.get("latency_host"),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{source} is not a profile: bad or missing {error}") from None
+        profile._validate(source)
+        return profile
+
+    def _validate(self, source: str) -> None:
+        macs = [cut.macs_before for cut in self.cuts]
+        if len(self.cuts) < 2 or [cut.index for cut in self.cuts] != list(range(len(self.cuts))):
+            raise InputError(f"{source} is not a profile: cuts must be numbered 0..K")
+        if macs[0] != 0 or macs[-1] != self.total_macs:
+            raise InputError(f"{source} is not a profile: macs_before must run from 0 to total_macs")
+        if self.total_macs and any(later <= earlier for earlier, later in zip(macs, macs[1:], strict=False)):
+            raise InputError(f"{source} is not a profile: macs_before must strictly increase")
+        if self.cuts[-1].crossing or not self.cuts[0].crossing_bits:
+            raise InputError(f"{source} is not a profile: something must cross at k=0 and nothing at k=K")
+
+
+def _tensor(item: dict[str, Any]) -> TensorRecord:
+    record = TensorRecord(str(item["name"]), tuple(int(size) for size in item["shape"]), str(item["dtype"]))
+    if record.dtype not in _BITS_OF:
+        raise ValueError(f"dtype {record.dtype}")
+    return record
+
+
+def _latency(item: dict[str, Any] | None) -> LatencyRecord | None:
+    return None if item is None else LatencyRecord(float(item["median_s"]), float(item["iqr_s"]))
+
+
+def _cut(item: dict[str, Any]) -> CutRecord:
+    return CutRecord(
+        index=int(item["index"]),
+        name=str(item["name"]),
+        output_shape=tuple(int(size) for size in item["output_shape"]),
+        macs_before=int(item["macs_before"]),
+        crossing=tuple(_tensor(tensor) for tensor in item["crossing"]),
+        head_latency=_latency(item.get("head_latency")),
+        tail_latency=_latency(item.get("tail_latency")),
+    )
