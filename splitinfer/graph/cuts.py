@@ -1,0 +1,223 @@
+"""Where a captured graph can be cut, and what crosses there.
+
+Operations run in the order in which they were captured. A *position* p puts the first p operations in the head. Cut
+points are the positions where the MACs done so far strictly grow, and of all positions with equal MACs the one where
+the fewest bits cross (the last of these, so that an activation stays with its layer). Values that come from weights
+alone never cross: both sides have them. A view of a tensor that crosses anyway is made again in the tail.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+
+from splitinfer.graph.aliasing import declared_view_source
+from splitinfer.graph.capture import is_tensor_node
+from splitinfer.graph.macs import node_macs
+from splitinfer.graph.specs import Cut, TensorSpec
+
+
+@dataclass(frozen=True)
+class Program:
+    """The operations of a captured graph in order, with what the cut points need to know about each.
+
+    Attributes:
+        inputs: placeholders, in the order of the request's tensors.
+        operations: nodes that depend on an input, in execution order; the positions count these.
+        constants: nodes that depend on weights alone.
+        outputs: the tensors that the model returns (operations, inputs or constants).
+        macs: MACs per operation.
+        uncounted: operators without a MAC rule and how often each occurs.
+    """
+
+    inputs: tuple[fx.Node, ...]
+    operations: tuple[fx.Node, ...]
+    constants: frozenset[fx.Node]
+    outputs: tuple[fx.Node, ...]
+    macs: tuple[int, ...]
+    uncounted: dict[str, int]
+
+
+def analyse(graph: fx.Graph) -> Program:
+    """Sort the nodes of a graph into inputs, constants and operations, and count MACs."""
+    inputs: list[fx.Node] = []
+    operations: list[fx.Node] = []
+    constants: set[fx.Node] = set()
+    outputs: tuple[fx.Node, ...] = ()
+    macs: list[int] = []
+    uncounted: Counter[str] = Counter()
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            inputs.append(node)
+        elif node.op == "get_attr":
+            constants.add(node)
+        elif node.op == "output":
+            outputs = tuple(node.args[0])
+        else:
+            count = node_macs(node)
+            if count is None:
+                uncounted[_operator_name(node)] += 1
+            from_weights_alone = all(source in constants for source in node.all_input_nodes)
+            if from_weights_alone and not count and not _is_random(node):
+                constants.add(node)
+            else:
+                operations.append(node)
+                macs.append(count or 0)
+    return Program(
+        tuple(inputs), tuple(operations), frozenset(constants), outputs, tuple(macs), dict(sorted(uncounted.items()))
+    )
+
+
+def _operator_name(node: fx.Node) -> str:
+    return node.target.overloadpacket.__name__ if isinstance(node.target, OpOverload) else str(node.target)
+
+
+def _is_random(node: fx.Node) -> bool:
+    return isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+
+
+def find_cuts(program: Program) -> tuple[tuple[Cut, ...], tuple[tuple[fx.Node, ...], ...]]:
+    """Return the cut points 0..K and, for each, the nodes that cross (in the order of ``Cut.crossing``)."""
+    total = sum(program.macs)
+    names = _layer_names(program)
+    crossings = Crossings(program)
+    last_position = len(program.operations)
+
+    best: dict[int, tuple[int, int, tuple[fx.Node, ...], fx.Node]] = {}
+    done = 0
+    last_mac_node: fx.Node | None = None
+    for position in range(1, last_position):
+        node = program.operations[position - 1]
+        if program.macs[position - 1]:
+            done += program.macs[position - 1]
+            last_mac_node = node
+        if not 0 < done < total or last_mac_node is None:
+            continue
+        crossing = crossings.at(position)
+        if not crossing:
+            continue
+        bits = sum(_bits(tensor) for tensor in crossing)
+        if done not in best or bits <= best[done][0]:
+            best[done] = (bits, position, crossing, last_mac_node)
+
+    start = crossings.at(0) or program.inputs
+    cuts = [Cut(0, "input", 0, _specs(start), _shape(program.inputs), 0)]
+    nodes = [start]
+    for macs, (_, position, crossing, mac_node) in sorted(best.items()):
+        shape = _shape(program.operations[:position])
+        cuts.append(Cut(len(cuts), names[mac_node], macs, _specs(crossing), shape, position))
+        nodes.append(crossing)
+    final_name = next((names[node] for node in reversed(program.operations) if node in names), "output")
+    cuts.append(Cut(len(cuts), final_name, total, (), _shape(program.operations or program.inputs), last_position))
+    nodes.append(())
+    return tuple(cuts), tuple(nodes)
+
+
+class Crossings:
+    """The cheapest set of tensors to send at each position."""
+
+    def __init__(self, program: Program) -> None:
+        self._order = {node: index for index, node in enumerate((*program.inputs, *program.operations))}
+        self._inputs = len(program.inputs)
+        end = len(self._order)
+        self._last_use = dict.fromkeys(self._order, -1)
+        for node, index in self._order.items():
+            for source in node.all_input_nodes:
+                if source in self._last_use:
+                    self._last_use[source] = max(self._last_use[source], index)
+        for node in program.outputs:
+            if node in self._last_use:
+                self._last_use[node] = end
+        self._view_of = {
+            node: source
+            for node in program.operations
+            if (source := declared_view_source(node)) is not None and source in self._order
+        }
+        self._ordered = list(self._order)
+
+    def at(self, position: int) -> tuple[fx.Node, ...]:
+        """Return the nodes to send at a position, in graph order; () if it is no place to cut.
+
+        Values that live across the position form trees of views. From each tree the cheapest cover is sent: a tensor
+        stands for itself and for every view of it, which the tail makes again.
+        """
+        boundary = self._inputs + position
+        needed = {node for node in self._ordered[:boundary] if self._last_use[node] >= boundary}
+        children: dict[fx.Node, list[fx.Node]] = {}
+        roots: dict[fx.Node, None] = {}
+        for node in sorted(needed, key=self._order.__getitem__):
+            while (parent := self._view_of.get(node)) is not None:
+                siblings = children.setdefault(parent, [])
+                if node in siblings:
+                    break
+                siblings.append(node)
+                node = parent
+            else:
+                roots[node] = None
+        chosen: list[fx.Node] = []
+        for root in roots:
+            cost, cover = self._cheapest_cover(root, needed, children)
+            if cost is None:
+                return ()
+            chosen += cover
+        return tuple(sorted(chosen, key=self._order.__getitem__))
+
+    def _cheapest_cover(
+        self, node: fx.Node, needed: set[fx.Node], children: dict[fx.Node, list[fx.Node]]
+    ) -> tuple[int | None, list[fx.Node]]:
+        whole = _bits(node) if is_tensor_node(node) else None
+        if node in needed:
+            return whole, [node]
+        parts: list[fx.Node] = []
+        total: int | None = 0
+        for child in children[node]:
+            cost, cover = self._cheapest_cover(child, needed, children)
+            total = None if cost is None or total is None else total + cost
+            parts += cover
+        if total is None or (whole is not None and whole < total):
+            return whole, [node]
+        return total, parts
+
+
+def _bits(node: fx.Node) -> int:
+    value = node.meta["val"]
+    return int(value.numel() * value.dtype.itemsize * 8)
+
+
+def _specs(nodes: Sequence[fx.Node]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec.of(node.meta["val"], node.name) for node in nodes)
+
+
+def _shape(nodes: Iterable[fx.Node]) -> tuple[int, ...]:
+    """Shape of the last single tensor among the nodes."""
+    shapes = [tuple(node.meta["val"].shape) for node in nodes if is_tensor_node(node)]
+    return shapes[-1] if shapes else ()
+
+
+def _layer_names(program: Program) -> dict[fx.Node, str]:
+    """Name each operation that has MACs by the module it runs in; repeated ones get @1, @2 in order of execution."""
+    paths: dict[fx.Node, str] = {}
+    for node, count in zip(program.operations, program.macs, strict=True):
+        if count:
+            paths[node] = layer_path(node) or _operator_name(node)
+    repeats = Counter(paths.values())
+    seen: Counter[str] = Counter()
+    names = {}
+    for node, path in paths.items():
+        seen[path] += 1
+        names[node] = f"{path}@{seen[path]}" if repeats[path] > 1 else path
+    return names
+
+
+def layer_path(node: fx.Node) -> str:
+    """Return the qualified name of the innermost module that a node was captured in, "" for the model itself."""
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return ""
+    path = str(list(stack.values())[-1][0])
+    return path.removeprefix("L['self']").lstrip(".").split("@")[0]

@@ -1,0 +1,116 @@
+"""Make an exported graph functional, so that no operation changes a tensor that may cross a cut.
+
+``torch.export`` keeps the model's in-place operations. Run twice on the same head output (a retry, a fallback), a tail
+with in-place operations gives wrong answers. ``run_decompositions({})`` removes them by tracing the whole program a
+second time, which costs as much as the export. Most models only use in-place operations on tensors that nothing else
+looks at (``relu_`` after a convolution), where renaming is enough. That is done here; everything else is left to torch.
+"""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+from torch.export import ExportedProgram
+
+from splitinfer.graph.aliasing import possible_alias_sources
+
+aten = torch.ops.aten
+
+
+def functional_program(program: ExportedProgram) -> ExportedProgram:
+    """Return an equal program without in-place operations; the given program may be changed."""
+    if _only_plain_operators(program.graph) and _rename_in_place_operations(program.graph):
+        return program
+    return program.run_decompositions({})
+
+
+def _only_plain_operators(graph: fx.Graph) -> bool:
+    return all(
+        node.op in ("placeholder", "output")
+        or (node.op == "call_function" and (node.target is operator.getitem or isinstance(node.target, OpOverload)))
+        for node in graph.nodes
+    )
+
+
+def _rename_in_place_operations(graph: fx.Graph) -> bool:
+    """Replace ``y = op_(x)`` by ``y = op(x)`` and later uses of x by y; False if some operation needs more than that.
+
+    The graph is changed only when every operation can be replaced.
+    """
+    position = {node: index for index, node in enumerate(graph.nodes)}
+    group: dict[fx.Node, set[fx.Node]] = {}  # values that may share storage, by value
+    renames: list[tuple[fx.Node, fx.Node, OpOverload]] = []
+    current: dict[fx.Node, fx.Node] = {}  # original node -> the in-place node that now holds its value
+    for node in graph.nodes:
+        members = {node}
+        group[node] = members
+        if node.op != "call_function":
+            continue
+        op = node.target
+        if isinstance(op, OpOverload) and op._schema.is_mutable:
+            mutated = node.args[0] if node.args else None
+            functional = _functional_twin(op)
+            if functional is None or not isinstance(mutated, fx.Node) or not _keeps_dtype(node, mutated):
+                return False
+            if mutated in current:
+                # The tensor was changed before and is named by its first name again.
+                return False
+            here = position[node]
+            for other in group[mutated] - {mutated}:
+                if any(position[user] > here for user in other.users) or other in node.all_input_nodes:
+                    return False
+            current[mutated] = node
+            renames.append((node, mutated, functional))
+            continue
+        for source in possible_alias_sources(node):
+            merged = group[source] | members
+            members = merged
+        for member in members:
+            group[member] = members
+    for node, mutated, functional in renames:
+        here = position[node]
+        with graph.inserting_before(node):
+            twin = graph.call_function(functional, node.args, node.kwargs)
+        twin.meta = dict(node.meta)
+        mutated.replace_all_uses_with(
+            twin, delete_user_cb=lambda user, here=here, node=node: user is not node and position.get(user, -1) > here
+        )
+        node.replace_all_uses_with(twin)
+        position[twin] = here
+        graph.erase_node(node)
+    return True
+
+
+def _functional_twin(op: OpOverload) -> OpOverload | None:
+    """Return the operator that computes what the in-place one writes, if it has the same arguments."""
+    packet_name = op._schema.name.split("::")[1]
+    written = [index for index, argument in enumerate(op._schema.arguments) if argument.is_write]
+    if not packet_name.endswith("_") or packet_name.startswith("_") or written != [0]:
+        return None
+    packet = getattr(aten, packet_name[:-1], None)
+    twin = getattr(packet, op._overloadname, None) if packet is not None else None
+    if not isinstance(twin, OpOverload) or twin._schema.is_mutable:
+        return None
+    if any(ret.alias_info is not None for ret in twin._schema.returns):
+        return None  # unsqueeze_ and its like change what the tensor's name means, not its values
+    same_arguments = [argument.name for argument in twin._schema.arguments] == [
+        argument.name for argument in op._schema.arguments
+    ]
+    return twin if same_arguments else None
+
+
+def _keeps_dtype(node: fx.Node, mutated: fx.Node) -> bool:
+    """An in-place operation keeps its tensor's dtype and shape; its twin promotes, so both must come to the same."""
+    mine = mutated.meta.get("val")
+    if not isinstance(mine, torch.Tensor):
+        return False
+    for source in node.all_input_nodes:
+        theirs = source.meta.get("val")
+        if not isinstance(theirs, torch.Tensor) or torch.promote_types(mine.dtype, theirs.dtype) != mine.dtype:
+            return False
+    if mine.dtype.is_floating_point or mine.dtype.is_complex:
+        return True
+    return not any(isinstance(argument, float) for argument in node.args)

@@ -1,0 +1,137 @@
+"""MACs of one operation of a captured graph: one multiply-accumulate counts as one.
+
+A rule takes the node's argument values (fake tensors in the place of tensors) and its result, and returns MACs. To add
+one, decorate a function with ``@mac_rule(torch.ops.aten.my_op)``. Operators without a rule fall back to torch's own
+flop counter (two flops are one MAC), directly or through the operators that they are composed of; what neither knows
+has no MACs and is listed as uncounted.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload, OpOverloadPacket
+
+from splitinfer.graph.aliasing import declared_view_source, is_composite
+
+aten = torch.ops.aten
+
+MacRule = Callable[..., int]
+_RULES: dict[OpOverloadPacket, MacRule] = {}
+
+
+def mac_rule(*packets: OpOverloadPacket) -> Callable[[MacRule], MacRule]:
+    """Register a rule ``(result, *args, **kwargs) -> MACs`` for operators."""
+
+    def register(rule: MacRule) -> MacRule:
+        for packet in packets:
+            _RULES[packet] = rule
+        return rule
+
+    return register
+
+
+@mac_rule(aten.conv1d, aten.conv2d, aten.conv3d)
+def _convolution(result: Any, image: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """Every output element takes (input channels per group) x (kernel) MACs."""
+    return int(result.numel() * prod(weight.shape[1:]))
+
+
+@mac_rule(aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d)
+def _transposed_convolution(result: Any, image: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """Every input element takes (output channels per group) x (kernel) MACs."""
+    return int(image.numel() * prod(weight.shape[1:]))
+
+
+@mac_rule(aten.convolution, aten._convolution)
+def _general_convolution(
+    result: Any, image: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *_: Any
+) -> int:
+    return _transposed_convolution(result, image, weight) if transposed else _convolution(result, image, weight)
+
+
+@mac_rule(aten.linear)
+def _linear(result: Any, inputs: Any, weight: Any, *_: Any) -> int:
+    return int(result.numel() * weight.shape[-1])
+
+
+@mac_rule(aten.mm, aten.bmm, aten.matmul, aten.mv, aten.dot, aten.vdot, aten.inner)
+def _matmul(result: Any, left: Any, right: Any) -> int:
+    """Every output element takes one MAC per contracted element."""
+    return int(result.numel() * left.shape[-1])
+
+
+@mac_rule(aten.addmm, aten.baddbmm, aten.addmv, aten.addbmm)
+def _add_matmul(result: Any, bias: Any, left: Any, right: Any, **_: Any) -> int:
+    batch = left.shape[0] if left.dim() == 3 and result.dim() == 2 else 1
+    return int(batch * result.numel() * left.shape[-1])
+
+
+@mac_rule(
+    aten.scaled_dot_product_attention,
+    aten._scaled_dot_product_flash_attention_for_cpu,
+    aten._scaled_dot_product_flash_attention,
+    aten._scaled_dot_product_efficient_attention,
+)
+def _attention(result: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """Query times key, then weights times value; a causal mask is not subtracted."""
+    scores = prod(query.shape[:-1]) * key.shape[-2]
+    return int(scores * (query.shape[-1] + value.shape[-1]))
+
+
+def node_macs(node: fx.Node) -> int | None:
+    """Return the MACs of one operation, or None if no rule covers its operator."""
+    if node.op != "call_function" or node.target is operator.getitem:
+        return 0
+    if not isinstance(node.target, OpOverload):
+        return _nested_macs(node)
+    packet = node.target.overloadpacket
+    if packet in _RULES:
+        args, kwargs = _values(node)
+        return _RULES[packet](node.meta["val"], *args, **kwargs)
+    if declared_view_source(node) is not None:
+        return 0
+    from torch.utils.flop_counter import flop_registry
+
+    if packet in flop_registry or is_composite(node.target):
+        return _macs_by_torch(node)
+    return None
+
+
+def _macs_by_torch(node: fx.Node) -> int | None:
+    """Count with torch's flop counter, which looks through composite operators (einsum, lstm)."""
+    from torch._guards import detect_fake_mode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    args, kwargs = _values(node)
+    fake_mode = detect_fake_mode((args, kwargs))
+    if fake_mode is None:
+        return None
+    with fake_mode, torch.no_grad(), FlopCounterMode(display=False) as counter:
+        node.target(*args, **kwargs)  # type: ignore[operator]
+    flops = counter.get_total_flops()
+    return flops // 2 if flops else None
+
+
+def _nested_macs(node: fx.Node) -> int | None:
+    """Count inside the subgraphs of a higher-order operator; of the branches of a condition the larger one."""
+    counts = []
+    for argument in node.all_input_nodes:
+        body = argument.meta.get("submodule")
+        if isinstance(body, fx.GraphModule):
+            counts.append(sum(node_macs(inner) or 0 for inner in body.graph.nodes))
+    if not counts:
+        return None
+    return max(counts) if "cond" in str(node.target) else sum(counts)
+
+
+def _values(node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def value(argument: fx.Node) -> Any:
+        return argument.meta.get("val")
+
+    return fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)

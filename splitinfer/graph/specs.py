@@ -1,0 +1,60 @@
+"""What a cut point is made of: tensor descriptions and the cut itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+import torch
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape and dtype of one tensor; ``name`` is its name in the captured graph and plays no part in equality."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    name: str = field(default="", compare=False)
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor, name: str = "") -> TensorSpec:
+        """Describe a tensor (real or fake)."""
+        return cls(tuple(int(size) for size in tensor.shape), tensor.dtype, name)
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def bits(self) -> int:
+        """Bits of the values alone, in the tensor's own dtype."""
+        return self.elements * self.dtype.itemsize * 8
+
+    def __str__(self) -> str:
+        return f"{str(self.dtype).removeprefix('torch.')}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One cut point k of a captured model.
+
+    Attributes:
+        index: k in 0..K.
+        name: the last layer of the head that has MACs, in the model's own names; ``"input"`` at k=0.
+        macs_before: MACs of the head.
+        crossing: the tensors that the tail needs and the head (or the input) produces; empty at k=K.
+        output_shape: shape of the tensor that the head makes last (of the first input at k=0).
+        position: number of operations of the captured graph that belong to the head.
+    """
+
+    index: int
+    name: str
+    macs_before: int
+    crossing: tuple[TensorSpec, ...]
+    output_shape: tuple[int, ...]
+    position: int
+
+    @property
+    def crossing_bits(self) -> int:
+        """Bits that cross this cut, in the tensors' own dtypes."""
+        return sum(spec.bits for spec in self.crossing)

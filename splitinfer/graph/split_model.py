@@ -1,0 +1,228 @@
+"""``SplitModel``: a captured model that can be cut at any of its cut points."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from splitinfer.errors import InputError
+from splitinfer.graph.capture import CapturedGraph, capture_graph
+from splitinfer.graph.cuts import Program, analyse, find_cuts
+from splitinfer.graph.fingerprint import architecture_digest, fingerprint, weights_digest
+from splitinfer.graph.folding import fold_batch_norms
+from splitinfer.graph.halves import Half, build_half
+from splitinfer.graph.specs import TensorSpec
+
+
+class SplitModel:
+    """A model captured at one input size, cut into head and tail at any cut point 0..K.
+
+    Head and tail of every cut run on the same weights, in ``torch.inference_mode``. Halves are compiled on first use
+    and kept. All methods may be called from several threads at once.
+
+    Attributes:
+        name: what people call the model.
+        cuts: cut points 0..K.
+        num_cuts: K.
+        inputs: tensors of one inference request.
+        outputs: tensor leaves of the model's output.
+        total_macs: MACs of one inference.
+        num_parameters: parameter elements of the model.
+        uncounted_ops: operators that no MAC rule covers, with how often each occurs.
+        optimize: whether batch norms were folded into convolutions.
+    """
+
+    def __init__(self, captured: CapturedGraph, *, name: str, optimize: bool) -> None:
+        """Use :meth:`capture`."""
+        self.name = name
+        self.optimize = optimize
+        self._captured = captured
+        self._architecture = architecture_digest(captured.graph)
+        self._weights_digest: bytes | None = None
+        if optimize and _has_batch_norm(captured.graph):
+            # Folding replaces weights; the fingerprint is over the model's own, which are not kept after this.
+            self._weights_digest = weights_digest(captured.graph, captured.weights)
+            fold_batch_norms(captured.graph, captured.weights)
+        self._program: Program = analyse(captured.graph)
+        self.cuts, self._crossing_nodes = find_cuts(self._program)
+        self.num_cuts = len(self.cuts) - 1
+        self.total_macs = self.cuts[-1].macs_before
+        self.num_parameters = captured.num_parameters
+        self.uncounted_ops = self._program.uncounted
+        self.inputs = tuple(leaf for leaf in captured.input_leaves if isinstance(leaf, TensorSpec))
+        self.outputs = tuple(TensorSpec.of(node.meta["val"], node.name) for node in self._program.outputs)
+        self._weights = SimpleNamespace(**captured.weights)
+        self._order = [node for node in captured.graph.nodes if node.op != "output"]
+        self._halves: dict[tuple[str, int], Half] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def capture(
+        cls,
+        model: torch.nn.Module,
+        example_inputs: tuple[Any, ...],
+        example_kwargs: dict[str, Any] | None = None,
+        *,
+        optimize: bool = True,
+        name: str | None = None,
+    ) -> SplitModel:
+        """Capture a module at the shapes of the example inputs.
+
+        The module is captured as it computes in evaluation mode and is not changed. Values that are no tensors become
+        part of the captured model.
+
+        Args:
+            model: any module that ``torch.export`` takes.
+            example_inputs: positional inputs of ``forward``.
+            example_kwargs: keyword inputs of ``forward``.
+            optimize: fold batch norms into convolutions (outputs equal to 1e-4); False keeps every bit.
+            name: what to call the model; the class's name by default.
+
+        Raises:
+            CaptureError: the module cannot be captured; the message names the line and what to do.
+        """
+        captured = capture_graph(model, example_inputs, example_kwargs)
+        return cls(captured, name=name or type(model).__name__, optimize=optimize)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of architecture and weights: equal on two machines when they hold the same model."""
+        with self._lock:
+            if self._weights_digest is None:
+                self._weights_digest = weights_digest(self._captured.graph, self._captured.weights)
+        return fingerprint(self._architecture, self._weights_digest, optimize=self.optimize)
+
+    def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
+        """Run the whole captured model."""
+        return self.unflatten_output(self.run_head(self.num_cuts, *inputs, **kwargs))
+
+    def run_head(self, k: int, *inputs: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
+        """Run everything before cut k.
+
+        Returns:
+            The tensors of ``cuts[k].crossing``. At k=K nothing crosses and the output's tensor leaves are returned, in
+            the form that ``run_tail(K, ...)`` takes.
+
+        Raises:
+            InputError: no such cut, or inputs that differ from the captured ones in structure, shape or dtype.
+        """
+        self._check_cut(k)
+        tensors = self._flatten_inputs(inputs, kwargs)
+        with torch.inference_mode():
+            return self._half("head", k)(*tensors)
+
+    def run_tail(self, k: int, *tensors: torch.Tensor) -> Any:
+        """Run everything after cut k on what ``run_head(k, ...)`` returned; returns what the model returns.
+
+        Raises:
+            InputError: no such cut, or tensors that are not those of ``cuts[k].crossing``.
+        """
+        return self.unflatten_output(self.run_tail_leaves(k, tensors))
+
+    def run_tail_leaves(self, k: int, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Run the tail and return the tensor leaves of the output, as an edge server sends them."""
+        self._check_cut(k)
+        self._check_tensors(tensors, self.outputs if k == self.num_cuts else self.cuts[k].crossing, f"cut {k}")
+        if k == self.num_cuts:
+            return tuple(tensors)
+        with torch.inference_mode():
+            return self._half("tail", k)(*tensors)
+
+    def unflatten_output(self, leaves: tuple[torch.Tensor, ...]) -> Any:
+        """Put the tensor leaves back into the structure that the model returns."""
+        values = [constant if index is None else leaves[index] for index, constant in self._captured.output_leaves]
+        return pytree.tree_unflatten(values, self._captured.output_tree)
+
+    def find_cut(self, cut: int | str) -> int:
+        """Return k for an index or a layer name.
+
+        A layer with MACs names the cut after it; any other module's name (``layer2``) names the cut after its last
+        layer with MACs.
+
+        Raises:
+            InputError: nothing has that name or index.
+        """
+        text = str(cut).strip()
+        if text.lstrip("-").isdigit():
+            k = int(text)
+            self._check_cut(k)
+            return k
+        exact = [entry.index for entry in self.cuts if entry.name == text]
+        inside = [
+            entry.index for entry in self.cuts[1:] if entry.name.startswith((f"{text}.", f"{text}@")) or text == ""
+        ]
+        if not exact and not inside:
+            known = ", ".join(entry.name for entry in self.cuts[:4])
+            raise InputError(
+                f"{self.name} has no layer {text!r}; cuts are 0..{self.num_cuts} or a layer's name: {known}, ..."
+            )
+        return (exact or inside)[-1]
+
+    def warm(self, k: int) -> None:
+        """Compile both halves of cut k now rather than at first use."""
+        self._check_cut(k)
+        self._half("head", k)
+        if k < self.num_cuts:
+            self._half("tail", k)
+
+    def _half(self, side: str, k: int) -> Half:
+        half = self._halves.get((side, k))
+        if half is None:
+            with self._lock:
+                half = self._halves.get((side, k))
+                if half is None:
+                    half = self._halves[side, k] = self._build(side, k)
+        return half
+
+    def _build(self, side: str, k: int) -> Half:
+        crossing: tuple[fx.Node, ...] = self._crossing_nodes[k]
+        if k == self.num_cuts:
+            crossing = self._program.outputs
+        if side == "head":
+            return build_half(self._program.inputs, crossing, self._order, self._weights)
+        return build_half(crossing, self._program.outputs, self._order, self._weights)
+
+    def _check_cut(self, k: int) -> None:
+        if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= self.num_cuts:
+            raise InputError(f"cut {k!r} is out of range: {self.name} has cuts 0..{self.num_cuts}")
+
+    def _flatten_inputs(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+        captured = self._captured
+        if kwargs:
+            order = captured.input_tree.child(1).context
+            kwargs = {name: kwargs[name] for name in order if name in kwargs} | kwargs
+        leaves, tree = pytree.tree_flatten((inputs, kwargs))
+        if tree != captured.input_tree:
+            raise InputError(f"{self.name} was captured with inputs of another structure: {self._input_summary()}")
+        tensors = []
+        for leaf, expected in zip(leaves, captured.input_leaves, strict=True):
+            if isinstance(expected, TensorSpec):
+                tensors.append(leaf)
+            elif leaf != expected:
+                raise InputError(f"{self.name} was captured with the value {expected!r} where {leaf!r} is given")
+        self._check_tensors(tuple(tensors), self.inputs, "input")
+        return tensors
+
+    def _check_tensors(self, tensors: tuple[Any, ...], specs: tuple[TensorSpec, ...], where: str) -> None:
+        if len(tensors) != len(specs):
+            raise InputError(f"{self.name} takes {len(specs)} tensors at {where}, not {len(tensors)}")
+        for tensor, spec in zip(tensors, specs, strict=True):
+            if not isinstance(tensor, torch.Tensor):
+                raise InputError(f"{self.name} takes a tensor for {spec.name} at {where}, not {type(tensor).__name__}")
+            if tensor.shape != spec.shape or tensor.dtype != spec.dtype:
+                raise InputError(f"{self.name} takes {spec} for {spec.name} at {where}, not {TensorSpec.of(tensor)}")
+
+    def _input_summary(self) -> str:
+        return ", ".join(f"{spec.name}: {spec}" for spec in self.inputs)
+
+    def __repr__(self) -> str:
+        return f"SplitModel({self.name!r}, cuts 0..{self.num_cuts}, {self.total_macs:,} MACs)"
+
+
+def _has_batch_norm(graph: fx.Graph) -> bool:
+    return any("batch_norm" in str(node.target) for node in graph.nodes if node.op == "call_function")
