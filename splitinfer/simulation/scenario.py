@@ -1,0 +1,275 @@
+"""The description of one world: devices, services, hardware limits, radio, arrivals, weights. Frozen and validated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
+
+from splitinfer.errors import InputError, ScenarioError
+from splitinfer.profiling.profile import Profile
+from splitinfer.simulation.arrivals import Arrivals, PoissonArrivals
+from splitinfer.simulation.channel import Channel, RayleighChannel
+from splitinfer.simulation.drift import Drift
+from splitinfer.simulation.fields import (
+    Count,
+    NonNegative,
+    PerService,
+    Positive,
+    Settings,
+    spread_over_devices,
+    spread_over_services,
+)
+from splitinfer.simulation.services import profile_of
+
+THERMAL_NOISE_W_PER_HZ = 10 ** (-174 / 10) * 1e-3
+"""-174 dBm/Hz in W/Hz."""
+
+
+def _known_service(service: Any) -> str | Profile:
+    if not isinstance(service, str | Profile):
+        raise ValueError("a service is the name of a model card, a profile's JSON file or a Profile")
+    try:
+        profile_of(service)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    return service
+
+
+def _named_kind(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+Service = Annotated[Any, BeforeValidator(_known_service)]
+
+
+class Scenario(Settings):
+    """One world to simulate or to run. The defaults are the paper's Table II (preset ``table2``).
+
+    Every number is in SI units. A value per service is one number for all, a list with one value per service (the same
+    on every device), or a list of such lists, one per device.
+
+    Attributes:
+        name: what tables and plots call it.
+        num_devices: M.
+        services: what each device hosts: names of model cards, profile JSON files or ``Profile`` objects. One list for
+            every device, or one list per device.
+        arrival_rate_hz: mean requests per second and service (lambda; a rate per second, SPEC errata 4).
+        arrivals: ``poisson``, ``periodic``, ``bursty`` or ``trace``, with its settings.
+        slot_s: tau, the step of resource allocation.
+        slots_per_period: G, slots in a partition period.
+        max_local_frequency_hz: F^l of each device.
+        max_edge_frequency_hz: F^e, shared by all devices.
+        max_power_w: p_max of each device.
+        bandwidth_hz: B_w, shared evenly by the devices: each has b = B_w / M.
+        noise_w_per_hz: N0.
+        antenna_gain: A_d.
+        carrier_frequency_hz: f_c.
+        path_loss_exponent: d_e.
+        distances_m: distance of each device to the edge; by default spread evenly over 150 to 250 m.
+        channel: ``rayleigh``, ``correlated``, ``steady`` or ``trace``, with its settings.
+        drift: timetable of changing distances and rates, if the world moves.
+        cycles_per_mac: rho.
+        energy_coefficient: delta in W s^3.
+        local_energy_weight: U^l, the weight of local energy against backlog.
+        transmission_energy_weight: U^t.
+        queue_weights: beta, weights of the scaled local, transmission and edge queue in Qbar.
+        queue_scale_cycles: scale of the local and edge queue in Qbar.
+        queue_scale_bits: scale of the transmission queue in Qbar.
+        reward_energy_weight: w1 of (34), per joule.
+        reward_queue_weight: w2 of (34).
+        bits_per_element: bits on the wire of one element of the input and of every crossing tensor.
+        fixed_cuts: the cuts of Fix-Cov; by default everything on the device.
+        p95_latency_s: latency target per service; the weights then adapt on line (0 leaves a service without one).
+        seed: mixed into every run's seed.
+    """
+
+    name: str = "custom"
+    num_devices: Count = 4
+    services: tuple[Service, ...] | tuple[tuple[Service, ...], ...] = Field(
+        default=("resnet50", "mobilenet_v2"), validate_default=True
+    )
+    arrival_rate_hz: PerService = 0.2
+    arrivals: Annotated[Arrivals, BeforeValidator(_named_kind)] = PoissonArrivals()
+    slot_s: Positive = 0.01
+    slots_per_period: Count = 10
+    max_local_frequency_hz: Positive = 1.5e9
+    max_edge_frequency_hz: Positive = 20e9
+    max_power_w: Positive = 0.3
+    bandwidth_hz: Positive = 1e6
+    noise_w_per_hz: Positive = THERMAL_NOISE_W_PER_HZ
+    antenna_gain: Positive = 3.0
+    carrier_frequency_hz: Positive = 915e6
+    path_loss_exponent: Positive = 3.0
+    distances_m: tuple[Positive, ...] = ()
+    channel: Annotated[Channel, BeforeValidator(_named_kind)] = RayleighChannel()
+    drift: Drift | None = None
+    cycles_per_mac: Positive = 0.12
+    energy_coefficient: Positive = 1e-28
+    local_energy_weight: NonNegative = 1e9
+    transmission_energy_weight: NonNegative = 1e6
+    queue_weights: tuple[NonNegative, NonNegative, NonNegative] = (0.6, 0.2, 0.2)
+    queue_scale_cycles: Positive = 1e9
+    queue_scale_bits: Positive = 1e6
+    reward_energy_weight: NonNegative = 1e3
+    reward_queue_weight: NonNegative = 1.0
+    bits_per_element: Positive = 8.0
+    fixed_cuts: tuple[int, ...] | tuple[tuple[int, ...], ...] | None = None
+    p95_latency_s: PerService | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    _profiles: tuple[tuple[Profile, ...], ...] = PrivateAttr()
+
+    @field_validator("distances_m", mode="before")
+    @classmethod
+    def _one_distance_for_all(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return (float(value),) * info.data.get("num_devices", 1)
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.distances_m:
+            # Past pydantic, so that the field does not count as set and `replace(num_devices=...)` spreads anew.
+            object.__setattr__(self, "distances_m", tuple(np.linspace(150.0, 250.0, self.num_devices).tolist()))
+        services = self._services_of_devices()
+        self._profiles = tuple(tuple(profile_of(service) for service in device) for device in services)
+        spread_over_devices(self.distances_m, self.num_devices, "distances_m")
+        spread_over_services(self.arrival_rate_hz, self.num_services, "arrival_rate_hz")
+        if self.p95_latency_s is not None:
+            spread_over_services(self.p95_latency_s, self.num_services, "p95_latency_s")
+        self.cut_array(self.fixed_cuts)
+        self.arrivals.start(self.active, self.slot_s, np.random.default_rng(0))
+        self.channel.start(self.num_devices, self.slot_s, np.random.default_rng(0))
+        if self.drift is not None:
+            self.drift.check()
+            self.drift_distances_m()
+            self.drift_rates_hz()
+        return self
+
+    def _services_of_devices(self) -> tuple[tuple[str | Profile, ...], ...]:
+        per_device = bool(self.services) and isinstance(self.services[0], tuple)
+        if per_device and len(self.services) != self.num_devices:
+            raise ScenarioError(
+                f"services: has lists for {len(self.services)} devices, but num_devices is {self.num_devices}"
+            )
+        devices = self.services if per_device else (self.services,) * self.num_devices
+        if not all(devices):
+            raise ScenarioError("services: every device needs at least one")
+        return devices  # type: ignore[return-value]
+
+    @property
+    def profiles(self) -> tuple[tuple[Profile, ...], ...]:
+        """The profiles of each device's services, M tuples."""
+        return self._profiles
+
+    @property
+    def num_services(self) -> tuple[int, ...]:
+        """N_m, the number of services of each device."""
+        return tuple(len(device) for device in self._profiles)
+
+    @property
+    def active(self) -> NDArray[np.bool_]:
+        """Which (m, n) exist, shape (M, N) with N the largest number of services."""
+        return np.arange(max(self.num_services)) < np.array(self.num_services)[:, None]
+
+    @property
+    def num_cuts(self) -> NDArray[np.int64]:
+        """K of each service, shape (M, N); 0 where there is none."""
+        table = np.zeros(self.active.shape, dtype=np.int64)
+        for device, profiles in enumerate(self._profiles):
+            table[device, : len(profiles)] = [profile.num_cuts for profile in profiles]
+        return table
+
+    def cut_array(self, cuts: Any = None, *, field: str = "fixed_cuts") -> NDArray[np.int64]:
+        """Spread cuts over all services, shape (M, N).
+
+        Args:
+            cuts: one cut per service, or one list per device; None keeps every service on its device (k = K).
+            field: name for the error.
+
+        Raises:
+            ScenarioError: a cut is out of range or the lengths do not fit.
+        """
+        limit = self.num_cuts
+        if cuts is None:
+            return limit
+        if isinstance(cuts, np.ndarray):
+            cuts = cuts.tolist()
+        table = spread_over_services(cuts, self.num_services, field).astype(np.int64)
+        wrong = (table < 0) | (table > limit)
+        if wrong.any():
+            device, service = np.argwhere(wrong)[0]
+            raise ScenarioError(
+                f"{field}: cut {table[device, service]} of service {service} on device {device} is not in "
+                f"0..{limit[device, service]} ({self._profiles[device][service].model})"
+            )
+        return table
+
+    def arrival_rates_hz(self) -> NDArray[np.float64]:
+        """Return the mean rates at the start, shape (M, N)."""
+        return spread_over_services(self.arrival_rate_hz, self.num_services, "arrival_rate_hz")
+
+    def latency_targets_s(self) -> NDArray[np.float64] | None:
+        """Return the p95 targets, shape (M, N), 0 where a service has none; None where no service has one."""
+        if self.p95_latency_s is None:
+            return None
+        return spread_over_services(self.p95_latency_s, self.num_services, "p95_latency_s")
+
+    def drift_distances_m(self) -> NDArray[np.float64]:
+        """Return the distances at each step of the drift, shape (steps, M)."""
+        steps = () if self.drift is None else self.drift.steps
+        return np.array(
+            [
+                spread_over_devices(
+                    self.distances_m if step.distances_m is None else step.distances_m,
+                    self.num_devices,
+                    f"drift.steps[{index}].distances_m",
+                )
+                for index, step in enumerate(steps)
+            ]
+        )
+
+    def drift_rates_hz(self) -> NDArray[np.float64]:
+        """Return the arrival rates at each step of the drift, shape (steps, M, N)."""
+        steps = () if self.drift is None else self.drift.steps
+        return np.array(
+            [
+                spread_over_services(
+                    self.arrival_rate_hz if step.arrival_rate_hz is None else step.arrival_rate_hz,
+                    self.num_services,
+                    f"drift.steps[{index}].arrival_rate_hz",
+                )
+                for index, step in enumerate(steps)
+            ]
+        )
+
+    def replace(self, **changes: Any) -> Scenario:
+        """Return another scenario with some fields changed, validated anew.
+
+        Fields that were never set follow their defaults: with more devices, ``distances_m`` spreads anew.
+        """
+        return Scenario(**({name: getattr(self, name) for name in self.model_fields_set} | changes))
+
+    @classmethod
+    def preset(cls, name: str) -> Scenario:
+        """Return a scenario that is shipped: ``table2``, ``busy``, ``xr`` or ``drifting``."""
+        from splitinfer.simulation.scenario_file import load_preset
+
+        return load_preset(name)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scenario:
+        """Read a scenario from a TOML file; paths in it are relative to the file."""
+        from splitinfer.simulation.scenario_file import load_scenario
+
+        return load_scenario(path)
+
+    def save(self, path: str | Path) -> None:
+        """Write the fields that were set as TOML. ``Profile`` objects are written beside it as JSON files."""
+        from splitinfer.simulation.scenario_file import save_scenario
+
+        save_scenario(self, path)

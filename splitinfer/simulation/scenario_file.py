@@ -1,0 +1,135 @@
+"""Scenarios as TOML: files, the shipped presets, and ``field=value`` from a command line."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel
+
+from splitinfer.errors import ScenarioError
+from splitinfer.profiling.profile import Profile
+from splitinfer.simulation.scenario import Scenario
+
+
+def preset_names() -> list[str]:
+    """Return the names of the shipped scenarios, sorted."""
+    folder = files("splitinfer.simulation").joinpath("presets")
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_preset(name: str) -> Scenario:
+    """Return the shipped scenario of that name.
+
+    Raises:
+        ScenarioError: there is none.
+    """
+    if name not in preset_names():
+        raise ScenarioError(f"scenario: no preset {name!r}; there are {', '.join(preset_names())}")
+    text = files("splitinfer.simulation").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8")
+    return Scenario(**({"name": name} | tomllib.loads(text)))
+
+
+def load_scenario(path: str | Path) -> Scenario:
+    """Read a scenario from a TOML file; paths of profiles and traces in it are relative to the file.
+
+    Raises:
+        ScenarioError: the file is absent, is not TOML, or a field is wrong.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ScenarioError(f"scenario: cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"scenario: {path} is not TOML: {error}") from None
+    if "services" in values:
+        values["services"] = _beside(values["services"], path.parent)
+    for part in ("arrivals", "channel"):
+        if isinstance(values.get(part), dict) and isinstance(values[part].get("path"), str):
+            values[part]["path"] = str(path.parent / values[part]["path"])
+    return Scenario(**({"name": path.stem} | values))
+
+
+def find_scenario(name_or_file: str) -> Scenario:
+    """Return a preset by its name, or read a TOML file (anything with a suffix or a slash)."""
+    if name_or_file.endswith(".toml") or "/" in name_or_file or Path(name_or_file).is_file():
+        return load_scenario(name_or_file)
+    return load_preset(name_or_file)
+
+
+def save_scenario(scenario: Scenario, path: str | Path) -> None:
+    """Write the fields that were set. ``Profile`` objects go beside the file as ``<stem>.<model>.json``."""
+    path = Path(path)
+    values = {
+        name: _storable(getattr(scenario, name), path)
+        for name in type(scenario).model_fields
+        if name in scenario.model_fields_set and getattr(scenario, name) is not None
+    }
+    path.write_text(tomli_w.dumps(values), encoding="utf-8")
+
+
+def with_settings(scenario: Scenario, settings: Sequence[str]) -> Scenario:
+    """Apply ``field=value`` strings; ``channel.coherence_time_s=0.1`` reaches inside, ``field=`` restores a default.
+
+    A value is written as in TOML; text needs no quotes, and ``a,b`` is a list.
+
+    Raises:
+        ScenarioError: a setting has no ``=``, or a field or value is wrong.
+    """
+    values: dict[str, Any] = {name: getattr(scenario, name) for name in scenario.model_fields_set}
+    for setting in settings:
+        field, equals, text = setting.partition("=")
+        if not equals:
+            raise ScenarioError(f"{setting}: write field=value, for example max_power_w=0.2")
+        *parts, last = field.strip().split(".")
+        target = values
+        for part in parts:
+            inner = target.get(part, getattr(scenario, part, None))
+            if isinstance(inner, BaseModel):
+                inner = inner.model_dump()
+            elif isinstance(inner, str):
+                inner = {"kind": inner}
+            if not isinstance(inner, dict):
+                raise ScenarioError(f"{field}: {part} has no fields")
+            target[part] = target = dict(inner)
+        if text.strip() == "":
+            target.pop(last, None)
+        else:
+            target[last] = _value(text.strip())
+    return Scenario(**values)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return [_value(part.strip()) for part in text.split(",")] if "," in text else text
+
+
+def _beside(services: Any, folder: Path) -> Any:
+    if isinstance(services, list):
+        return [_beside(service, folder) for service in services]
+    if isinstance(services, str) and services.endswith(".json"):
+        return str(folder / services)
+    return services
+
+
+def _storable(value: Any, path: Path) -> Any:
+    if isinstance(value, Profile):
+        name = f"{path.stem}.{re.sub(r'[^A-Za-z0-9_.-]+', '-', value.model)}.json"
+        value.save(path.parent / name)
+        return name
+    if isinstance(value, str) and value.endswith(".json"):
+        return str(Path(value).resolve())
+    if isinstance(value, tuple):
+        return [_storable(item, path) for item in value]
+    if isinstance(value, BaseModel):
+        record = value.model_dump(exclude_none=True)
+        return record | {"path": str(Path(record["path"]).resolve())} if "path" in record else record
+    return value
