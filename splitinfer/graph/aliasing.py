@@ -11,7 +11,7 @@ from torch._ops import OpOverload
 
 aten = torch.ops.aten
 
-# Composite operators do not have to declare aliases in their schema (dropout in evaluation mode returns its input, say).
+# Composite operators need not declare aliases in their schema (dropout in evaluation mode returns its input, say).
 # These composites always allocate their result.
 _FRESH_COMPOSITES = frozenset(
     {
@@ -47,7 +47,8 @@ _FRESH_COMPOSITES = frozenset(
 
 def is_composite(op: OpOverload) -> bool:
     """True when the operator is defined by other operators and its schema need not tell its aliases."""
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd"))
+    name = op._schema.name + (f".{op._schema.overload_name}" if op._schema.overload_name else "")
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd"))
 
 
 def declared_view_source(node: fx.Node) -> fx.Node | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import io
 import logging
 import operator
 import traceback
@@ -68,8 +70,12 @@ def capture_graph(
     """
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    if isinstance(example_inputs, torch.Tensor) or not isinstance(example_inputs, (tuple, list)):
+    if not isinstance(example_inputs, (tuple, list)):
         raise InputError("example_inputs must be a tuple of inputs, for example (image,)")
+    try:
+        inspect.signature(model.forward).bind(*example_inputs, **(example_kwargs or {}))
+    except TypeError as error:
+        raise InputError(f"the example inputs do not fit {type(model).__name__}.forward: {error}") from None
     with _evaluation_mode(model):
         program = _export(model, tuple(example_inputs), dict(example_kwargs or {}))
     return _bind(program, model)
@@ -80,7 +86,7 @@ def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
     if any(isinstance(module, _MODE_DEPENDENT) for module in training):
         warnings.warn(
-            f"{type(model).__name__} is in training mode; it is captured as model.eval() computes", stacklevel=4
+            f"{type(model).__name__} is in training mode; it is captured as model.eval() computes", stacklevel=5
         )
     try:
         model.eval()
@@ -100,7 +106,8 @@ def _quiet_export() -> Iterator[None]:
     try:
         logger.setLevel(logging.CRITICAL)
         symbolic.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
+        # torch prints the graph it had so far to stderr when it gives up.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -126,8 +133,6 @@ def _explain(model: torch.nn.Module, error: Exception) -> str:
         )
     elif "numpy" in reason:
         advice = "keep the computation in torch operators"
-    elif isinstance(error, TypeError) and "forward" in reason:
-        advice = "give example_inputs and example_kwargs as forward() takes them"
     else:
         advice = "rewrite this line with operators that torch.export takes, or capture a submodule without it"
     return f"cannot capture {type(model).__name__}{where}: {reason.rstrip('.')}; {advice}"

@@ -133,11 +133,12 @@ class Crossings:
         for node in program.outputs:
             if node in self._last_use:
                 self._last_use[node] = end
-        self._view_of = {
-            node: source
-            for node in program.operations
-            if (source := declared_view_source(node)) is not None and source in self._order
-        }
+        self._view_of: dict[fx.Node, fx.Node] = {}
+        for node in program.operations:
+            viewed = declared_view_source(node)
+            # A view that takes its shape from another tensor (expand_as) would need that one in the tail as well.
+            if viewed is not None and [other for other in node.all_input_nodes if other in self._order] == [viewed]:
+                self._view_of[node] = viewed
         self._ordered = list(self._order)
 
     def at(self, position: int) -> tuple[fx.Node, ...]:

@@ -34,7 +34,7 @@ def weights_digest(graph: fx.Graph, weights: dict[str, Any]) -> bytes:
         if isinstance(weight, torch.Tensor):
             values = weight.detach().cpu().contiguous()
             digest.update(f"{values.dtype}{tuple(values.shape)}".encode())
-            digest.update(memoryview(values.view(-1).view(torch.uint8).numpy()) if values.numel() else b"")
+            digest.update(values.reshape(-1).view(torch.uint8).numpy().data if values.numel() else b"")
         else:
             digest.update(str(weight.code).encode())
     return digest.digest()

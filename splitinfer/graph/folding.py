@@ -38,8 +38,8 @@ def fold_batch_norms(graph: fx.Graph, weights: dict[str, Any]) -> int:
         transposed = source.target in _TRANSPOSED
         if transposed and len(source.args) > 6 and source.args[6] != 1:
             continue  # grouped transposed convolutions keep their output channels in another order
-        weight_node = source.args[1]
-        bias_node = source.args[2] if len(source.args) > 2 else None
+        weight_node: Any = source.args[1]
+        bias_node: Any = source.args[2] if len(source.args) > 2 else None
         new_weight, new_bias = fuse_conv_bn_weights(
             weights[weight_node.target],
             None if bias_node is None else weights[bias_node.target],
@@ -71,7 +71,7 @@ def fold_batch_norms(graph: fx.Graph, weights: dict[str, Any]) -> int:
 
 
 def _batch_norm_arguments(node: fx.Node) -> tuple[fx.Node, Any, Any, Any, Any, float] | None:
-    """Return (input, weight, bias, mean, variance, eps) of a batch norm in evaluation mode whose statistics are fixed."""
+    """Return (input, weight, bias, mean, variance, eps) of a batch norm in evaluation mode, None for other nodes."""
     if node.target == aten.batch_norm.default:
         source, gamma, beta, mean, variance, training, _, epsilon, *_ = node.args
         if training or mean is None or variance is None:

@@ -1,7 +1,7 @@
 """Make an exported graph functional, so that no operation changes a tensor that may cross a cut.
 
 ``torch.export`` keeps the model's in-place operations. Run twice on the same head output (a retry, a fallback), a tail
-with in-place operations gives wrong answers. ``run_decompositions({})`` removes them by tracing the whole program a
+with in-place operations gives wrong answers. ``run_decompositions`` removes them by tracing the whole program a
 second time, which costs as much as the export. Most models only use in-place operations on tensors that nothing else
 looks at (``relu_`` after a convolution), where renaming is enough. That is done here; everything else is left to torch.
 """
@@ -9,13 +9,16 @@ looks at (``relu_`` after a convolution), where renaming is enough. That is done
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import fx
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
 
-from splitinfer.graph.aliasing import possible_alias_sources
+from splitinfer.graph.aliasing import allocates, declared_view_source, is_composite, possible_alias_sources
 
 aten = torch.ops.aten
 
@@ -24,7 +27,24 @@ def functional_program(program: ExportedProgram) -> ExportedProgram:
     """Return an equal program without in-place operations; the given program may be changed."""
     if _only_plain_operators(program.graph) and _rename_in_place_operations(program.graph):
         return program
-    return program.run_decompositions({})
+    functional: ExportedProgram = program.run_decompositions(_decompositions_of_hidden_aliases(program.graph))
+    return functional
+
+
+def _decompositions_of_hidden_aliases(graph: fx.Graph) -> dict[OpOverload, Callable[..., Any]]:
+    """Composite operators may return a view without saying so (einsum, dropout in evaluation mode).
+
+    torch keeps them whole and would not see that an in-place operation on their result changes their argument.
+    """
+    composite = torch._C.DispatchKey.CompositeImplicitAutograd
+    return {
+        node.target: partial(node.target._op_dk, composite)
+        for node in graph.nodes
+        if isinstance(node.target, OpOverload)
+        and is_composite(node.target)
+        and not allocates(node)
+        and declared_view_source(node) is None
+    }
 
 
 def _only_plain_operators(graph: fx.Graph) -> bool:
@@ -75,11 +95,11 @@ def _rename_in_place_operations(graph: fx.Graph) -> bool:
         with graph.inserting_before(node):
             twin = graph.call_function(functional, node.args, node.kwargs)
         twin.meta = dict(node.meta)
-        mutated.replace_all_uses_with(
-            twin, delete_user_cb=lambda user, here=here, node=node: user is not node and position.get(user, -1) > here
-        )
-        node.replace_all_uses_with(twin)
         position[twin] = here
+        for user in list(mutated.users):
+            if position[user] > here:
+                user.replace_input_with(mutated, twin)
+        node.replace_all_uses_with(twin)
         graph.erase_node(node)
     return True
 

@@ -21,12 +21,12 @@ from splitinfer.graph.aliasing import declared_view_source, is_composite
 
 aten = torch.ops.aten
 
-MacRule = Callable[..., int]
+MacRule = Callable[..., int | None]
 _RULES: dict[OpOverloadPacket, MacRule] = {}
 
 
 def mac_rule(*packets: OpOverloadPacket) -> Callable[[MacRule], MacRule]:
-    """Register a rule ``(result, *args, **kwargs) -> MACs`` for operators."""
+    """Register a rule ``(result, *args, **kwargs) -> MACs`` for operators; it returns None where it does not apply."""
 
     def register(rule: MacRule) -> MacRule:
         for packet in packets:
@@ -51,7 +51,7 @@ def _transposed_convolution(result: Any, image: Any, weight: Any, *_: Any, **__:
 @mac_rule(aten.convolution, aten._convolution)
 def _general_convolution(
     result: Any, image: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *_: Any
-) -> int:
+) -> int | None:
     return _transposed_convolution(result, image, weight) if transposed else _convolution(result, image, weight)
 
 
@@ -82,6 +82,16 @@ def _attention(result: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any
     """Query times key, then weights times value; a causal mask is not subtracted."""
     scores = prod(query.shape[:-1]) * key.shape[-2]
     return int(scores * (query.shape[-1] + value.shape[-1]))
+
+
+@mac_rule(aten.lstm, aten.gru, aten.rnn_tanh, aten.rnn_relu)
+def _recurrent(result: Any, sequence: Any, *args: Any) -> int | None:
+    """Every step of every sequence multiplies each weight matrix (input, hidden, projection) once."""
+    matrices = next((a for a in args[1:3] if isinstance(a, (list, tuple)) and a and a[0].dim() == 2), None)
+    if matrices is None:
+        return None
+    steps = sequence.numel() // sequence.shape[-1]
+    return int(steps * sum(matrix.numel() for matrix in matrices if matrix.dim() == 2))
 
 
 def node_macs(node: fx.Node) -> int | None:
