@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-from splitinfer.profiling.profile import CutRecord, LatencyRecord, Profile, TensorRecord
+from splitinfer.profiling.profile import CutRecord, LatencyRecord, Profile, TensorRecord  # isort: skip
 
-__all__ = ["CutRecord", "LatencyRecord", "Profile", "TensorRecord"]
+# After the line above, so that the name means the function and not the submodule.
+from splitinfer.profiling.measure import profile  # isort: skip
+
+__all__ = ["CutRecord", "LatencyRecord", "Profile", "TensorRecord", "profile"]

@@ -151,7 +151,8 @@ class Profile:
         """Return a JSON-ready dictionary whose keys are the attributes' names."""
         record = asdict(self)
         record["cuts"] = [
-            {key: value for key, value in cut.items() if value is not None} | {"crossing_bits": self.cuts[k].crossing_bits}
+            {key: value for key, value in cut.items() if value is not None}
+            | {"crossing_bits": self.cuts[k].crossing_bits}
             for k, cut in enumerate(record["cuts"])
         ]
         if self.latency_host is None:

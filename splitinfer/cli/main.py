@@ -1,0 +1,130 @@
+"""The ``splitinfer`` command: finds the verb, runs it, and turns errors into one line and an exit code.
+
+A verb is one module of this package with one function of the same name, whose docstring is its help and ends with
+``Example:``. It is imported only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+_VERBS = {
+    "demo": "the main job in one command: profile, split at every cut over a real edge, compare",
+    "models": "list what can be profiled and served",
+    "profile": "measure a model: MACs, crossing tensors and latency at every cut",
+    "serve": "run the edge server",
+    "infer": "run one real split inference of an image",
+    "device": "run the heads of one device under the scheduler",
+    "run": "scheduler in the loop: real devices, a real edge, emulated clock and radio",
+    "calibrate": "fit the energy model to measured energy",
+    "simulate": "simulate a scenario under one policy",
+    "pareto": "sweep the energy weight and show energy against delay",
+    "train": "train a scheduling policy",
+    "reproduce": "reproduce a figure of the paper",
+}
+
+# typer carries its own copy of click from 0.26 on; this is the class of usage mistakes in either.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+
+class _Verbs(TyperGroup):
+    """The verbs by name, each built when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _VERBS:
+            return None
+        function = getattr(import_module(f"splitinfer.cli.{cmd_name}"), cmd_name)
+        text, _, example = inspect.cleandoc(function.__doc__).partition("Example:")
+        verb = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        verb.command(cmd_name, help=text.strip(), epilog=f"\b\nExample:{example.rstrip()}")(function)
+        command = typer.main.get_command(verb)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_VERBS.items()))
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    add_completion=False,
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: splitinfer profile resnet18 --no-latency",
+)
+
+
+@app.callback(help="Split DNN inference that is real: cut a PyTorch model, run the halves, schedule energy and queues.")
+def _options(
+    version: bool = typer.Option(False, "--version", help="Print the version and leave.", is_eager=True),
+) -> None:
+    if version:
+        from splitinfer import __version__
+
+        print(f"splitinfer {__version__}")
+        raise typer.Exit
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    0 on success, 2 with one line on standard error for a mistake in the command line or its values, 1 when a check
+    that was asked for does not hold, 130 when interrupted.
+    """
+    from splitinfer.errors import SplitInferError
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        result = app(arguments or ["--help"], prog_name="splitinfer", standalone_mode=False)
+        sys.stdout.flush()
+    except SplitInferError as error:
+        return _fail(str(error), error.exit_code)
+    except _UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "splitinfer"
+        return _fail(f"{error.format_message().rstrip('.')} (see '{command} --help')", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        print(file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        return _reader_is_gone()
+    except SystemExit as leave:
+        if isinstance(leave.__context__, BrokenPipeError):
+            return _reader_is_gone()
+        raise
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(f"cannot use {error.filename}: {error.strerror}", 2)
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, exit_code: int) -> int:
+    print(f"splitinfer: error: {' '.join(message.split())}", file=sys.stderr)
+    return exit_code
+
+
+def _reader_is_gone() -> int:
+    """The reader of our output left (``| head``): nothing to say, and nothing more to flush at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _BROKEN_PIPE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Inputs of a model: random ones of the right shape, and pictures made fit for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from splitinfer.errors import InputError
+from splitinfer.models.card import ImageSize, InputTensor, ModelCard, Preprocessing
+
+_IMAGE_DIMENSIONS = 3  # channels, height, width
+
+
+def random_inputs(card: ModelCard, *, batch: int, input_size: ImageSize | None, seed: int) -> tuple[torch.Tensor, ...]:
+    """Return random inputs of the card's shapes; floats are normal, integers uniform, booleans all true."""
+    if batch < 1:
+        raise InputError(f"batch must be at least 1, not {batch}")
+    shapes = input_shapes(card, input_size)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = []
+    for spec, shape in zip(card.inputs, shapes, strict=True):
+        dtype: torch.dtype = getattr(torch, spec.dtype)
+        size = (batch, *shape)
+        if spec.dtype == "bool":
+            tensors.append(torch.ones(size, dtype=dtype))
+        elif dtype.is_floating_point:
+            tensors.append(torch.randn(size, generator=generator).to(dtype))
+        else:
+            tensors.append(torch.randint(spec.high, size, generator=generator, dtype=dtype))
+    return tuple(tensors)
+
+
+def input_shapes(card: ModelCard, input_size: ImageSize | None) -> list[tuple[int, ...]]:
+    """Return the shape of each input without its batch dimension, images at the given size."""
+    if input_size is None:
+        return [spec.shape for spec in card.inputs]
+    height, width = (input_size, input_size) if isinstance(input_size, int) else input_size
+    if height < 1 or width < 1:
+        raise InputError(f"input size must be at least 1 pixel, not {height}x{width}")
+    if not any(_is_image(spec) for spec in card.inputs):
+        raise InputError(f"model {card.name} takes no picture, so an input size makes no sense for it")
+    return [(spec.shape[0], height, width) if _is_image(spec) else spec.shape for spec in card.inputs]
+
+
+def _is_image(spec: InputTensor) -> bool:
+    return len(spec.shape) == _IMAGE_DIMENSIONS
+
+
+def preprocess(card: ModelCard, image: Image.Image | str | Path, *, input_size: ImageSize | None) -> torch.Tensor:
+    """Turn a picture into the model's first input, with a batch dimension of 1."""
+    if card.preprocessing is None:
+        raise InputError(f"model {card.name} has no preprocessing in its card, so it takes no picture")
+    spec = card.inputs[0]
+    if not _is_image(spec):
+        raise InputError(f"model {card.name} takes no picture: its first input has shape {spec.shape}")
+    from splitinfer.torchvision_compat import import_torchvision
+
+    import_torchvision()
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import functional as transform
+
+    rules = card.preprocessing
+    channels, height, width = input_shapes(card, input_size)[0]
+    if channels != len(rules.mean):
+        raise InputError(f"model {card.name} takes {channels} channels but has {len(rules.mean)} means")
+    picture = _open(image).convert("RGB" if channels == _IMAGE_DIMENSIONS else "L")
+    picture = transform.resize(
+        picture, _resize_target(rules, spec, (height, width)), interpolation=InterpolationMode(rules.interpolation)
+    )
+    picture = transform.center_crop(picture, [height, width])
+    tensor = transform.convert_image_dtype(transform.pil_to_tensor(picture), torch.float32)
+    tensor = transform.normalize(tensor, list(rules.mean), list(rules.std))
+    result: torch.Tensor = tensor.unsqueeze(0).to(getattr(torch, spec.dtype))
+    return result
+
+
+def _resize_target(rules: Preprocessing, spec: InputTensor, size: tuple[int, int]) -> list[int]:
+    """Return the resize of the card, scaled along when another input size is asked for."""
+    if isinstance(rules.resize, tuple):
+        return [
+            round(length * now / usual) for length, now, usual in zip(rules.resize, size, spec.shape[1:], strict=True)
+        ]
+    return [round(rules.resize * max(now / usual for now, usual in zip(size, spec.shape[1:], strict=True)))]
+
+
+def _open(image: Image.Image | str | Path) -> Image.Image:
+    """Open a picture and turn it as its EXIF orientation says."""
+    if isinstance(image, Image.Image):
+        return ImageOps.exif_transpose(image)
+    try:
+        with Image.open(image) as opened:
+            return ImageOps.exif_transpose(opened)
+    except UnidentifiedImageError:
+        raise InputError(f"{image} is no picture that can be read") from None
+    except OSError as error:
+        raise InputError(f"cannot read picture {image}: {error.strerror or error}") from None

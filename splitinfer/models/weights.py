@@ -1,0 +1,131 @@
+"""Weights from a torchvision enum, a safetensors file or a state-dict file. No pickle is ever executed."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from splitinfer.errors import InputError
+
+_ENUM = re.compile(r"^[A-Za-z_]\w*_Weights\.\w+$")
+# torchvision's DenseNet files still have the layer names of 2017: "denselayer1.norm.1.weight".
+_DENSENET_OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d\.)")
+_SHOWN_KEYS = 3
+
+StateDict = dict[str, torch.Tensor]
+
+
+def read_weights(weights: str, folder: Path) -> StateDict:
+    """Return a state dict.
+
+    Args:
+        weights: ``"ResNet18_Weights.DEFAULT"`` (downloaded once into torch's cache) or the path of a file: safetensors,
+            or what ``torch.save(model.state_dict(), ...)`` wrote.
+        folder: where a relative path starts.
+
+    Raises:
+        InputError: no such enum or file, the download fails, or the file holds anything but tensors by name.
+    """
+    if _ENUM.match(weights):
+        return _download(weights)
+    path = folder / Path(weights).expanduser()
+    if not path.is_file():
+        raise InputError(f"weights {weights!r}: there is no file {path}; a torchvision name is Model_Weights.DEFAULT")
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_state_dict(path)
+
+
+def load_weights(model: torch.nn.Module, state: StateDict, *, source: str) -> None:
+    """Put a state dict into a model; every name and shape has to fit.
+
+    Of torchvision's published weights, heads that exist for training only (``aux``) may be absent from the model.
+
+    Raises:
+        InputError: a name is missing, unknown, or of another shape; the message names the first ones.
+    """
+    own = model.state_dict()
+    if is_weight_enum(source):
+        state = {name: value for name, value in state.items() if name in own or not name.startswith("aux")}
+    problems = []
+    if missing := [name for name in own if name not in state]:
+        problems.append(f"lack {_some(missing)}")
+    if unknown := [name for name in state if name not in own]:
+        problems.append(f"have unknown {_some(unknown)}")
+    wrong = [
+        f"{name} ({tuple(state[name].shape)} instead of {tuple(own[name].shape)})"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if wrong:
+        problems.append(f"have another shape in {_some(wrong)}")
+    if problems:
+        raise InputError(f"weights {source} do not fit {type(model).__name__}: they {'; they '.join(problems)}")
+    model.load_state_dict(state)
+
+
+def weight_enum(name: str) -> Any:
+    """Return a torchvision weight enum by its name, ``"ResNet18_Weights.DEFAULT"``.
+
+    Raises:
+        InputError: torchvision has no such weights.
+    """
+    from splitinfer.torchvision_compat import import_torchvision
+
+    torchvision = import_torchvision()
+    try:
+        return torchvision.models.get_weight(name)
+    except (ValueError, AttributeError, KeyError):
+        raise InputError(
+            f"torchvision has no weights named {name!r}; a name is like ResNet18_Weights.DEFAULT"
+        ) from None
+
+
+def is_weight_enum(text: str) -> bool:
+    """True when the text has the form of a torchvision weight enum's name."""
+    return bool(_ENUM.match(text))
+
+
+def _download(name: str) -> StateDict:
+    enum = weight_enum(name)
+    try:
+        state = enum.get_state_dict(progress=False, check_hash=True, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"cannot download {name} from {enum.url}: {error}; save the weights as a file and give its path instead"
+        ) from error
+    return {_DENSENET_OLD_NAME.sub(r"\1\2", key): value for key, value in state.items()}
+
+
+def _read_safetensors(path: Path) -> StateDict:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"weights {path} are not a safetensors file: {error}") from error
+
+
+def _read_state_dict(path: Path) -> StateDict:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"weights {path} are refused: the file holds more than tensors, or is none of torch's; "
+            "save model.state_dict() with torch.save, or use safetensors"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise InputError(f"weights {path} cannot be read: {error}") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
+        raise InputError(f"weights {path} are refused: they must be a dictionary from names to tensors")
+    return dict(state)
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - _SHOWN_KEYS
+    return ", ".join(names[:_SHOWN_KEYS]) + (f" and {rest} more" if rest > 0 else "")
