@@ -1,0 +1,244 @@
+"""Problems 3, 4 and 5: the exact per-slot allocation of frequency and power (SPEC section 3, paper's Theorem 1).
+
+Pure functions over numpy arrays with any leading batch dimensions. ``docs/allocation.md`` proves from the KKT
+conditions that the greedy rules are optimal, and says where they differ from the paper's Theorem 1. The rules
+themselves are in ``kernels.py``, compiled once and shared with the simulator.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from splitinfer.errors import InputError
+
+Floats = NDArray[np.float64]
+
+
+class SlotAllocator(Protocol):
+    """Solves the three problems of one slot; ``ClosedForm`` and ``CvxpyAllocator`` are two of them."""
+
+    def allocate_local(
+        self,
+        queue_cycles: ArrayLike,
+        *,
+        slot_s: ArrayLike,
+        energy_weight: ArrayLike,
+        energy_coefficient: ArrayLike,
+        max_frequency_hz: ArrayLike,
+        queue_weight: ArrayLike = 1.0,
+    ) -> Floats: ...
+
+    def allocate_transmission(
+        self,
+        queue_bits: ArrayLike,
+        *,
+        slot_s: ArrayLike,
+        energy_weight: ArrayLike,
+        bandwidth_hz: ArrayLike,
+        noise_w_per_hz: ArrayLike,
+        channel_gain: ArrayLike,
+        max_power_w: ArrayLike,
+        queue_weight: ArrayLike = 1.0,
+    ) -> tuple[Floats, Floats]: ...
+
+    def allocate_edge(
+        self,
+        queue_cycles: ArrayLike,
+        *,
+        slot_s: ArrayLike,
+        max_frequency_hz: ArrayLike,
+        queue_weight: ArrayLike = 1.0,
+    ) -> Floats: ...
+
+
+def allocate_local(
+    queue_cycles: ArrayLike,
+    *,
+    slot_s: ArrayLike,
+    energy_weight: ArrayLike,
+    energy_coefficient: ArrayLike,
+    max_frequency_hz: ArrayLike,
+    queue_weight: ArrayLike = 1.0,
+) -> Floats:
+    """Problem 3: the local frequency of each service of a device.
+
+    Minimises ``-tau·sum_n f_n v_n Q_n + U^l·tau·delta·(sum_n f_n)^3`` subject to ``sum_n f_n <= F^l`` and
+    ``0 <= f_n <= Q_n/tau``. The remaining parameters have the batch shape ``(...)`` or broadcast to it.
+
+    Args:
+        queue_cycles: (..., N), backlog Q^l in cycles.
+        slot_s: tau in seconds.
+        energy_weight: U^l.
+        energy_coefficient: delta in W·s³.
+        max_frequency_hz: F^l in cycles/s.
+        queue_weight: v, (..., N) or broadcast to it; 1 is the paper's problem.
+
+    Returns:
+        (..., N), f^l in cycles/s.
+
+    Raises:
+        InputError: a value is negative or not finite, ``slot_s`` is not above 0, or shapes do not fit.
+    """
+    from splitinfer.scheduling.kernels import local_rows
+
+    queue, weight = _backlog("queue_cycles", queue_cycles, queue_weight)
+    rows = _Rows(queue)
+    slot = rows.parameter("slot_s", slot_s, positive=True)
+    energy = rows.parameter("energy_weight", energy_weight)
+    coefficient = rows.parameter("energy_coefficient", energy_coefficient)
+    limit = rows.parameter("max_frequency_hz", max_frequency_hz)
+    out = np.empty_like(rows.queue)
+    local_rows(rows.queue, rows.two_dimensional(weight), slot, energy, coefficient, limit, out)
+    return out.reshape(queue.shape)
+
+
+def allocate_transmission(
+    queue_bits: ArrayLike,
+    *,
+    slot_s: ArrayLike,
+    energy_weight: ArrayLike,
+    bandwidth_hz: ArrayLike,
+    noise_w_per_hz: ArrayLike,
+    channel_gain: ArrayLike,
+    max_power_w: ArrayLike,
+    queue_weight: ArrayLike = 1.0,
+) -> tuple[Floats, Floats]:
+    """Problem 4: the transmission rate of each service of a device, and the transmit power.
+
+    Minimises ``-tau·sum_n r_n v_n Q_n + U^t·tau·p`` subject to ``sum_n r_n <= R(p)``, ``0 <= p <= p_max`` and
+    ``0 <= r_n <= Q_n/tau``. The remaining parameters have the batch shape ``(...)`` or broadcast to it.
+
+    Args:
+        queue_bits: (..., N), backlog Q^t in bits.
+        slot_s: tau in seconds.
+        energy_weight: U^t.
+        bandwidth_hz: b, the device's share of the band.
+        noise_w_per_hz: N0.
+        channel_gain: h of this slot; 0 is a deep fade, in which nothing is sent.
+        max_power_w: p_max in watts.
+        queue_weight: v, (..., N) or broadcast to it; 1 is the paper's problem.
+
+    Returns:
+        r (..., N) in bit/s and p (...) in watts. p is the least power that carries ``sum_n r_n``.
+
+    Raises:
+        InputError: a value is negative or not finite, ``slot_s``, ``bandwidth_hz`` or ``noise_w_per_hz`` is not above
+            0, or shapes do not fit.
+    """
+    from splitinfer.scheduling.kernels import transmission_rows
+
+    queue, weight = _backlog("queue_bits", queue_bits, queue_weight)
+    rows = _Rows(queue)
+    slot = rows.parameter("slot_s", slot_s, positive=True)
+    energy = rows.parameter("energy_weight", energy_weight)
+    bandwidth = rows.parameter("bandwidth_hz", bandwidth_hz, positive=True)
+    noise = rows.parameter("noise_w_per_hz", noise_w_per_hz, positive=True)
+    gain = rows.parameter("channel_gain", channel_gain)
+    limit = rows.parameter("max_power_w", max_power_w)
+    out, power = np.empty_like(rows.queue), np.empty(rows.queue.shape[0])
+    weights = rows.two_dimensional(weight)
+    transmission_rows(rows.queue, weights, slot, energy, bandwidth, noise, gain, limit, out, power)
+    return out.reshape(queue.shape), power.reshape(queue.shape[:-1])
+
+
+def allocate_edge(
+    queue_cycles: ArrayLike,
+    *,
+    slot_s: ArrayLike,
+    max_frequency_hz: ArrayLike,
+    queue_weight: ArrayLike = 1.0,
+) -> Floats:
+    """Problem 5: the edge's frequency for each service.
+
+    Minimises ``-tau·sum f v Q`` subject to ``sum f <= F^e`` and ``0 <= f <= Q/tau``. The edge shares F^e among all
+    services of all devices: an (M, N) backlog has to be flattened to (M·N,) first.
+
+    Args:
+        queue_cycles: (..., N), backlog Q^e in cycles.
+        slot_s: tau in seconds, (...) or broadcast to it.
+        max_frequency_hz: F^e in cycles/s, (...) or broadcast to it.
+        queue_weight: v, (..., N) or broadcast to it; 1 is the paper's problem.
+
+    Returns:
+        (..., N), f^e in cycles/s.
+
+    Raises:
+        InputError: a value is negative or not finite, ``slot_s`` is not above 0, or shapes do not fit.
+    """
+    from splitinfer.scheduling.kernels import edge_rows
+
+    queue, weight = _backlog("queue_cycles", queue_cycles, queue_weight)
+    rows = _Rows(queue)
+    slot = rows.parameter("slot_s", slot_s, positive=True)
+    limit = rows.parameter("max_frequency_hz", max_frequency_hz)
+    out = np.empty_like(rows.queue)
+    edge_rows(rows.queue, rows.two_dimensional(weight), slot, limit, out)
+    return out.reshape(queue.shape)
+
+
+class ClosedForm:
+    """The three functions of this module as a ``SlotAllocator``."""
+
+    allocate_local = staticmethod(allocate_local)
+    allocate_transmission = staticmethod(allocate_transmission)
+    allocate_edge = staticmethod(allocate_edge)
+
+
+def slot_allocator(solver: str) -> SlotAllocator:
+    """The allocator called ``"closed-form"`` or ``"cvxpy"`` (the reference, about a thousand times slower).
+
+    Raises:
+        InputError: there is no solver of that name.
+    """
+    if solver == "closed-form":
+        return ClosedForm()
+    if solver == "cvxpy":
+        from splitinfer.scheduling.reference import CvxpyAllocator
+
+        return CvxpyAllocator()
+    raise InputError(f"solver must be 'closed-form' or 'cvxpy', got {solver!r}")
+
+
+class _Rows:
+    """Leading dimensions flattened to one, for queues (B, N) and parameters (B,)."""
+
+    def __init__(self, queue: Floats) -> None:
+        self._batch = queue.shape[:-1]
+        self.queue = self.two_dimensional(queue)
+
+    def two_dimensional(self, array: Floats) -> Floats:
+        return np.ascontiguousarray(array).reshape(int(np.prod(self._batch)), array.shape[-1])
+
+    def parameter(self, name: str, value: ArrayLike, *, positive: bool = False) -> Floats:
+        array = checked(name, value)
+        if positive and np.any(array == 0):
+            raise InputError(f"{name} must be above 0")
+        try:
+            return np.ascontiguousarray(np.broadcast_to(array, self._batch), dtype=np.float64).reshape(-1)
+        except ValueError:
+            raise InputError(f"{name} must broadcast to the batch shape {self._batch}, got {array.shape}") from None
+
+
+def checked(name: str, value: ArrayLike) -> Floats:
+    """``value`` as float64, refused with a line that names it unless all of it is finite and at least 0."""
+    try:
+        array: NDArray[Any] = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must hold numbers, got {value!r}") from None
+    if not np.all(np.isfinite(array)) or np.any(array < 0):
+        raise InputError(f"{name} must be finite and at least 0")
+    return array
+
+
+def _backlog(name: str, queue: ArrayLike, weight: ArrayLike) -> tuple[Floats, Floats]:
+    backlog = checked(name, queue)
+    if backlog.ndim == 0:
+        raise InputError(f"{name} must have at least one dimension, the services")
+    weights = checked("queue_weight", weight)
+    try:
+        return backlog, np.broadcast_to(weights, backlog.shape)
+    except ValueError:
+        raise InputError(f"queue_weight must broadcast to the shape {backlog.shape} of {name}") from None

@@ -1,0 +1,165 @@
+"""Compiled cores of Problems 3, 4 and 5 for one device (one edge) and one slot.
+
+The public functions of ``allocation.py`` and the simulator's slot loop both run these cores: each formula is written
+once. ``docs/allocation.md`` derives them. All three are greedy: services in order of marginal worth ``v·Q``, largest
+first, each up to its own level, minus what those before it got. Costs O(N log N).
+
+``order`` and ``price`` are scratch of at least N elements; their contents on entry do not matter. Empty queues are
+never looked at again after the first pass, so a slot with one or two waiting services costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from splitinfer.energy.model import local_energy_j, transmission_energy_j
+from splitinfer.radio import LN2, shannon_power_w, shannon_rate_bps
+
+INSERTION_SORT_LIMIT = 32
+"""Up to this many waiting services insertion sort beats merge sort with its two temporary arrays."""
+
+rate_core = njit(cache=True, error_model="numpy")(shannon_rate_bps)
+power_core = njit(cache=True, error_model="numpy")(shannon_power_w)
+local_energy_core = njit(cache=True, error_model="numpy")(local_energy_j)
+transmission_energy_core = njit(cache=True, error_model="numpy")(transmission_energy_j)
+
+
+@njit(cache=True, error_model="numpy")
+def sort_by_price(price, order, count):  # type: ignore[no-untyped-def]
+    """Sorts the first ``count`` indices in ``order`` by ``price[index]``, largest first, ties in the order given."""
+    if count <= INSERTION_SORT_LIMIT:
+        for i in range(1, count):
+            index = order[i]
+            j = i
+            while j > 0 and price[order[j - 1]] < price[index]:
+                order[j] = order[j - 1]
+                j -= 1
+            order[j] = index
+        return
+    keys = np.empty(count, np.float64)
+    for i in range(count):
+        keys[i] = -price[order[i]]
+    ranks = np.argsort(keys, kind="mergesort")
+    unsorted = order[:count].copy()
+    for i in range(count):
+        order[i] = unsorted[ranks[i]]
+
+
+@njit(cache=True, error_model="numpy")
+def collect_waiting(queue, weight, price, order, out):  # type: ignore[no-untyped-def]
+    """Clears ``out``, lists the services that have a backlog in ``order``, prices them; returns their number."""
+    count = 0
+    for n in range(queue.shape[0]):
+        out[n] = 0.0
+        if queue[n] > 0.0:
+            price[n] = weight[n] * queue[n]
+            order[count] = n
+            count += 1
+    return count
+
+
+@njit(cache=True, error_model="numpy")
+def local_core(queue, weight, slot_s, energy_weight, energy_coefficient, max_hz, price, order, out):  # type: ignore[no-untyped-def]
+    """Problem 3. Fills ``out`` with f^l per service; returns their sum."""
+    count = collect_waiting(queue, weight, price, order, out)
+    sort_by_price(price, order, count)
+    steepness = 3.0 * energy_weight * energy_coefficient
+    total = 0.0
+    for i in range(count):
+        n = order[i]
+        level = max_hz
+        if steepness > 0.0:
+            level = min(max_hz, math.sqrt(price[n] / steepness))
+        if level <= total:  # levels only fall from here on
+            break
+        out[n] = min(queue[n] / slot_s, level - total)
+        total += out[n]
+    return total
+
+
+@njit(cache=True, error_model="numpy")
+def transmission_core(queue, weight, energy_weight, slot_s, bandwidth_hz, noise, gain, max_w, price, order, out):  # type: ignore[no-untyped-def]
+    """Problem 4. Fills ``out`` with r per service; returns their sum and the power p that carries it."""
+    count = collect_waiting(queue, weight, price, order, out)
+    if count == 0 or gain <= 0.0:
+        return 0.0, 0.0
+    max_rate = rate_core(max_w, gain, bandwidth_hz, noise)
+    sort_by_price(price, order, count)
+    steepness = energy_weight * noise * LN2 / gain
+    total = 0.0
+    for i in range(count):
+        n = order[i]
+        level = max_rate
+        if steepness > 0.0:
+            # log2(x) <= 0 for x <= 1: not even the first bit is worth its energy.
+            level = min(max_rate, bandwidth_hz * (math.log(max(1.0, price[n] / steepness)) / LN2))
+        if level <= total:
+            break
+        out[n] = min(queue[n] / slot_s, level - total)
+        total += out[n]
+    if total == 0.0:
+        return 0.0, 0.0
+    return total, min(max_w, power_core(total, gain, bandwidth_hz, noise))
+
+
+@njit(cache=True, error_model="numpy")
+def edge_core(queue, weight, slot_s, max_hz, price, order, out):  # type: ignore[no-untyped-def]
+    """Problem 5. Fills ``out`` with f^e per service; returns their sum."""
+    count = collect_waiting(queue, weight, price, order, out)
+    demand = 0.0
+    for i in range(count):
+        out[order[i]] = queue[order[i]] / slot_s
+        demand += out[order[i]]
+    if demand <= max_hz:  # everybody gets all they can use, no need to rank them
+        return demand
+    sort_by_price(price, order, count)
+    total = 0.0
+    for i in range(count):
+        n = order[i]
+        out[n] = max(0.0, min(out[n], max_hz - total))
+        total += out[n]
+    return total
+
+
+@njit(cache=True, error_model="numpy")
+def local_rows(queue, weight, slot_s, energy_weight, energy_coefficient, max_hz, out):  # type: ignore[no-untyped-def]
+    """``local_core`` for each row of (B, N) arrays with (B,) parameters."""
+    price = np.empty(queue.shape[1], np.float64)
+    order = np.empty(queue.shape[1], np.int64)
+    for i in range(queue.shape[0]):
+        local_core(
+            queue[i], weight[i], slot_s[i], energy_weight[i], energy_coefficient[i], max_hz[i], price, order, out[i]
+        )
+
+
+@njit(cache=True, error_model="numpy")
+def transmission_rows(queue, weight, slot_s, energy_weight, bandwidth_hz, noise, gain, max_w, out, power):  # type: ignore[no-untyped-def]
+    """``transmission_core`` for each row of (B, N) arrays with (B,) parameters."""
+    price = np.empty(queue.shape[1], np.float64)
+    order = np.empty(queue.shape[1], np.int64)
+    for i in range(queue.shape[0]):
+        _, power[i] = transmission_core(
+            queue[i],
+            weight[i],
+            energy_weight[i],
+            slot_s[i],
+            bandwidth_hz[i],
+            noise[i],
+            gain[i],
+            max_w[i],
+            price,
+            order,
+            out[i],
+        )
+
+
+@njit(cache=True, error_model="numpy")
+def edge_rows(queue, weight, slot_s, max_hz, out):  # type: ignore[no-untyped-def]
+    """``edge_core`` for each row of (B, N) arrays with (B,) parameters."""
+    price = np.empty(queue.shape[1], np.float64)
+    order = np.empty(queue.shape[1], np.int64)
+    for i in range(queue.shape[0]):
+        edge_core(queue[i], weight[i], slot_s[i], max_hz[i], price, order, out[i])

@@ -1,0 +1,467 @@
+"""The simulator's engine: E environments of queues, advanced T slots at a time by compiled code.
+
+The engine holds no randomness and makes no decisions. Channel gains, arrivals and cuts come in; queues, energies and
+finished tasks come out. Policies compared on the same inputs see the same world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from splitinfer.errors import InputError
+from splitinfer.scheduling.allocation import SlotAllocator, checked, slot_allocator
+from splitinfer.simulation.records import Arrivals, FinishedTasks, PeriodStatistics, Request, Trace
+from splitinfer.simulation.world import World
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Engine:
+    """Queues of one or several environments. All arrays have a leading axis E, also where E is 1.
+
+    Environments may differ in everything, also in M, N and K: arrays are padded to the largest. The three weight
+    arrays may be changed in place between calls.
+
+    Args:
+        worlds: one ``World`` or one per environment.
+        solver: ``"closed-form"``, or ``"cvxpy"`` for the same problems through CVXPY (slow, the reference).
+        parallel: advance several environments on all of numba's threads.
+
+    Attributes:
+        worlds: tuple of E worlds, as given.
+        local_energy_weight: (E, M), U^l.
+        transmission_energy_weight: (E, M), U^t.
+        queue_weight: (E, M, N), v.
+
+    Raises:
+        InputError: no world, or no solver of that name.
+    """
+
+    def __init__(self, worlds: World | Sequence[World], *, solver: str = "closed-form", parallel: bool = True) -> None:
+        self.worlds: tuple[World, ...] = (worlds,) if isinstance(worlds, World) else tuple(worlds)
+        if not self.worlds:
+            raise InputError("worlds must hold at least one world")
+        self._allocator: SlotAllocator | None = None if solver == "closed-form" else slot_allocator(solver)
+        self._parallel = parallel and len(self.worlds) > 1
+        self._shape = (
+            len(self.worlds),
+            max(world.num_devices for world in self.worlds),
+            max(world.num_services for world in self.worlds),
+        )
+        cuts = max(world.local_cycles.shape[2] for world in self.worlds)
+        e, m, n = self._shape
+        self._active = np.zeros((e, m, n), np.bool_)
+        self._cut_count = np.zeros((e, m, n), np.int64)
+        from splitinfer.simulation.kernel import Worlds
+
+        self._worlds = Worlds(
+            num_devices=np.zeros(e, np.int64),
+            num_services=np.zeros(e, np.int64),
+            slot_s=np.zeros(e),
+            bandwidth_hz=np.zeros(e),
+            noise_w_per_hz=np.zeros(e),
+            max_edge_frequency_hz=np.zeros(e),
+            max_local_frequency_hz=np.zeros((e, m)),
+            max_power_w=np.zeros((e, m)),
+            energy_coefficient=np.zeros((e, m)),
+            local_energy_weight=np.zeros((e, m)),
+            transmission_energy_weight=np.zeros((e, m)),
+            queue_weight=np.zeros((e, m, n)),
+            work=np.zeros((e, 3, m, n, cuts)),
+        )
+        for index, world in enumerate(self.worlds):
+            self._load(index, world)
+        self._clear_queues()
+
+    @property
+    def local_energy_weight(self) -> Floats:
+        return self._worlds.local_energy_weight
+
+    @property
+    def transmission_energy_weight(self) -> Floats:
+        return self._worlds.transmission_energy_weight
+
+    @property
+    def queue_weight(self) -> Floats:
+        return self._worlds.queue_weight
+
+    @property
+    def backlog(self) -> Floats:
+        """(E, 3, M, N): Q^l, Q^t, Q^e now. A copy."""
+        return self._queues.backlog.copy()
+
+    @property
+    def in_flight(self) -> Ints:
+        """(E, 3, M, N): tasks waiting or in service in each stage now. A copy."""
+        return self._queues.tasks.copy()
+
+    @property
+    def clock(self) -> Ints:
+        """(E,): slots advanced since the last reset. A copy."""
+        return self._queues.clock.copy()
+
+    def reset(self, environments: Sequence[int] | None = None, worlds: Sequence[World] | None = None) -> None:
+        """Empties all queues, or those of some environments, and sets their clocks to 0.
+
+        Args:
+            environments: which ones; all by default.
+            worlds: a new world for each of them, no larger in M, N and K than the engine's arrays. By default each
+                environment keeps its world, and its weights as they are now.
+
+        Raises:
+            InputError: a new world does not fit, or the lengths differ.
+        """
+        chosen = range(len(self.worlds)) if environments is None else environments
+        if worlds is not None:
+            if len(worlds) != len(chosen):
+                raise InputError(f"worlds must hold {len(chosen)} worlds, one per environment, got {len(worlds)}")
+            for index, world in zip(chosen, worlds, strict=True):
+                self._load(index, world)
+        for index in chosen:
+            self._clear(index)
+
+    def advance(
+        self,
+        cuts: ArrayLike,
+        gains: Floats,
+        arrivals: Arrivals | NDArray[np.integer],
+        *,
+        request: Request | None = None,
+        trace_every: int = 0,
+    ) -> PeriodStatistics:
+        """Runs T slots; T is the length of ``gains``.
+
+        Args:
+            cuts: (M, N) or (E, M, N), the cut with which tasks that arrive in this call are admitted.
+            gains: (T, M) or (E, T, M), channel gain h of each device in each slot.
+            arrivals: counts (T, M, N) or (E, T, M, N), or ``Arrivals``.
+            request: resources decided elsewhere, in place of the solver.
+            trace_every: record every so many slots in full; 0 for no trace.
+
+        Returns:
+            Sums, means, and the finished tasks.
+
+        Raises:
+            InputError: a shape does not fit, a cut is out of range, a gain is negative, or a task arrives at a
+                service that does not exist.
+        """
+        from splitinfer.simulation import kernel
+
+        channel = self._checked_gains(gains)
+        slots = channel.shape[1]
+        news = (
+            arrivals if isinstance(arrivals, Arrivals) else Arrivals.from_counts(self._checked_counts(arrivals, slots))
+        )
+        event_start = self._checked_arrivals(news, slots)
+        inputs = kernel.Inputs(
+            cuts=self._checked_cuts(cuts),
+            gains=channel,
+            event_start=event_start,
+            event_slot=news.slot,
+            event_device=news.device,
+            event_service=news.service,
+            event_count=news.count,
+            requested=request is not None,
+            **self._request_arrays(request),
+        )
+        # Tasks in flight now and about to arrive: what the pool must hold, and the most that can be finished.
+        most = self._queues.device_tasks.sum(axis=1) + np.diff(np.append(0, np.cumsum(news.count))[event_start])
+        self._reserve(int(most.max()))
+        sums = self._empty_sums()
+        log = self._empty_log(most)
+        trace = self._empty_trace(slots, trace_every)
+        if self._allocator is not None and request is None:
+            self._advance_with_solver(self._allocator, inputs, sums, log, trace)
+        else:
+            run = kernel.advance_parallel if self._parallel else kernel.advance_serial
+            run(self._worlds, self._queues, inputs, sums, log, trace)
+        return self._statistics(slots, sums, log, trace)
+
+    def _load(self, index: int, world: World) -> None:
+        """Copies a world into row ``index`` of the padded arrays."""
+        devices, services, cuts = world.local_cycles.shape
+        arrays = self._worlds
+        if devices > self._shape[1] or services > self._shape[2] or cuts > arrays.work.shape[-1]:
+            room = (self._shape[1], self._shape[2], arrays.work.shape[-1])
+            raise InputError(f"worlds: (devices, services, cuts) {(devices, services, cuts)} do not fit into {room}")
+        arrays.num_devices[index], arrays.num_services[index] = devices, services
+        for name in ("slot_s", "bandwidth_hz", "noise_w_per_hz", "max_edge_frequency_hz"):
+            getattr(arrays, name)[index] = getattr(world, name)
+        for name in (
+            "max_local_frequency_hz",
+            "max_power_w",
+            "energy_coefficient",
+            "local_energy_weight",
+            "transmission_energy_weight",
+        ):
+            getattr(arrays, name)[index, :devices] = getattr(world, name)
+        arrays.queue_weight[index, :devices, :services] = world.queue_weight
+        arrays.work[index] = 0.0
+        for stage, table in enumerate((world.local_cycles, world.transmission_bits, world.edge_cycles)):
+            arrays.work[index, stage, :devices, :services, :cuts] = table
+        self._active[index] = False
+        self._active[index, :devices, :services] = world.active
+        self._cut_count[index] = 0
+        self._cut_count[index, :devices, :services] = world.cut_count
+        self.worlds = (*self.worlds[:index], world, *self.worlds[index + 1 :])
+
+    def _clear_queues(self) -> None:
+        from splitinfer.simulation.kernel import Queues
+
+        e, m, n = self._shape
+        places = 16
+        self._queues = Queues(
+            backlog=np.zeros((e, 3, m, n)),
+            tasks=np.zeros((e, 3, m, n), np.int64),
+            first=np.zeros((e, 3, m, n), np.int64),
+            last=np.zeros((e, 3, m, n), np.int64),
+            device_tasks=np.zeros((e, m), np.int64),
+            clock=np.zeros(e, np.int64),
+            free=np.zeros(e, np.int64),
+            next=np.zeros((e, places), np.int64),
+            remaining=np.zeros((e, places)),
+            arrival_slot=np.zeros((e, places), np.int64),
+            cut=np.zeros((e, places), np.int64),
+        )
+        for index in range(e):
+            self._clear(index)
+
+    def _clear(self, index: int) -> None:
+        queues = self._queues
+        for array in (queues.backlog, queues.tasks, queues.device_tasks, queues.clock, queues.free):
+            array[index] = 0
+        queues.next[index] = np.arange(1, queues.next.shape[1] + 1)
+
+    def _reserve(self, needed: int) -> None:
+        """Makes every pool large enough for ``needed`` tasks."""
+        queues = self._queues
+        places = queues.next.shape[1]
+        if needed <= places:
+            return
+        grown = max(needed, 2 * places)
+        extra = np.broadcast_to(np.arange(places + 1, grown + 1), (self._shape[0], grown - places))
+        self._queues = queues._replace(
+            # The last old place pointed just past the end, which is where the new places begin.
+            next=np.concatenate((queues.next, extra), axis=1),
+            remaining=_widened(queues.remaining, grown),
+            arrival_slot=_widened(queues.arrival_slot, grown),
+            cut=_widened(queues.cut, grown),
+        )
+
+    def _checked_gains(self, gains: Floats) -> Floats:
+        e, m, _ = self._shape
+        array = np.asarray(gains, dtype=np.float64)
+        if array.ndim == 2:
+            array = np.broadcast_to(array, (e, *array.shape))
+        if array.ndim != 3 or array.shape[::2] != (e, m):
+            raise InputError(f"gains must have the shape (slots, {m}) or ({e}, slots, {m}), got {np.shape(gains)}")
+        if array.size and not (array.min() >= 0 and array.max() < np.inf):
+            raise InputError("gains must be finite and at least 0")
+        return np.require(array, requirements=("C", "W"))
+
+    def _checked_counts(self, counts: NDArray[np.integer], slots: int) -> NDArray[np.integer]:
+        array = np.asarray(counts)
+        dense = array[None] if array.ndim == 3 else array
+        if dense.shape != (self._shape[0], slots, *self._shape[1:]) or not np.issubdtype(dense.dtype, np.integer):
+            e, m, n = self._shape
+            raise InputError(
+                f"arrivals must be whole numbers of the shape ({slots}, {m}, {n}) or ({e}, {slots}, {m}, {n}), "
+                f"got {array.dtype} {array.shape}"
+            )
+        return dense
+
+    def _checked_arrivals(self, news: Arrivals, slots: int) -> Ints:
+        """Checks every entry; returns where each environment's entries start, (E + 1,)."""
+        e, m, n = self._shape
+        columns = (news.environment, news.slot, news.device, news.service, news.count)
+        if len({column.shape for column in columns}) != 1 or news.slot.ndim != 1:
+            raise InputError("arrivals: all columns must have the same length")
+        if len(news.slot):
+            for name, column, limit in zip(
+                ("environment", "slot", "device", "service"), columns, (e, slots, m, n), strict=False
+            ):
+                if column.min() < 0 or column.max() >= limit:
+                    raise InputError(f"arrivals: every {name} must be between 0 and {limit - 1}")
+            if news.count.min() < 1:
+                raise InputError("arrivals: every count must be at least 1")
+            key = news.environment * slots + news.slot
+            if np.any(key[1:] < key[:-1]):
+                raise InputError("arrivals must be ordered by environment, then by slot")
+            if not self._active[news.environment, news.device, news.service].all():
+                raise InputError("arrivals: a task arrives at a service that does not exist")
+        return np.searchsorted(news.environment, np.arange(e + 1)).astype(np.int64)
+
+    def _checked_cuts(self, cuts: ArrayLike) -> Ints:
+        array = np.asarray(cuts)
+        if not np.issubdtype(array.dtype, np.integer):
+            raise InputError(f"cuts must hold whole numbers, got {array.dtype}")
+        try:
+            full = np.broadcast_to(array, self._shape)
+        except ValueError:
+            raise InputError(
+                f"cuts must have the shape {self._shape[1:]} or {self._shape}, got {array.shape}"
+            ) from None
+        wrong = self._active & ((full < 0) | (full > self._cut_count))
+        if wrong.any():
+            e, m, n = np.argwhere(wrong)[0]
+            raise InputError(
+                f"cuts: device {m}, service {n} has the cuts 0..{self._cut_count[e, m, n]}, got {full[e, m, n]}"
+            )
+        return np.array(full, dtype=np.int64)
+
+    def _request_arrays(self, request: Request | None) -> dict[str, Floats]:
+        e, m, n = self._shape
+        names = ("local_frequency_hz", "power_w", "rate_share", "edge_frequency_hz")
+        if request is None:
+            return {name: np.zeros((1, 1) if name == "power_w" else (1, 1, 1)) for name in names}
+        arrays = {}
+        for name in names:
+            shape = (e, m) if name == "power_w" else (e, m, n)
+            array = checked(name, getattr(request, name))
+            try:
+                arrays[name] = np.array(np.broadcast_to(array, shape))
+            except ValueError:
+                raise InputError(f"request.{name} must broadcast to the shape {shape}, got {array.shape}") from None
+        return arrays
+
+    def _empty_sums(self) -> Any:
+        from splitinfer.simulation.kernel import Sums
+
+        e, m, n = self._shape
+        return Sums(
+            backlog=np.zeros((e, 3, m, n)),
+            service_rate=np.zeros((e, 3, m, n)),
+            power_w=np.zeros((e, m)),
+            local_energy_j=np.zeros((e, m)),
+            transmission_energy_j=np.zeros((e, m)),
+            work_in=np.zeros((e, 3, m, n)),
+            work_served=np.zeros((e, 3, m, n)),
+            arrived=np.zeros((e, m, n), np.int64),
+            finished=np.zeros((e, m, n), np.int64),
+        )
+
+    def _empty_log(self, most: Ints) -> Any:
+        from splitinfer.simulation.kernel import FinishedLog
+
+        start = np.append(0, np.cumsum(most))
+        columns = (np.empty(int(start[-1]), np.int64) for _ in range(5))
+        return FinishedLog(start[:-1], np.zeros(self._shape[0], np.int64), *columns)
+
+    def _empty_trace(self, slots: int, every: int) -> Any:
+        from splitinfer.simulation.kernel import TraceLog
+
+        if every < 0:
+            raise InputError(f"trace_every must be at least 0, got {every}")
+        e, m, n = self._shape
+        samples = -(-slots // every) if every else 0
+        return TraceLog(
+            every,
+            np.zeros((e, samples), np.int64),
+            np.zeros((e, samples, 3, m, n)),
+            np.zeros((e, samples, 3, m, n)),
+            np.zeros((e, samples, m)),
+        )
+
+    def _statistics(self, slots: int, sums: Any, log: Any, trace: Any) -> PeriodStatistics:
+        rows = np.concatenate([np.arange(s, s + c) for s, c in zip(log.start, log.count, strict=True)])
+        environment = np.repeat(np.arange(self._shape[0]), log.count)
+        arrival, finish = log.arrival_slot[rows], log.finish_slot[rows]
+        tasks = FinishedTasks(
+            environment=environment,
+            device=log.device[rows],
+            service=log.service[rows],
+            arrival_slot=arrival,
+            finish_slot=finish,
+            cut=log.cut[rows],
+            latency_s=(finish + 1 - arrival) * self._worlds.slot_s[environment],
+        )
+        over = max(slots, 1)
+        mean_service_rate = sums.service_rate / over
+        return PeriodStatistics(
+            slots=slots,
+            mean_backlog=sums.backlog / over,
+            mean_service_rate=mean_service_rate,
+            mean_power_w=sums.power_w / over,
+            mean_rate_bps=mean_service_rate[:, 1].sum(axis=-1),
+            local_energy_j=sums.local_energy_j / over,
+            transmission_energy_j=sums.transmission_energy_j / over,
+            work_in=sums.work_in,
+            work_served=sums.work_served,
+            arrived=sums.arrived,
+            finished=sums.finished,
+            tasks=tasks,
+            trace=Trace(trace.slot, trace.backlog, trace.service_rate, trace.power_w) if trace.every else None,
+        )
+
+    def _advance_with_solver(self, allocator: SlotAllocator, inputs: Any, sums: Any, log: Any, trace: Any) -> None:
+        """Slot by slot: the solver's allocation goes into the same compiled serving rules as a request."""
+        from splitinfer.simulation import kernel
+
+        log_trace = self._empty_trace(1, 1)
+        no_trace = self._empty_trace(1, 0)
+        environment = np.repeat(np.arange(self._shape[0]), np.diff(inputs.event_start))
+        for t in range(inputs.gains.shape[1]):
+            now = np.flatnonzero(inputs.event_slot == t)
+            one_slot = inputs._replace(
+                gains=np.ascontiguousarray(inputs.gains[:, t : t + 1]),
+                event_start=np.searchsorted(environment[now], np.arange(self._shape[0] + 1)).astype(np.int64),
+                event_slot=np.zeros(len(now), np.int64),
+                event_device=inputs.event_device[now],
+                event_service=inputs.event_service[now],
+                event_count=inputs.event_count[now],
+                requested=True,
+                **self._request_arrays(self._solve(allocator, inputs.gains[:, t])),
+            )
+            tracing = trace.every > 0 and t % trace.every == 0
+            if tracing:
+                for array in log_trace[1:]:
+                    array[...] = 0
+            kernel.advance_serial(self._worlds, self._queues, one_slot, sums, log, log_trace if tracing else no_trace)
+            if tracing:
+                for record, sample in zip(trace[1:], log_trace[1:], strict=True):
+                    record[:, t // trace.every] = sample[:, 0]
+
+    def _solve(self, allocator: SlotAllocator, gains: Floats) -> Request:
+        """The three problems of one slot, all environments, through ``allocator``."""
+        e, m, n = self._shape
+        worlds, queue, weight = self._worlds, self._queues.backlog, self._worlds.queue_weight
+        slot_s = worlds.slot_s[:, None]
+        local = allocator.allocate_local(
+            queue[:, 0],
+            slot_s=slot_s,
+            energy_weight=worlds.local_energy_weight,
+            energy_coefficient=worlds.energy_coefficient,
+            max_frequency_hz=worlds.max_local_frequency_hz,
+            queue_weight=weight,
+        )
+        rate, power = allocator.allocate_transmission(
+            queue[:, 1],
+            slot_s=slot_s,
+            energy_weight=worlds.transmission_energy_weight,
+            bandwidth_hz=worlds.bandwidth_hz[:, None],
+            noise_w_per_hz=worlds.noise_w_per_hz[:, None],
+            channel_gain=gains,
+            max_power_w=worlds.max_power_w,
+            queue_weight=weight,
+        )
+        edge = allocator.allocate_edge(
+            queue[:, 2].reshape(e, m * n),
+            slot_s=worlds.slot_s,
+            max_frequency_hz=worlds.max_edge_frequency_hz,
+            queue_weight=weight.reshape(e, m * n),
+        )
+        total = rate.sum(axis=-1, keepdims=True)
+        share = np.divide(rate, total, out=np.zeros_like(rate), where=total > 0)
+        return Request(local, power, share, edge.reshape(e, m, n))
+
+
+def _widened(array: NDArray[Any], width: int) -> NDArray[Any]:
+    """``array`` (E, P) with zeros behind it, (E, width)."""
+    wide = np.zeros((array.shape[0], width), array.dtype)
+    wide[:, : array.shape[1]] = array
+    return wide
