@@ -1,0 +1,1 @@
+"""Speed, measured: every module is runnable alone (``python -m benchmarks.NAME [--json]``) and compares in one run."""
