@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import threading
+from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
 from types import ModuleType
 
@@ -31,7 +32,7 @@ def import_torchvision() -> ModuleType:
     with _lock:
         if "torchvision" not in sys.modules and not _compiled_operators_load():
             _declare_missing_operators()
-
+        import_module("torchvision.models")
         return sys.modules["torchvision"]
 
 
@@ -52,7 +53,7 @@ def _compiled_operators_load() -> bool:
     if library is None or library.origin is None:
         return False
     try:
-        torch.ops.load_library(library.origin)
+        torch.ops.load_library(library.origin)  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError):
         return False
     return True
@@ -62,7 +63,7 @@ def _declare_missing_operators() -> None:
     import torch
 
     if not _declared:
-        fragment = torch.library.Library("torchvision", "FRAGMENT")
+        fragment = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for schema in _SCHEMAS:
-            fragment.define(schema)
+            fragment.define(schema)  # type: ignore[no-untyped-call]
         _declared.append(fragment)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -215,7 +216,7 @@ class Profile:
             raise InputError(f"{source} is not a profile: cuts must be numbered 0..K")
         if macs[0] != 0 or macs[-1] != self.total_macs:
             raise InputError(f"{source} is not a profile: macs_before must run from 0 to total_macs")
-        if self.total_macs and any(later <= earlier for earlier, later in zip(macs, macs[1:], strict=False)):
+        if self.total_macs and any(later <= earlier for earlier, later in pairwise(macs)):
             raise InputError(f"{source} is not a profile: macs_before must strictly increase")
         if self.cuts[-1].crossing or not self.cuts[0].crossing_bits:
             raise InputError(f"{source} is not a profile: something must cross at k=0 and nothing at k=K")

@@ -1,0 +1,174 @@
+"""``splitinfer profile``: measure a model and show its table."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from splitinfer.errors import InputError
+
+if TYPE_CHECKING:
+    from splitinfer.profiling import LatencyRecord, Profile
+
+_GIGA = 1e9
+_MEGA = 1e6
+_BITS_PER_KIB = 8 * 1024
+_SHAPES_SHOWN = 3
+_OPS_SHOWN = 12
+
+
+def profile(
+    model: Annotated[str, typer.Argument(help="A card's name, package.module:factory, or a card file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw c^k, d^k and latency over k into this PNG, PDF or SVG.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the profile as JSON to this file or folder.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images in one request.")] = 1,
+    input_size: Annotated[
+        str | None, typer.Option(metavar="PIXELS", help="Height and width instead of the card's: 160 or 240x320.")
+    ] = None,
+    latency: Annotated[bool, typer.Option("--latency/--no-latency", help="Measure head and tail at every cut.")] = True,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the latency measurement.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Measured runs of every cut.")] = 10,
+    weights: Annotated[
+        str | None, typer.Option(help="A torchvision weight enum or a file, instead of the card's weights.")
+    ] = None,
+) -> None:
+    """Measure a model: MACs, crossing tensors and latency at every cut.
+
+    c^k is the share of the model's MACs before cut k, d^k the bits that cross cut k over the bits of the input.
+    Latencies are medians of this machine.
+
+    Example:
+      splitinfer profile resnet18 --no-latency
+      splitinfer profile mobilenet_v2 --input-size 160 --plot mobilenet_v2.png
+    """
+    from splitinfer.cli.output import progress_bar
+    from splitinfer.profiling import profile as measure
+
+    size = parse_input_size(input_size)
+    if plot is not None:
+        from splitinfer.profiling.plot import check_plot_path
+
+        check_plot_path(plot)
+    target = _save_path(save, model)
+    settings = _latency_settings(threads, repeats) if latency else False
+    with progress_bar(f"measuring {model}") as progress:
+        measured = measure(model, latency=settings, batch=batch, input_size=size, weights=weights, progress=progress)
+    if target is not None:
+        measured.save(target)
+    if plot is not None:
+        from splitinfer.profiling.plot import plot_profile
+
+        plot_profile(measured, plot)
+    if as_json:
+        print(json.dumps(measured.to_dict()))
+    else:
+        show(measured)
+
+
+def parse_input_size(text: str | None) -> tuple[int, int] | None:
+    """Read ``160`` or ``240x320`` (height x width) as pixels.
+
+    Raises:
+        InputError: the text is neither.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip())
+    if match is None:
+        raise InputError(f"--input-size is a number of pixels or HEIGHTxWIDTH, not {text!r}")
+    height = int(match[1])
+    return height, int(match[2] or height)
+
+
+def show(measured: Profile) -> None:
+    """Print the table, the summary line, and what no MAC rule covers."""
+    from splitinfer.cli.output import print_table
+
+    columns = ["k", "after layer", "output", "crossing", "MACs", "c^k", "KiB", "d^k"]
+    if measured.latency_host is not None:
+        columns += ["head ms", "tail ms"]
+    rows = []
+    for cut in measured.cuts:
+        row = [
+            str(cut.index),
+            cut.name,
+            _shape(cut.output_shape),
+            _crossing([tensor.shape for tensor in cut.crossing]),
+            f"{cut.macs_before:,}",
+            f"{measured.compute_ratio[cut.index]:.4f}",
+            f"{cut.crossing_bits / _BITS_PER_KIB:,.1f}",
+            f"{measured.feature_ratio[cut.index]:.4f}",
+        ]
+        if measured.latency_host is not None:
+            row += [_milliseconds(cut.head_latency), _milliseconds(cut.tail_latency)]
+        rows.append(row)
+    print_table(columns, rows, left=("after layer", "output", "crossing"))
+    print()
+    print(summary(measured))
+    if measured.latency_host is not None:
+        host = measured.latency_host
+        print(
+            f"latency: median ± half the interquartile range of {host['repeats']} runs, threads: {host['threads']}, "
+            f"{host['processor']}, torch {host['torch']}"
+        )
+    if measured.uncounted_ops:
+        ops = sorted(measured.uncounted_ops.items(), key=lambda item: (-item[1], item[0]))
+        more = f", and {len(ops) - _OPS_SHOWN} more (see --json)" if len(ops) > _OPS_SHOWN else ""
+        print(f"no MACs counted for: {', '.join(f'{name} x{n}' for name, n in ops[:_OPS_SHOWN])}{more}")
+
+
+def summary(measured: Profile) -> str:
+    """Return one line: C, D, parameters, K, and the first cut that sends fewer bits than the input has."""
+    below = [cut for cut in measured.cuts[:-1] if measured.feature_ratio[cut.index] < 1]
+    where = (
+        f"d^k first falls below 1 at k = {below[0].index} ({below[0].name})"
+        if below
+        else f"d^k falls below 1 only at k = {measured.num_cuts}"
+    )
+    return (
+        f"{measured.model}: C = {measured.total_macs / _GIGA:.3f} GMACs, D = {measured.input_bits:,} bits "
+        f"({measured.input_bits / _BITS_PER_KIB:,.1f} KiB), {measured.parameters / _MEGA:.2f} M parameters, "
+        f"K = {measured.num_cuts}; {where}"
+    )
+
+
+def _save_path(save: Path | None, model: str) -> Path | None:
+    """Find out before a long measurement whether the result can be written."""
+    if save is None:
+        return None
+    from splitinfer.models import load_card
+
+    path = save / f"{load_card(model).name.replace(':', '.')}.json" if save.is_dir() else save
+    if not path.parent.is_dir():
+        raise InputError(f"--save: there is no folder {path.parent}")
+    return path
+
+
+def _latency_settings(threads: int, repeats: int):  # type: ignore[no-untyped-def]
+    from splitinfer.profiling.latency import LatencySettings
+
+    return LatencySettings(threads=threads, repeats=repeats)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _crossing(shapes: list[tuple[int, ...]]) -> str:
+    """Show the crossing tensors, the first few of many."""
+    if not shapes:
+        return "-"
+    shown = " + ".join(_shape(shape) for shape in shapes[:_SHAPES_SHOWN])
+    rest = len(shapes) - _SHAPES_SHOWN
+    return f"{shown} + {rest} more" if rest > 0 else shown
+
+
+def _milliseconds(latency: LatencyRecord | None) -> str:
+    return "-" if latency is None else f"{latency.median_s * 1e3:.2f} ±{latency.iqr_s * 5e2:.2f}"
