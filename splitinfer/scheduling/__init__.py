@@ -12,11 +12,25 @@ from splitinfer.scheduling.allocation import (
     allocate_transmission,
     slot_allocator,
 )
+from splitinfer.scheduling.best_static import BestStaticCut, SearchReport
+from splitinfer.scheduling.fixed import FixedCut, RandomCut
+from splitinfer.scheduling.myopic import MyopicCut
+from splitinfer.scheduling.observation import Observation, Setting
+from splitinfer.scheduling.policy import Policy, pareto_cuts
 
 __all__ = [
+    "BestStaticCut",
+    "FixedCut",
+    "MyopicCut",
+    "Observation",
+    "Policy",
+    "RandomCut",
+    "SearchReport",
+    "Setting",
     "SlotAllocator",
     "allocate_edge",
     "allocate_local",
     "allocate_transmission",
+    "pareto_cuts",
     "slot_allocator",
 ]

@@ -92,7 +92,7 @@ class TraceArrivals(Settings):
         return _Trace(read_arrival_trace(self.path, services), services.shape, slot_s, self.repeat_s)
 
 
-Arrivals = Annotated[
+ArrivalModel = Annotated[
     PoissonArrivals | PeriodicArrivals | BurstyArrivals | TraceArrivals,
     Field(discriminator="kind"),
 ]

@@ -75,7 +75,7 @@ class TraceChannel(Settings):
         return _Trace(read_gain_trace(self.path, devices))
 
 
-Channel = Annotated[
+ChannelModel = Annotated[
     SteadyChannel | RayleighChannel | CorrelatedChannel | TraceChannel,
     Field(discriminator="kind"),
 ]

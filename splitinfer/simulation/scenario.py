@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model
 
 from splitinfer.errors import InputError, ScenarioError
 from splitinfer.profiling.profile import Profile
-from splitinfer.simulation.arrivals import Arrivals, PoissonArrivals
-from splitinfer.simulation.channel import Channel, RayleighChannel
+from splitinfer.simulation.arrivals import ArrivalModel, PoissonArrivals
+from splitinfer.simulation.channel import ChannelModel, RayleighChannel
 from splitinfer.simulation.drift import Drift
 from splitinfer.simulation.fields import (
     Count,
@@ -93,7 +93,7 @@ class Scenario(Settings):
         default=("resnet50", "mobilenet_v2"), validate_default=True
     )
     arrival_rate_hz: PerService = 0.2
-    arrivals: Annotated[Arrivals, BeforeValidator(_named_kind)] = PoissonArrivals()
+    arrivals: Annotated[ArrivalModel, BeforeValidator(_named_kind)] = PoissonArrivals()
     slot_s: Positive = 0.01
     slots_per_period: Count = 10
     max_local_frequency_hz: Positive = 1.5e9
@@ -105,7 +105,7 @@ class Scenario(Settings):
     carrier_frequency_hz: Positive = 915e6
     path_loss_exponent: Positive = 3.0
     distances_m: tuple[Positive, ...] = ()
-    channel: Annotated[Channel, BeforeValidator(_named_kind)] = RayleighChannel()
+    channel: Annotated[ChannelModel, BeforeValidator(_named_kind)] = RayleighChannel()
     drift: Drift | None = None
     cycles_per_mac: Positive = 0.12
     energy_coefficient: Positive = 1e-28
@@ -250,9 +250,13 @@ class Scenario(Settings):
     def replace(self, **changes: Any) -> Scenario:
         """Return another scenario with some fields changed, validated anew.
 
-        Fields that were never set follow their defaults: with more devices, ``distances_m`` spreads anew.
+        Fields that were never set follow their defaults: with more devices, ``distances_m`` spreads anew. Other
+        ``services`` take ``fixed_cuts`` back to its default, unless it is given too: cuts mean nothing elsewhere.
         """
-        return Scenario(**({name: getattr(self, name) for name in self.model_fields_set} | changes))
+        kept = {name: getattr(self, name) for name in self.model_fields_set}
+        if "services" in changes:
+            kept.pop("fixed_cuts", None)
+        return Scenario(**(kept | changes))
 
     @classmethod
     def preset(cls, name: str) -> Scenario:

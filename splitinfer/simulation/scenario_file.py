@@ -82,13 +82,13 @@ def with_settings(scenario: Scenario, settings: Sequence[str]) -> Scenario:
     Raises:
         ScenarioError: a setting has no ``=``, or a field or value is wrong.
     """
-    values: dict[str, Any] = {name: getattr(scenario, name) for name in scenario.model_fields_set}
+    changes: dict[str, Any] = {}
     for setting in settings:
         field, equals, text = setting.partition("=")
         if not equals:
             raise ScenarioError(f"{setting}: write field=value, for example max_power_w=0.2")
         *parts, last = field.strip().split(".")
-        target = values
+        target = changes
         for part in parts:
             inner = target.get(part, getattr(scenario, part, None))
             if isinstance(inner, BaseModel):
@@ -98,11 +98,12 @@ def with_settings(scenario: Scenario, settings: Sequence[str]) -> Scenario:
             if not isinstance(inner, dict):
                 raise ScenarioError(f"{field}: {part} has no fields")
             target[part] = target = dict(inner)
-        if text.strip() == "":
-            target.pop(last, None)
-        else:
-            target[last] = _value(text.strip())
-    return Scenario(**values)
+        target[last] = _value(text.strip()) if text.strip() else None
+    # None is no value of most fields; it stands for the default here.
+    defaults = {name for name, value in changes.items() if value is None}
+    kept = scenario.model_fields_set - defaults
+    base = Scenario(**{name: getattr(scenario, name) for name in kept}) if defaults else scenario
+    return base.replace(**{name: value for name, value in changes.items() if name not in defaults})
 
 
 def _value(text: str) -> Any:

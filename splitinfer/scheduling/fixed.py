@@ -1,0 +1,70 @@
+"""Policies that look at nothing: one cut for ever, or any cut at random."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from splitinfer.errors import InputError
+from splitinfer.scheduling.observation import Observation, Setting
+from splitinfer.scheduling.policy import Cuts
+
+
+class FixedCut:
+    """Fix-Cov: the same cuts all the time.
+
+    Args:
+        cuts: one cut per service, the same on every device; or an (M, N) array; or None for all on the device.
+        name: what tables call it.
+    """
+
+    static = True
+
+    def __init__(self, cuts: ArrayLike | None = None, *, name: str = "fixed") -> None:
+        self.name = name
+        self._wanted = None if cuts is None else np.asarray(cuts)
+        self._cuts: Cuts | None = None
+
+    def reset(self, setting: Setting, rng: np.random.Generator) -> None:
+        self._cuts = setting.num_cuts if self._wanted is None else checked_cuts(self._wanted, setting)
+
+    def cuts(self, observation: Observation) -> Cuts:
+        assert self._cuts is not None, "reset comes first"
+        return self._cuts
+
+
+class RandomCut:
+    """Random-Cov: every cut 0..K equally likely, drawn anew for each service and period."""
+
+    name = "random"
+
+    def reset(self, setting: Setting, rng: np.random.Generator) -> None:
+        self._highest = setting.num_cuts
+        self._rng = rng
+
+    def cuts(self, observation: Observation) -> Cuts:
+        return self._rng.integers(0, self._highest, endpoint=True)
+
+
+def checked_cuts(cuts: ArrayLike, setting: Setting) -> Cuts:
+    """Return cuts as an (M, N) array.
+
+    Raises:
+        InputError: the shape does not fit the setting, or a cut is not in 0..K.
+    """
+    wanted = np.asarray(cuts)
+    shape = setting.active.shape
+    if wanted.shape not in (shape, shape[1:]):
+        raise InputError(f"cuts: {shape[0]} devices with {shape[1]} services need shape {shape[1:]} or {shape}, "
+                         f"not {wanted.shape}")  # fmt: skip
+    if not np.issubdtype(wanted.dtype, np.integer):
+        raise InputError(f"cuts: cut points are whole numbers, not {wanted.dtype}")
+    table = np.where(setting.active, np.broadcast_to(wanted, shape), 0).astype(np.int64)
+    wrong = (table < 0) | (table > setting.num_cuts)
+    if wrong.any():
+        device, service = np.argwhere(wrong)[0]
+        raise InputError(
+            f"cuts: cut {table[device, service]} of service {service} on device {device} "
+            f"is not in 0..{setting.num_cuts[device, service]}"
+        )
+    return table

@@ -1,0 +1,155 @@
+"""Myopic: each period and for each service, the cut of least expected drift plus penalty. Needs no training.
+
+Derivation. Let T be the time that a station (a device's processor, its link, the edge's processor) needs to drain its
+backlog under the allocation rules of SPEC 3, and E the energy that this takes. Take ``L = 1/2 (T_l^2 + T_t^2 + T_e^2)``
+as the Lyapunov function: squared seconds, so that cycles and bits can be added. One task that comes with cut k brings
+work x_k to each station and changes drift plus penalty by ::
+
+    sum over the stations of  1/2 T(W + x_k)^2 - 1/2 T(W)^2  +  V [ E(W + x_k) - E(W) ]
+
+with W the backlog of the station, all services together: a station serves whatever is queued, so what a new task waits
+for is the sum. Arrivals multiply every cut's value by the same rate, so the least value per task is the least value per
+period. Under load T(W + x) - T(W) tends to x over capacity, so the rule becomes that of least backlog times work, which
+keeps the queues bounded where the capacity allows it (max-weight); with little backlog the energy decides.
+
+T and E follow from the allocation rules, backlog q falling to 0 (U^l, U^t: the energy weights):
+
+- Local: ``f(q) = min(F, sqrt(q / (3 U delta)))``. Below ``q0 = 3 U delta F^2`` the device runs slower than it could, by
+  its own choice: ``T = 2 sqrt(3 U delta q)`` and ``E = q^2 / (6 U)``; above, ``T`` grows by ``1/F`` and ``E`` by
+  ``delta F^2`` per cycle.
+- Link: ``r(q) = min(R, b log2(q h / (U N0 ln 2)))``, at power p(r). There is no short integral; r is taken at the
+  backlog that the task finds on average, ``W + x/2``.
+- Edge: ``f = F^e`` and no energy.
+
+W holds what is queued and what is on its way: bits and edge cycles of tasks that are still in the local queue, and edge
+cycles of those in the transmission queue, at the ratio of the cut in force.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitinfer.scheduling.observation import Observation, Setting
+from splitinfer.scheduling.policy import Cuts, pareto_cuts
+
+Array = NDArray[np.float64]
+
+
+class MyopicCut:
+    """Myopic drift-plus-penalty over the Pareto cuts of each service.
+
+    Args:
+        energy_weight_s2_per_j: V, squared seconds of delay that one joule is worth. More saves energy at the price of
+            delay; queues stay bounded at any value.
+        smoothing: share of the newest period in the running mean of the channel, in (0, 1].
+    """
+
+    name = "myopic"
+
+    def __init__(self, *, energy_weight_s2_per_j: float = 20.0, smoothing: float = 0.1) -> None:
+        self._v = energy_weight_s2_per_j
+        self._smoothing = smoothing
+
+    def reset(self, setting: Setting, rng: np.random.Generator) -> None:
+        self._setting = setting
+        self._max_rate: Array | None = None
+        # Only the Pareto cuts, padded with the last one (K), so that the arrays stay small.
+        devices, services = setting.active.shape
+        choices = [[_choices(setting, device, service) for service in range(services)] for device in range(devices)]
+        width = max(len(cuts) for device in choices for cuts in device)
+        self._choice = np.array(
+            [[np.pad(cuts, (0, width - len(cuts)), mode="edge") for cuts in device] for device in choices]
+        )
+        pick = self._choice
+        self._local = np.take_along_axis(setting.local_cycles, pick, axis=2)
+        self._bits = np.take_along_axis(setting.transmission_bits, pick, axis=2)
+        self._edge = np.take_along_axis(setting.edge_cycles, pick, axis=2)
+
+    def cuts(self, observation: Observation) -> Cuts:
+        setting = self._setting
+        local, link, edge = self._backlogs(observation)
+        rate = self._mean_max_rate(observation)
+        value = self._local_value(local[:, None, None], self._local)
+        value += self._link_value(link[:, None, None], self._bits, rate[:, None, None])
+        value += _half_square_rise(edge / setting.max_edge_frequency_hz, self._edge / setting.max_edge_frequency_hz)
+        best = np.argmin(value, axis=2)[..., None]
+        return np.where(setting.active, np.take_along_axis(self._choice, best, axis=2)[..., 0], 0)
+
+    def _backlogs(self, observation: Observation) -> tuple[Array, Array, float]:
+        """Work queued or on its way: per device locally and on its link, shape (M,), and at the edge."""
+        setting = self._setting
+        at = observation.cuts[..., None]
+        cycles = np.take_along_axis(setting.local_cycles, at, axis=2)[..., 0]
+        bits = np.take_along_axis(setting.transmission_bits, at, axis=2)[..., 0]
+        edge_cycles = np.take_along_axis(setting.edge_cycles, at, axis=2)[..., 0]
+        in_local = _ratio(observation.local_queue_cycles, cycles)
+        link = observation.transmission_queue_bits + in_local * bits
+        edge = observation.edge_queue_cycles + _ratio(link, bits) * edge_cycles
+        return (
+            np.where(setting.active, observation.local_queue_cycles, 0).sum(axis=1),
+            np.where(setting.active, link, 0).sum(axis=1),
+            float(np.where(setting.active, edge, 0).sum()),
+        )
+
+    def _mean_max_rate(self, observation: Observation) -> Array:
+        seen = observation.max_rate_bps
+        if self._max_rate is None:
+            if not seen.any():
+                # Before the first period nothing is known of the channel: 8 bit/s per Hz is a fair link.
+                return np.full(seen.shape, 8 * self._setting.device_bandwidth_hz)
+            self._max_rate = seen.copy()
+        self._max_rate += self._smoothing * (seen - self._max_rate)
+        return np.asarray(self._max_rate)
+
+    def _local_value(self, backlog: Array, work: Array) -> Array:
+        setting = self._setting
+        top = setting.max_local_frequency_hz[:, None, None]
+        delta = setting.energy_coefficient[:, None, None]
+        weight = setting.local_energy_weight[:, None, None]
+        slow = 3 * weight * delta
+        knee = slow * top**2
+
+        def drain_s(q: Array) -> Array:
+            return np.asarray(2 * np.sqrt(slow * np.minimum(q, knee)) + np.maximum(q - knee, 0) / top)
+
+        def energy_j(q: Array) -> Array:
+            below = np.minimum(q, knee)
+            # q^2 / (6 U) with U = knee / (3 delta F^2): stays right at U = 0, where the knee is 0 too.
+            crawling = delta * top**2 * below**2 / (2 * np.maximum(knee, 1e-300))
+            return np.asarray(crawling + delta * top**2 * np.maximum(q - knee, 0))
+
+        before = drain_s(backlog)
+        rise = drain_s(backlog + work) - before
+        return _half_square_rise(before, rise) + self._v * (energy_j(backlog + work) - energy_j(backlog))
+
+    def _link_value(self, backlog: Array, work: Array, max_rate: Array) -> Array:
+        setting = self._setting
+        bandwidth = setting.device_bandwidth_hz
+        power = setting.max_power_w[:, None, None]
+        weight = setting.transmission_energy_weight[:, None, None]
+        # The steady channel that carries the mean rate at full power: p(r) = p_max (2^(r/b) - 1) / snr.
+        snr = np.expm1(max_rate / bandwidth * np.log(2))
+        gain_over_noise = snr * bandwidth / power
+        with np.errstate(divide="ignore"):
+            wanted = np.log2((backlog + work / 2) * gain_over_noise / (weight * np.log(2)))
+        # A backlog too small to be sent at all waits until it is not; a floor keeps its delay finite.
+        rate = np.clip(bandwidth * wanted, 0.01 * max_rate, max_rate)
+        spent = power * np.expm1(rate / bandwidth * np.log(2)) / snr
+        return np.asarray(_half_square_rise(backlog / rate, work / rate) + self._v * spent * work / rate)
+
+
+def _half_square_rise(before: Array | float, rise: Array) -> Array:
+    """1/2 (T + x)^2 - 1/2 T^2."""
+    return np.asarray(rise * (before + rise / 2))
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+def _choices(setting: Setting, device: int, service: int) -> NDArray[np.int64]:
+    highest = int(setting.num_cuts[device, service])
+    return pareto_cuts(
+        setting.local_cycles[device, service, : highest + 1], setting.transmission_bits[device, service, : highest + 1]
+    )

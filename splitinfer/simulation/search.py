@@ -1,0 +1,47 @@
+"""Best-static's search, by simulation: tries cuts on seeds that no reported run uses."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from splitinfer.scheduling.best_static import BestStaticCut, Trial
+from splitinfer.scheduling.fixed import FixedCut
+from splitinfer.scheduling.policy import Cuts
+from splitinfer.simulation.build import setting_of
+from splitinfer.simulation.scenario import Scenario
+from splitinfer.simulation.simulate import simulate_batch
+
+SEARCH_SEED = 2**31 - 1
+"""Seed of the trials; runs that are reported use small seeds, so nothing is chosen on what it is judged by."""
+
+
+def find_best_static(scenario: Scenario, policy: BestStaticCut | None = None) -> BestStaticCut:
+    """Search the best fixed cuts of a scenario and return the policy that holds them.
+
+    Args:
+        scenario: the world; a latency target in it is left aside during the search.
+        policy: settings of the search; by default ``BestStaticCut()``.
+    """
+    policy = BestStaticCut() if policy is None else policy
+    plain = scenario.replace(p95_latency_s=None) if scenario.p95_latency_s is not None else scenario
+    setting = setting_of(plain)
+    scale = np.array([1 / setting.queue_scale_cycles, 1 / setting.queue_scale_bits, 1 / setting.queue_scale_cycles])
+    weights = np.asarray(setting.queue_weights) * scale
+
+    def evaluate(cuts: Cuts, slots: int) -> Trial:
+        runs = simulate_batch(plain, [FixedCut(own) for own in cuts], seeds=[SEARCH_SEED] * len(cuts), slots=slots)
+        devices = len(setting.active)
+        steady = np.array([run.stability.p_value >= run.stability.level / (2 * devices + 1) for run in runs])
+        growth = np.array([run.stability.growth_per_s for run in runs])
+        local, link, edge = growth[:, :devices], growth[:, devices : 2 * devices], growth[:, -1:]
+        full_rate = np.array([run.utilisation.max_rate_bps for run in runs])
+        return Trial(
+            energy_j=np.array([run.device_energy_local_j + run.device_energy_transmission_j for run in runs]),
+            scaled_queue=np.array([np.einsum("s,smn->m", weights, run.mean_queue) for run in runs]),
+            # What the edge lacks, it lacks for all devices.
+            stable=steady[:, :devices] & steady[:, devices : 2 * devices] & steady[:, -1:],
+            growth_s=local / setting.max_local_frequency_hz + link / full_rate + edge / setting.max_edge_frequency_hz,
+        )
+
+    policy.prepare(setting, evaluate)
+    return policy

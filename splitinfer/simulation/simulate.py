@@ -1,0 +1,296 @@
+"""Run a policy in a scenario: the loop over partition periods around the engine's loop over slots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitinfer.errors import InputError
+from splitinfer.radio import rate_bps
+from splitinfer.scheduling.observation import Observation, Setting
+from splitinfer.scheduling.policy import Policy, is_static
+from splitinfer.simulation.build import setting_of, world_of
+from splitinfer.simulation.engine import Engine
+from splitinfer.simulation.records import FinishedTasks, PeriodStatistics
+from splitinfer.simulation.result import RunTrace, SimulationResult, Utilisation
+from splitinfer.simulation.scenario import Scenario
+from splitinfer.simulation.stability import stability_of, station_backlogs
+from splitinfer.simulation.surroundings import POLICY, Surroundings, stream
+
+Array = NDArray[np.float64]
+
+_STATIC_PARTS = 100
+"""A run of static cuts needs no observations; it is advanced in this many parts, for the stability test."""
+
+_DRAW_ELEMENTS = 500_000
+"""Arrivals are drawn ahead in pieces of about this many numbers: fewer calls, bounded memory."""
+
+
+def simulate(
+    scenario: Scenario,
+    policy: Policy,
+    slots: int = 20_000,
+    seed: int = 0,
+    *,
+    trace: int | None = None,
+    solver: str = "closed-form",
+) -> SimulationResult:
+    """Simulate one policy in one scenario (SPEC 2).
+
+    The same seed gives the same result. Arrivals and channel gains depend on the scenario and the seed alone, so
+    policies that are compared at one seed meet the same world.
+
+    Args:
+        scenario: the world.
+        policy: chooses the cuts; it is reset first. A policy that has to be searched for (``BestStaticCut``) is, once,
+            on other seeds than this run's.
+        slots: length of the run.
+        seed: of arrivals, channel and the policy's own randomness.
+        trace: keep every so many slots in full in ``result.trace``.
+        solver: ``"closed-form"``, or ``"cvxpy"`` for the reference solver (about a thousand times slower).
+
+    Raises:
+        InputError: the policy does not fit the scenario, or a number is out of range.
+    """
+    return simulate_batch(scenario, [policy], seeds=[seed], slots=slots, trace=trace, solver=solver)[0]
+
+
+def simulate_batch(
+    scenario: Scenario,
+    policies: Sequence[Policy],
+    *,
+    seeds: Sequence[int],
+    slots: int = 20_000,
+    trace: int | None = None,
+    solver: str = "closed-form",
+) -> list[SimulationResult]:
+    """Simulate several runs of one scenario side by side: run i has ``policies[i]`` and ``seeds[i]``.
+
+    Every run gets a copy of its policy, so one object may be given several times.
+
+    Raises:
+        InputError: as ``simulate``, or the lists differ in length.
+    """
+    if len(policies) != len(seeds) or not seeds:
+        raise InputError(f"policies and seeds: need as many of both, at least one, not {len(policies)}, {len(seeds)}")
+    if slots < 1:
+        raise InputError(f"slots: must be at least 1, not {slots}")
+    if trace is not None and trace < 1:
+        raise InputError(f"trace: keep every n-th slot with n at least 1, not {trace}")
+    if any(seed < 0 for seed in seeds):
+        raise InputError(f"seed: must be 0 or more, not {min(seeds)}")
+    setting = setting_of(scenario)
+    prepare(policies, scenario, setting)
+    run = _Run(scenario, setting, [deepcopy(policy) for policy in policies], list(seeds), trace, solver)
+    run.advance(slots)
+    return [run.result(index) for index in range(len(seeds))]
+
+
+def prepare(policies: Sequence[Policy], scenario: Scenario, setting: Setting | None = None) -> None:
+    """Let those policies search that have to and have not yet."""
+    from splitinfer.scheduling.best_static import BestStaticCut
+    from splitinfer.simulation.search import find_best_static
+
+    for policy in policies:
+        if isinstance(policy, BestStaticCut) and policy.report is None:
+            find_best_static(scenario, policy)
+
+
+class _Run:
+    """E runs in step, one period (or part) after another."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        setting: Setting,
+        policies: list[Policy],
+        seeds: list[int],
+        trace: int | None,
+        solver: str,
+    ) -> None:
+        self._scenario = scenario
+        self._setting = setting
+        self._policies = policies
+        self._seeds = seeds
+        self._trace = trace
+        self._engine = Engine([world_of(scenario)] * len(seeds), solver=solver)
+        # One world for all runs of one seed: it is drawn once.
+        self._surroundings = {seed: Surroundings(scenario, seed) for seed in dict.fromkeys(seeds)}
+        for policy, seed in zip(policies, seeds, strict=True):
+            policy.reset(setting, stream(scenario, seed, POLICY))
+        self._static = all(is_static(policy) for policy in policies)
+        self._observations = [_first_observation(setting)] * len(seeds)
+        self._cuts = np.stack([setting.num_cuts] * len(seeds))
+        self._done = 0
+        self._parts: list[PeriodStatistics] = []
+        self._max_rate_bps: list[Array] = []
+        self._trace_cuts: list[NDArray[np.int64]] = []
+        self._trace_weights: list[tuple[Array, Array]] = []
+
+    def advance(self, slots: int) -> None:
+        part = self._part_length(slots)
+        ahead = max(1, _DRAW_ELEMENTS // (self._setting.active.size * len(self._seeds) * part)) * part
+        gains, counts = self._draw(0)
+        while self._done < slots:
+            if not gains.shape[1]:
+                gains, counts = self._draw(min(ahead, slots - self._done))
+            take = min(part, gains.shape[1])
+            self._advance_part(gains[:, :take], counts[:, :take])
+            gains, counts = gains[:, take:], counts[:, take:]
+
+    def _part_length(self, slots: int) -> int:
+        period = self._scenario.slots_per_period
+        if not self._static:
+            return period
+        length = max(1, slots // (_STATIC_PARTS * period)) * period
+        # A sample opens each part, so a part must not be longer than the distance of the samples.
+        return length if self._trace is None else min(length, max(1, self._trace // period) * period)
+
+    def _draw(self, slots: int) -> tuple[Array, NDArray[np.int64]]:
+        drawn = {seed: surroundings.draw(slots) for seed, surroundings in self._surroundings.items()}
+        gains, counts = zip(*(drawn[seed] for seed in self._seeds), strict=True)
+        return np.stack(gains), np.stack(counts)
+
+    def _advance_part(self, gains: Array, counts: NDArray[np.int64]) -> None:
+        slots = gains.shape[1]
+        self._cuts = np.stack(
+            [policy.cuts(seen) for policy, seen in zip(self._policies, self._observations, strict=True)]
+        )
+        every = self._trace_every(slots)
+        if every:
+            samples = -(-slots // every)
+            self._trace_cuts += [self._cuts] * samples
+            weights = self._engine.local_energy_weight.copy(), self._engine.transmission_energy_weight.copy()
+            self._trace_weights += [weights] * samples
+        part = self._engine.advance(self._cuts, gains, counts, trace_every=every)
+        setting = self._setting
+        max_rate = rate_bps(
+            setting.max_power_w,
+            gain=gains,
+            bandwidth_hz=setting.device_bandwidth_hz,
+            noise_w_per_hz=setting.noise_w_per_hz,
+        ).mean(axis=1)
+        self._done += slots
+        self._parts.append(part)
+        self._max_rate_bps.append(max_rate)
+        if not self._static:
+            self._observations = [
+                _observation(setting, self._cuts[run], part, max_rate, run) for run in range(len(self._seeds))
+            ]
+
+    def _trace_every(self, slots: int) -> int:
+        if self._trace is None:
+            return 0
+        if self._trace < slots:
+            return self._trace
+        return slots if self._done % self._trace < slots else 0
+
+    def result(self, run: int) -> SimulationResult:
+        parts = self._parts
+        lengths = np.array([part.slots for part in parts], dtype=np.float64)
+
+        def mean(rows: Sequence[Array]) -> Array:
+            averaged: Array = np.average(np.stack([row[run] for row in rows]), axis=0, weights=lengths)
+            return averaged
+
+        service_rate = mean([part.mean_service_rate for part in parts])
+        local_j = mean([part.local_energy_j for part in parts])
+        transmission_j = mean([part.transmission_energy_j for part in parts])
+        setting = self._setting
+        # The last part may be shorter than the others; the test wants equal ones.
+        equal = [part for part in parts if part.slots == parts[0].slots]
+        backlogs = station_backlogs(np.stack([part.mean_backlog[run] for part in equal]))
+        return SimulationResult(
+            scenario=self._scenario.name,
+            policy=self._policies[run].name,
+            seed=self._seeds[run],
+            slots=self._done,
+            slot_s=setting.slot_s,
+            energy_local_j=np.float64(local_j.mean()),
+            energy_transmission_j=np.float64(transmission_j.mean()),
+            device_energy_local_j=local_j,
+            device_energy_transmission_j=transmission_j,
+            tasks=_tasks_of(parts, run),
+            mean_queue=mean([part.mean_backlog for part in parts]),
+            arrived_by_service=sum((part.arrived[run] for part in parts), np.zeros(setting.active.shape, np.int64)),
+            finished_by_service=sum((part.finished[run] for part in parts), np.zeros(setting.active.shape, np.int64)),
+            utilisation=Utilisation(
+                local=service_rate[0].sum(axis=-1) / setting.max_local_frequency_hz,
+                link=service_rate[1].sum(axis=-1) / mean(self._max_rate_bps),
+                edge=float(service_rate[2].sum() / setting.max_edge_frequency_hz),
+                max_rate_bps=mean(self._max_rate_bps),
+            ),
+            stability=stability_of(backlogs, parts[0].slots * setting.slot_s),
+            final_local_energy_weight=self._engine.local_energy_weight[run].copy(),
+            final_transmission_energy_weight=self._engine.transmission_energy_weight[run].copy(),
+            trace=self._trace_of(run),
+        )
+
+    def _trace_of(self, run: int) -> RunTrace | None:
+        if self._trace is None:
+            return None
+        traces = [part.trace for part in self._parts if part.trace is not None]
+        return RunTrace(
+            slot=np.concatenate([trace.slot[run] for trace in traces]),
+            backlog=np.concatenate([trace.backlog[run] for trace in traces]),
+            service_rate=np.concatenate([trace.service_rate[run] for trace in traces]),
+            power_w=np.concatenate([trace.power_w[run] for trace in traces]),
+            cuts=np.stack([cuts[run] for cuts in self._trace_cuts]),
+            local_energy_weight=np.stack([local[run] for local, _ in self._trace_weights]),
+            transmission_energy_weight=np.stack([transmission[run] for _, transmission in self._trace_weights]),
+        )
+
+
+def _first_observation(setting: Setting) -> Observation:
+    nothing = np.zeros(setting.active.shape)
+    idle = np.zeros(len(setting.active))
+    return Observation(
+        cuts=setting.num_cuts,
+        local_queue_cycles=nothing,
+        transmission_queue_bits=nothing,
+        edge_queue_cycles=nothing,
+        local_frequency_hz=nothing,
+        rate_bps=nothing,
+        edge_frequency_hz=nothing,
+        local_ratio=np.where(setting.active, 1.0, 0.0),
+        feature_ratio=nothing,
+        edge_ratio=nothing,
+        power_w=idle,
+        max_rate_bps=idle,
+    )
+
+
+def _observation(
+    setting: Setting, cuts: NDArray[np.int64], part: PeriodStatistics, max_rate_bps: Array, run: int
+) -> Observation:
+    queue, rate = part.mean_backlog[run], part.mean_service_rate[run]
+    at = cuts[..., None]
+    work = np.where(setting.task_cycles > 0, setting.task_cycles, 1.0)
+    size = np.where(setting.input_bits > 0, setting.input_bits, 1.0)
+    return Observation(
+        cuts=cuts,
+        local_queue_cycles=queue[0],
+        transmission_queue_bits=queue[1],
+        edge_queue_cycles=queue[2],
+        local_frequency_hz=rate[0],
+        rate_bps=rate[1],
+        edge_frequency_hz=rate[2],
+        local_ratio=np.take_along_axis(setting.local_cycles, at, axis=2)[..., 0] / work,
+        feature_ratio=np.take_along_axis(setting.transmission_bits, at, axis=2)[..., 0] / size,
+        edge_ratio=np.take_along_axis(setting.edge_cycles, at, axis=2)[..., 0] / work,
+        power_w=part.mean_power_w[run],
+        max_rate_bps=max_rate_bps[run],
+    )
+
+
+def _tasks_of(parts: Sequence[PeriodStatistics], run: int) -> FinishedTasks:
+    mine = [part.tasks.environment == run for part in parts]
+    fields = ("environment", "device", "service", "arrival_slot", "finish_slot", "cut", "latency_s")
+    columns = {
+        field: np.concatenate([getattr(part.tasks, field)[own] for part, own in zip(parts, mine, strict=True)])
+        for field in fields
+    }
+    return FinishedTasks(**columns)
