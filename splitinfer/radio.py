@@ -23,12 +23,12 @@ Number = TypeVar("Number", float, NDArray[np.float64])
 
 def shannon_rate_bps(power_w: Number, gain: Number, bandwidth_hz: Number, noise_w_per_hz: Number) -> Number:
     """R = b·log2(1 + p·h / (b·N0)), equation (3), for ``bandwidth_hz`` and ``noise_w_per_hz`` above zero."""
-    return bandwidth_hz * (np.log1p(power_w * gain / (bandwidth_hz * noise_w_per_hz)) / LN2)
+    return bandwidth_hz * (np.log1p(power_w * gain / (bandwidth_hz * noise_w_per_hz)) / LN2)  # type: ignore[no-any-return]
 
 
 def shannon_power_w(rate_bps: Number, gain: Number, bandwidth_hz: Number, noise_w_per_hz: Number) -> Number:
     """p(s) = (b·N0 / h)·(2^(s/b) - 1), the inverse of (3), for ``gain`` above zero."""
-    return np.expm1(rate_bps / bandwidth_hz * LN2) * (bandwidth_hz * noise_w_per_hz / gain)
+    return np.expm1(rate_bps / bandwidth_hz * LN2) * (bandwidth_hz * noise_w_per_hz / gain)  # type: ignore[no-any-return]
 
 
 def mean_gain(

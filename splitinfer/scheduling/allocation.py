@@ -84,15 +84,14 @@ def allocate_local(
     """
     from splitinfer.scheduling.kernels import local_rows
 
-    queue, weight = _backlog("queue_cycles", queue_cycles, queue_weight)
-    rows = _Rows(queue)
-    slot = rows.parameter("slot_s", slot_s, positive=True)
-    energy = rows.parameter("energy_weight", energy_weight)
-    coefficient = rows.parameter("energy_coefficient", energy_coefficient)
-    limit = rows.parameter("max_frequency_hz", max_frequency_hz)
-    out = np.empty_like(rows.queue)
-    local_rows(rows.queue, rows.two_dimensional(weight), slot, energy, coefficient, limit, out)
-    return out.reshape(queue.shape)
+    batch = Batch("queue_cycles", queue_cycles, queue_weight)
+    slot = batch.parameter("slot_s", slot_s, positive=True)
+    energy = batch.parameter("energy_weight", energy_weight)
+    coefficient = batch.parameter("energy_coefficient", energy_coefficient)
+    limit = batch.parameter("max_frequency_hz", max_frequency_hz)
+    out = np.empty_like(batch.queue)
+    local_rows(batch.queue, batch.weight, slot, energy, coefficient, limit, out)
+    return out.reshape(batch.shape)
 
 
 def allocate_transmission(
@@ -130,18 +129,16 @@ def allocate_transmission(
     """
     from splitinfer.scheduling.kernels import transmission_rows
 
-    queue, weight = _backlog("queue_bits", queue_bits, queue_weight)
-    rows = _Rows(queue)
-    slot = rows.parameter("slot_s", slot_s, positive=True)
-    energy = rows.parameter("energy_weight", energy_weight)
-    bandwidth = rows.parameter("bandwidth_hz", bandwidth_hz, positive=True)
-    noise = rows.parameter("noise_w_per_hz", noise_w_per_hz, positive=True)
-    gain = rows.parameter("channel_gain", channel_gain)
-    limit = rows.parameter("max_power_w", max_power_w)
-    out, power = np.empty_like(rows.queue), np.empty(rows.queue.shape[0])
-    weights = rows.two_dimensional(weight)
-    transmission_rows(rows.queue, weights, slot, energy, bandwidth, noise, gain, limit, out, power)
-    return out.reshape(queue.shape), power.reshape(queue.shape[:-1])
+    batch = Batch("queue_bits", queue_bits, queue_weight)
+    slot = batch.parameter("slot_s", slot_s, positive=True)
+    energy = batch.parameter("energy_weight", energy_weight)
+    bandwidth = batch.parameter("bandwidth_hz", bandwidth_hz, positive=True)
+    noise = batch.parameter("noise_w_per_hz", noise_w_per_hz, positive=True)
+    gain = batch.parameter("channel_gain", channel_gain)
+    limit = batch.parameter("max_power_w", max_power_w)
+    out, power = np.empty_like(batch.queue), np.empty(len(batch.queue))
+    transmission_rows(batch.queue, batch.weight, slot, energy, bandwidth, noise, gain, limit, out, power)
+    return out.reshape(batch.shape), power.reshape(batch.shape[:-1])
 
 
 def allocate_edge(
@@ -170,13 +167,12 @@ def allocate_edge(
     """
     from splitinfer.scheduling.kernels import edge_rows
 
-    queue, weight = _backlog("queue_cycles", queue_cycles, queue_weight)
-    rows = _Rows(queue)
-    slot = rows.parameter("slot_s", slot_s, positive=True)
-    limit = rows.parameter("max_frequency_hz", max_frequency_hz)
-    out = np.empty_like(rows.queue)
-    edge_rows(rows.queue, rows.two_dimensional(weight), slot, limit, out)
-    return out.reshape(queue.shape)
+    batch = Batch("queue_cycles", queue_cycles, queue_weight)
+    slot = batch.parameter("slot_s", slot_s, positive=True)
+    limit = batch.parameter("max_frequency_hz", max_frequency_hz)
+    out = np.empty_like(batch.queue)
+    edge_rows(batch.queue, batch.weight, slot, limit, out)
+    return out.reshape(batch.shape)
 
 
 class ClosedForm:
@@ -202,24 +198,44 @@ def slot_allocator(solver: str) -> SlotAllocator:
     raise InputError(f"solver must be 'closed-form' or 'cvxpy', got {solver!r}")
 
 
-class _Rows:
-    """Leading dimensions flattened to one, for queues (B, N) and parameters (B,)."""
+class Batch:
+    """Checked inputs of a problem with the leading dimensions flattened to one.
 
-    def __init__(self, queue: Floats) -> None:
-        self._batch = queue.shape[:-1]
-        self.queue = self.two_dimensional(queue)
+    Attributes:
+        shape: (..., N), the shape of the backlog as given.
+        queue: (B, N), backlog.
+        weight: (B, N), queue weight.
 
-    def two_dimensional(self, array: Floats) -> Floats:
-        return np.ascontiguousarray(array).reshape(int(np.prod(self._batch)), array.shape[-1])
+    Raises:
+        InputError: a value is negative or not finite, or shapes do not fit.
+    """
+
+    def __init__(self, name: str, queue: ArrayLike, weight: ArrayLike) -> None:
+        backlog = checked(name, queue)
+        if backlog.ndim == 0:
+            raise InputError(f"{name} must have at least one dimension, the services")
+        self.shape = backlog.shape
+        self.queue = self._two_dimensional(backlog)
+        self.weight = self._two_dimensional(
+            self._broadcast("queue_weight", checked("queue_weight", weight), self.shape)
+        )
 
     def parameter(self, name: str, value: ArrayLike, *, positive: bool = False) -> Floats:
+        """A parameter per problem, (B,)."""
         array = checked(name, value)
         if positive and np.any(array == 0):
             raise InputError(f"{name} must be above 0")
+        return np.ascontiguousarray(self._broadcast(name, array, self.shape[:-1])).reshape(-1)
+
+    def _two_dimensional(self, array: Floats) -> Floats:
+        return np.ascontiguousarray(array).reshape(int(np.prod(self.shape[:-1])), self.shape[-1])
+
+    def _broadcast(self, name: str, array: Floats, shape: tuple[int, ...]) -> Floats:
         try:
-            return np.ascontiguousarray(np.broadcast_to(array, self._batch), dtype=np.float64).reshape(-1)
+            # A broadcast array is read-only, and numba would compile a second version for those.
+            return np.broadcast_to(array, shape).copy()
         except ValueError:
-            raise InputError(f"{name} must broadcast to the batch shape {self._batch}, got {array.shape}") from None
+            raise InputError(f"{name} must broadcast to the shape {shape}, got {array.shape}") from None
 
 
 def checked(name: str, value: ArrayLike) -> Floats:
@@ -231,14 +247,3 @@ def checked(name: str, value: ArrayLike) -> Floats:
     if not np.all(np.isfinite(array)) or np.any(array < 0):
         raise InputError(f"{name} must be finite and at least 0")
     return array
-
-
-def _backlog(name: str, queue: ArrayLike, weight: ArrayLike) -> tuple[Floats, Floats]:
-    backlog = checked(name, queue)
-    if backlog.ndim == 0:
-        raise InputError(f"{name} must have at least one dimension, the services")
-    weights = checked("queue_weight", weight)
-    try:
-        return backlog, np.broadcast_to(weights, backlog.shape)
-    except ValueError:
-        raise InputError(f"queue_weight must broadcast to the shape {backlog.shape} of {name}") from None

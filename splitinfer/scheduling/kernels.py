@@ -11,6 +11,7 @@ never looked at again after the first pass, so a slot with one or two waiting se
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -21,10 +22,10 @@ from splitinfer.radio import LN2, shannon_power_w, shannon_rate_bps
 INSERTION_SORT_LIMIT = 32
 """Up to this many waiting services insertion sort beats merge sort with its two temporary arrays."""
 
-rate_core = njit(cache=True, error_model="numpy")(shannon_rate_bps)
-power_core = njit(cache=True, error_model="numpy")(shannon_power_w)
-local_energy_core = njit(cache=True, error_model="numpy")(local_energy_j)
-transmission_energy_core = njit(cache=True, error_model="numpy")(transmission_energy_j)
+rate_core: Any = njit(cache=True, error_model="numpy")(shannon_rate_bps)
+power_core: Any = njit(cache=True, error_model="numpy")(shannon_power_w)
+local_energy_core: Any = njit(cache=True, error_model="numpy")(local_energy_j)
+transmission_energy_core: Any = njit(cache=True, error_model="numpy")(transmission_energy_j)
 
 
 @njit(cache=True, error_model="numpy")

@@ -77,33 +77,24 @@ class Engine:
         for index, world in enumerate(self.worlds):
             self._load(index, world)
         self._clear_queues()
-
-    @property
-    def local_energy_weight(self) -> Floats:
-        return self._worlds.local_energy_weight
-
-    @property
-    def transmission_energy_weight(self) -> Floats:
-        return self._worlds.transmission_energy_weight
-
-    @property
-    def queue_weight(self) -> Floats:
-        return self._worlds.queue_weight
+        self.local_energy_weight: Floats = self._worlds.local_energy_weight
+        self.transmission_energy_weight: Floats = self._worlds.transmission_energy_weight
+        self.queue_weight: Floats = self._worlds.queue_weight
 
     @property
     def backlog(self) -> Floats:
         """(E, 3, M, N): Q^l, Q^t, Q^e now. A copy."""
-        return self._queues.backlog.copy()
+        return np.array(self._queues.backlog)
 
     @property
     def in_flight(self) -> Ints:
         """(E, 3, M, N): tasks waiting or in service in each stage now. A copy."""
-        return self._queues.tasks.copy()
+        return np.array(self._queues.tasks)
 
     @property
     def clock(self) -> Ints:
         """(E,): slots advanced since the last reset. A copy."""
-        return self._queues.clock.copy()
+        return np.array(self._queues.clock)
 
     def reset(self, environments: Sequence[int] | None = None, worlds: Sequence[World] | None = None) -> None:
         """Empties all queues, or those of some environments, and sets their clocks to 0.

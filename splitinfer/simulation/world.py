@@ -104,12 +104,12 @@ class World:
     @property
     def num_devices(self) -> int:
         """M."""
-        return self.local_cycles.shape[0]
+        return int(self.local_cycles.shape[0])
 
     @property
     def num_services(self) -> int:
         """N, the padded number of services per device."""
-        return self.local_cycles.shape[1]
+        return int(self.local_cycles.shape[1])
 
     def replace(self, **changes: Any) -> World:
         """A copy with some fields changed, validated again."""
