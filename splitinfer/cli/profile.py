@@ -13,6 +13,7 @@ from splitinfer.errors import InputError
 
 if TYPE_CHECKING:
     from splitinfer.profiling import LatencyRecord, Profile
+    from splitinfer.profiling.latency import LatencySettings
 
 _GIGA = 1e9
 _MEGA = 1e6
@@ -151,7 +152,7 @@ def _save_path(save: Path | None, model: str) -> Path | None:
     return path
 
 
-def _latency_settings(threads: int, repeats: int):  # type: ignore[no-untyped-def]
+def _latency_settings(threads: int, repeats: int) -> LatencySettings:
     from splitinfer.profiling.latency import LatencySettings
 
     return LatencySettings(threads=threads, repeats=repeats)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from splitinfer.errors import InputError
 from splitinfer.profiling.profile import Profile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _SUFFIXES = (".png", ".pdf", ".svg")
 _NAMES_SHOWN = 28
@@ -69,7 +73,8 @@ def plot_profile(profile: Profile, path: Path) -> None:
         latency.bar(cuts, head, color="tab:blue", label="head", width=0.8)
         latency.bar(cuts, tail, bottom=head, color="tab:gray", label="tail", width=0.8)
         latency.set_ylabel("latency (ms)")
-        latency.legend(loc="lower right", ncols=2, fontsize=8)
+        latency.set_ylim(0, 1.2 * (head + tail).max())  # room for the legend above the bars
+        latency.legend(loc="upper right", ncols=2, fontsize=8)
 
     _name_cuts(panels[-1], profile)
     for panel in panels:
@@ -82,7 +87,7 @@ def plot_profile(profile: Profile, path: Path) -> None:
         raise InputError(f"--plot: cannot write {path}: {error.strerror}") from None
 
 
-def _name_cuts(axis, profile: Profile) -> None:  # type: ignore[no-untyped-def]
+def _name_cuts(axis: Axes, profile: Profile) -> None:
     """Label the cuts with k and the layer's name, every n-th of many."""
     every = -(-len(profile.cuts) // _NAMES_SHOWN)
     shown = profile.cuts[::every]
