@@ -41,13 +41,13 @@ class MyopicCut:
 
     Args:
         energy_weight_s2_per_j: V, squared seconds of delay that one joule is worth. More saves energy at the price of
-            delay; queues stay bounded at any value.
+            delay; queues stay bounded at any value, but settle at up to V joules over the seconds that a cut saves.
         smoothing: share of the newest period in the running mean of the channel, in (0, 1].
     """
 
     name = "myopic"
 
-    def __init__(self, *, energy_weight_s2_per_j: float = 20.0, smoothing: float = 0.1) -> None:
+    def __init__(self, *, energy_weight_s2_per_j: float = 1.0, smoothing: float = 0.1) -> None:
         self._v = energy_weight_s2_per_j
         self._smoothing = smoothing
 

@@ -133,13 +133,10 @@ class _Run:
     def advance(self, slots: int) -> None:
         part = self._part_length(slots)
         ahead = max(1, _DRAW_ELEMENTS // (self._setting.active.size * len(self._seeds) * part)) * part
-        gains, counts = self._draw(0)
         while self._done < slots:
-            if not gains.shape[1]:
-                gains, counts = self._draw(min(ahead, slots - self._done))
-            take = min(part, gains.shape[1])
-            self._advance_part(gains[:, :take], counts[:, :take])
-            gains, counts = gains[:, take:], counts[:, take:]
+            gains, counts = self._draw(min(ahead, slots - self._done))
+            for start in range(0, gains.shape[1], part):
+                self._advance_part(gains[:, start : start + part], counts[:, start : start + part])
 
     def _part_length(self, slots: int) -> int:
         period = self._scenario.slots_per_period
