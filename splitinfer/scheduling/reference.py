@@ -26,6 +26,9 @@ Floats = NDArray[np.float64]
 ROOM = 2.0
 """Above 1, so that the bound which only serves for scaling never binds."""
 
+SLIVER = 1e-8
+"""A share this close to all of the backlog is taken to be all of it."""
+
 SMALL_CURVATURE = 1e-2
 """Below this, exp(curvature·share) is all but linear and an exponential cone loses the difference between worth and
 cost to rounding. Its series to fourth order is then exact to 1e-10, and the linear part joins the worth."""
@@ -190,6 +193,8 @@ class _Program:
             self._curvature.value = curvature
             self._reach_optimum()
             shares = np.clip(np.asarray(self._shares.value), 0.0, caps)
+        # Interior points end just inside a bound. A sliver left in a queue would be a task that is never done.
+        shares = np.where(caps - shares <= SLIVER * np.minimum(1.0, 100 * caps), caps, shares)
         return np.asarray(shares / max(1.0, float(shares.sum())))
 
     def _reach_optimum(self) -> None:

@@ -29,7 +29,7 @@ class Engine:
 
     Args:
         worlds: one ``World`` or one per environment.
-        solver: ``"closed-form"``, or ``"cvxpy"`` for the same problems through CVXPY (slow, the reference).
+        solver: ``"closed-form"``; or ``"cvxpy"``, or an allocator of your own, which is asked slot by slot (slow).
         parallel: advance several environments on all of numba's threads.
 
     Attributes:
@@ -42,11 +42,15 @@ class Engine:
         InputError: no world, or no solver of that name.
     """
 
-    def __init__(self, worlds: World | Sequence[World], *, solver: str = "closed-form", parallel: bool = True) -> None:
+    def __init__(
+        self, worlds: World | Sequence[World], *, solver: str | SlotAllocator = "closed-form", parallel: bool = True
+    ) -> None:
         self.worlds: tuple[World, ...] = (worlds,) if isinstance(worlds, World) else tuple(worlds)
         if not self.worlds:
             raise InputError("worlds must hold at least one world")
-        self._allocator: SlotAllocator | None = None if solver == "closed-form" else slot_allocator(solver)
+        self._allocator: SlotAllocator | None = None  # the compiled loop's own closed forms
+        if solver != "closed-form":
+            self._allocator = slot_allocator(solver) if isinstance(solver, str) else solver
         self._parallel = parallel and len(self.worlds) > 1
         self._shape = (
             len(self.worlds),
