@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
 from splitinfer.radio import rate_bps
+from splitinfer.scheduling.latency_target import LatencyTarget
 from splitinfer.scheduling.observation import Observation, Setting
 from splitinfer.scheduling.policy import Policy, is_static
 from splitinfer.simulation.build import setting_of, world_of
@@ -122,6 +123,8 @@ class _Run:
         for policy, seed in zip(policies, seeds, strict=True):
             policy.reset(setting, stream(scenario, seed, POLICY))
         self._static = all(is_static(policy) for policy in policies)
+        targets = scenario.latency_targets_s()
+        self._targets = [] if targets is None else [LatencyTarget(setting, targets) for _ in seeds]
         self._observations = [_first_observation(setting)] * len(seeds)
         self._cuts = np.stack([setting.num_cuts] * len(seeds))
         self._done = 0
@@ -140,7 +143,7 @@ class _Run:
 
     def _part_length(self, slots: int) -> int:
         period = self._scenario.slots_per_period
-        if not self._static:
+        if not self._static or self._targets:
             return period
         length = max(1, slots // (_STATIC_PARTS * period)) * period
         # A sample opens each part, so a part must not be longer than the distance of the samples.
@@ -156,6 +159,10 @@ class _Run:
         self._cuts = np.stack(
             [policy.cuts(seen) for policy, seen in zip(self._policies, self._observations, strict=True)]
         )
+        for run, target in enumerate(self._targets):
+            self._engine.local_energy_weight[run] = target.local_energy_weight
+            self._engine.transmission_energy_weight[run] = target.transmission_energy_weight
+            self._engine.queue_weight[run] = target.queue_weight
         every = self._trace_every(slots)
         if every:
             samples = -(-slots // every)
@@ -170,6 +177,8 @@ class _Run:
             bandwidth_hz=setting.device_bandwidth_hz,
             noise_w_per_hz=setting.noise_w_per_hz,
         ).mean(axis=1)
+        for run, target in enumerate(self._targets):
+            self._report(target, run, counts[run], part, max_rate)
         self._done += slots
         self._parts.append(part)
         self._max_rate_bps.append(max_rate)
@@ -177,6 +186,18 @@ class _Run:
             self._observations = [
                 _observation(setting, self._cuts[run], part, max_rate, run) for run in range(len(self._seeds))
             ]
+
+    def _report(
+        self, target: LatencyTarget, run: int, counts: NDArray[np.int64], part: PeriodStatistics, max_rate: Array
+    ) -> None:
+        """Tell a latency target what a real system would know."""
+        slot_s = self._setting.slot_s
+        slot, device, service = np.nonzero(counts)
+        many = counts[slot, device, service]
+        target.arrived(np.repeat((self._done + slot) * slot_s, many), np.repeat(device, many), np.repeat(service, many))
+        mine = part.tasks.environment == run
+        target.finished(part.tasks.device[mine], part.tasks.service[mine], part.tasks.latency_s[mine])
+        target.adapt((self._done + len(counts)) * slot_s, self._cuts[run], max_rate[run])
 
     def _trace_every(self, slots: int) -> int:
         if self._trace is None:
