@@ -117,8 +117,8 @@ def _read_state_dict(path: Path) -> StateDict:
             f"weights {path} are refused: the file holds more than tensors, or is none of torch's; "
             "save model.state_dict() with torch.save, or use safetensors"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"weights {path} cannot be read: {error}") from error
+    except Exception as error:  # what is no file of torch's fails in its reader in any way
+        raise InputError(f"weights {path} cannot be read: {type(error).__name__}: {error}") from error
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
     ):
