@@ -65,12 +65,22 @@ def simulate_batch(
     *,
     seeds: Sequence[int],
     slots: int = 20_000,
+    energy_weights: Sequence[tuple[float, float]] | None = None,
     trace: int | None = None,
     solver: str = "closed-form",
 ) -> list[SimulationResult]:
     """Simulate several runs of one scenario side by side: run i has ``policies[i]`` and ``seeds[i]``.
 
     Every run gets a copy of its policy, so one object may be given several times.
+
+    Args:
+        scenario: the world.
+        policies: one per run.
+        seeds: one per run; runs of one seed meet the same arrivals and gains.
+        slots: length of each run.
+        energy_weights: (U^l, U^t) per run, in place of the scenario's.
+        trace: as ``simulate``.
+        solver: as ``simulate``.
 
     Raises:
         InputError: as ``simulate``, or the lists differ in length.
@@ -83,14 +93,21 @@ def simulate_batch(
         raise InputError(f"trace: keep every n-th slot with n at least 1, not {trace}")
     if any(seed < 0 for seed in seeds):
         raise InputError(f"seed: must be 0 or more, not {min(seeds)}")
-    setting = setting_of(scenario)
-    prepare(policies, scenario, setting)
-    run = _Run(scenario, setting, [deepcopy(policy) for policy in policies], list(seeds), trace, solver)
+    if energy_weights is not None and len(energy_weights) != len(seeds):
+        raise InputError(f"energy_weights: need {len(seeds)}, one per run, not {len(energy_weights)}")
+    worlds = [scenario] * len(seeds)
+    if energy_weights is not None:
+        worlds = [
+            scenario.replace(local_energy_weight=local, transmission_energy_weight=transmission)
+            for local, transmission in energy_weights
+        ]
+    prepare(policies, scenario)
+    run = _Run(worlds, [deepcopy(policy) for policy in policies], list(seeds), trace, solver)
     run.advance(slots)
     return [run.result(index) for index in range(len(seeds))]
 
 
-def prepare(policies: Sequence[Policy], scenario: Scenario, setting: Setting | None = None) -> None:
+def prepare(policies: Sequence[Policy], scenario: Scenario) -> None:
     """Let those policies search that have to and have not yet."""
     from splitinfer.scheduling.best_static import BestStaticCut
     from splitinfer.simulation.search import find_best_static
@@ -105,23 +122,26 @@ class _Run:
 
     def __init__(
         self,
-        scenario: Scenario,
-        setting: Setting,
+        scenarios: list[Scenario],
         policies: list[Policy],
         seeds: list[int],
         trace: int | None,
         solver: str,
     ) -> None:
+        # The scenarios differ in their energy weights alone, which no one but the engine and the policies looks at.
+        scenario = scenarios[0]
+        settings = [setting_of(own) for own in scenarios]
+        setting = settings[0]
         self._scenario = scenario
         self._setting = setting
         self._policies = policies
         self._seeds = seeds
         self._trace = trace
-        self._engine = Engine([world_of(scenario)] * len(seeds), solver=solver)
+        self._engine = Engine([world_of(own) for own in scenarios], solver=solver)
         # One world for all runs of one seed: it is drawn once.
         self._surroundings = {seed: Surroundings(scenario, seed) for seed in dict.fromkeys(seeds)}
-        for policy, seed in zip(policies, seeds, strict=True):
-            policy.reset(setting, stream(scenario, seed, POLICY))
+        for policy, own, seed in zip(policies, settings, seeds, strict=True):
+            policy.reset(own, stream(scenario, seed, POLICY))
         self._static = all(is_static(policy) for policy in policies)
         targets = scenario.latency_targets_s()
         self._targets = [] if targets is None else [LatencyTarget(setting, targets) for _ in seeds]

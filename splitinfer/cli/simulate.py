@@ -1,0 +1,234 @@
+"""``splitinfer simulate``: run policies in a scenario and show what they cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from splitinfer.errors import InputError
+
+if TYPE_CHECKING:
+    from splitinfer.scheduling.best_static import SearchReport
+    from splitinfer.simulation import Scenario, SimulationResult
+    from splitinfer.simulation.comparison import Estimate, PolicySummary
+
+_TRACE_SAMPLES = 4000
+
+
+def simulate(
+    scenario: Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")] = "table2",
+    policy: Annotated[
+        str, typer.Option(help="fixed, fixed:0,53 (these cuts), random, best-static or myopic.")
+    ] = "fixed",
+    slots: Annotated[int, typer.Option(min=1, help="Length of a run in slots.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Number of seeds; more than one gives confidence intervals.")
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar="POLICY,POLICY", help="Compare these policies, by default over 5 seeds.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the scenario.")
+    ] = None,
+    solver: Annotated[str, typer.Option(help="closed-form, or cvxpy (the slow reference).")] = "closed-form",
+    plot: Annotated[Path | None, typer.Option(help="Draw queues, cuts, frequency and power over time.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Simulate a scenario under one policy, or compare several.
+
+    Energies are per device and slot, means over both, split into local computing and transmission.
+
+    Example:
+      splitinfer simulate --scenario busy --policy myopic --plot busy.png
+      splitinfer simulate --scenario xr --compare fixed,random,best-static,myopic
+      splitinfer simulate --scenario table2 --set p95_latency_s=1.0 --slots 100000
+    """
+    from splitinfer.simulation import find_scenario, with_settings
+
+    world = with_settings(find_scenario(scenario), settings or [])
+    if compare is not None or (seeds is not None and seeds > 1):
+        if plot is not None:
+            raise InputError("--plot draws one run; leave out --compare and --seeds")
+        if solver != "closed-form":
+            raise InputError("--solver is for one run; leave out --compare and --seeds")
+        names = policy.split("+") if compare is None else _policy_list(compare)
+        _compare(world, names, slots, range(seed, seed + (seeds or 5)), as_json)
+    else:
+        _single(world, policy, slots, seed, solver, plot, as_json)
+
+
+def _policy_list(text: str) -> list[str]:
+    """Split at commas, but keep the cuts of ``fixed:0,53`` together."""
+    names: list[str] = []
+    for part in text.split(","):
+        if part.strip().isdigit() and names and names[-1].startswith("fixed:"):
+            names[-1] += f",{part.strip()}"
+        else:
+            names.append(part.strip())
+    return names
+
+
+def _single(world: Scenario, name: str, slots: int, seed: int, solver: str, plot: Path | None, as_json: bool) -> None:
+    from splitinfer.simulation import simulate as run_simulation
+    from splitinfer.simulation.plot import check_plot_path, plot_run
+    from splitinfer.simulation.policies import policy_of
+
+    if plot is not None:
+        check_plot_path(plot)
+    policy = policy_of(name, world)
+    trace = max(1, slots // _TRACE_SAMPLES) if plot is not None else None
+    result = run_simulation(world, policy, slots, seed, trace=trace, solver=solver)
+    report = getattr(policy, "report", None)
+    if as_json:
+        record = result.to_dict()
+        if report is not None:
+            record["search"] = _search_dict(report)
+        print(json.dumps(record))
+    else:
+        _show(world, result)
+        if report is not None:
+            print(_search_line(report))
+    if plot is not None:
+        services = [profile.model for profile in world.profiles[0]]
+        plot_run(result, plot, services=services, cut_limits=world.num_cuts[0].tolist())
+        if not as_json:
+            print(f"wrote {plot}")
+
+
+def _show(world: Scenario, result: SimulationResult) -> None:
+    import numpy as np
+
+    from splitinfer.cli.output import print_table
+
+    print(
+        f"{result.scenario}, policy {result.policy}, seed {result.seed}: "
+        f"{result.slots:,} slots of {result.slot_s * 1e3:g} ms, simulated"
+    )
+    total = result.energy_j
+    share = result.energy_transmission_j / total if total else 0.0
+    print(
+        f"energy   {total * 1e3:.4f} mJ per device and slot = {result.energy_local_j * 1e3:.4f} local "
+        f"+ {result.energy_transmission_j * 1e3:.4f} transmission ({share:.0%}); "
+        f"{result.energy_per_task_j * 1e3:.2f} mJ per task"
+    )
+    print(f"tasks    {result.arrived:,} in, {result.finished:,} out, {result.in_flight:,} under way at the end")
+    use = result.utilisation
+    print(f"load     local {_range(use.local)}, link {_range(use.link)}, edge {use.edge:.1%}")
+    print(f"queues   {_stability_line(result)}")
+    print()
+    columns = ["device", "service", "latency ms: mean", "p50", "p95", "p99", "Q^l Mcycles", "Q^t kbit", "Q^e Mcycles"]
+    targets = world.latency_targets_s()
+    if targets is not None:
+        columns.append("p95 / target")
+    rows = []
+    for device, profiles in enumerate(world.profiles):
+        for service, profile in enumerate(profiles):
+            latency_s = result.service_latency_s(device, service)
+            figures = [float("nan")] * 4
+            if len(latency_s):
+                figures = [float(latency_s.mean()), *np.percentile(latency_s, [50, 95, 99]).tolist()]
+            queue = result.mean_queue[:, device, service] / (1e6, 1e3, 1e6)
+            row = [str(device), profile.model, *(f"{f * 1e3:.0f}" for f in figures), *(f"{q:.2f}" for q in queue)]
+            if targets is not None:
+                target = targets[device, service]
+                row.append(f"{figures[2] / target:.2f}" if target else "-")
+            rows.append(row)
+    print_table(columns, rows, left=("service",))
+
+
+def _compare(world: Scenario, names: list[str], slots: int, seeds: range, as_json: bool) -> None:
+    from splitinfer.cli.output import print_table, progress_bar
+    from splitinfer.simulation.comparison import compare as run_comparison
+    from splitinfer.simulation.policies import policy_of
+
+    policies = [policy_of(name, world) for name in names]
+    summaries: list[PolicySummary] = []
+    with progress_bar("simulating") as progress:
+        for done, policy in enumerate(policies):
+            progress(done, len(policies))
+            summaries += run_comparison(world, [policy], seeds=list(seeds), slots=slots)
+    reports = [report for policy in policies if (report := getattr(policy, "report", None)) is not None]
+    if as_json:
+        record = {"scenario": world.name, "slots": slots, "policies": [summary.to_dict() for summary in summaries]}
+        print(json.dumps(record | {"searches": [_search_dict(report) for report in reports]}))
+        return
+    print(
+        f"{world.name}: {len(seeds)} seeds of {slots:,} slots of {world.slot_s * 1e3:g} ms, simulated; "
+        "means ± half the 95 % confidence interval; energies per device and slot"
+    )
+    print()
+    rows = [
+        [
+            summary.policy,
+            _plus_minus(summary.energy_j, 1e3, 4),
+            _plus_minus(summary.energy_local_j, 1e3, 4),
+            _plus_minus(summary.energy_transmission_j, 1e3, 4),
+            _plus_minus(summary.energy_per_task_j, 1e3, 2),
+            _plus_minus(summary.latency_mean_s, 1e3, 0),
+            _plus_minus(summary.latency_p95_s, 1e3, 0),
+            f"{summary.stable_runs}/{len(summary.runs)}",
+            f"{summary.finished:,}/{summary.arrived:,}",
+        ]
+        for summary in summaries
+    ]
+    columns = [
+        "policy",
+        "energy mJ",
+        "local mJ",
+        "transmission mJ",
+        "mJ/task",
+        "latency ms",
+        "p95 ms",
+        "stable",
+        "done",
+    ]
+    print_table(columns, rows, left=("policy",))
+    for report in reports:
+        print(_search_line(report))
+
+
+def _plus_minus(estimate: Estimate, factor: float, digits: int) -> str:
+    return f"{estimate.mean * factor:.{digits}f} ±{estimate.half_width * factor:.{digits}f}"
+
+
+def _range(values: object) -> str:
+    import numpy as np
+
+    low, high = float(np.min(values)), float(np.max(values))  # type: ignore[call-overload]
+    return f"{low:.1%}" if f"{low:.1%}" == f"{high:.1%}" else f"{low:.1%} to {high:.1%}"
+
+
+def _stability_line(result: SimulationResult) -> str:
+    report = result.stability
+    worst = int(report.statistic.argmax())
+    if report.stable:
+        return f"stable (largest growth statistic {report.statistic[worst]:.1f}, {report.stations[worst]})"
+    names = report.growing
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"GROWING: {names[0]}{more} (growth statistic {report.statistic[worst]:.1f})"
+
+
+def _search_line(report: SearchReport) -> str:
+    cuts = "; ".join(",".join(map(str, device)) for device in report.cuts.tolist())
+    if len({tuple(device) for device in report.cuts.tolist()}) == 1:
+        cuts = ",".join(map(str, report.cuts[0].tolist())) + " on every device"
+    return (
+        f"best-static found cuts {cuts}: {report.candidates} candidates a device, "
+        f"{report.device_slots:,} device-slots in {report.seconds:.1f} s"
+        + ("" if report.stable else "; no candidate was stable")
+    )
+
+
+def _search_dict(report: SearchReport) -> dict[str, object]:
+    return {
+        "cuts": report.cuts.tolist(),
+        "stable": report.stable,
+        "candidates": report.candidates,
+        "device_slots": report.device_slots,
+        "seconds": report.seconds,
+        "per_device": report.per_device,
+    }

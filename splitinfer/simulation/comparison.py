@@ -1,0 +1,100 @@
+"""Several policies on the same seeds, as means with confidence intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from splitinfer.scheduling.policy import Policy
+from splitinfer.simulation.result import SimulationResult
+from splitinfer.simulation.scenario import Scenario
+from splitinfer.simulation.simulate import simulate_batch
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and the half width of its confidence interval (nan with one seed)."""
+
+    mean: float
+    half_width: float
+
+
+@dataclass(frozen=True, eq=False)
+class PolicySummary:
+    """One policy over several seeds.
+
+    Attributes:
+        policy: its name.
+        energy_j: energy per device and slot.
+        energy_local_j, energy_transmission_j: its parts.
+        energy_per_task_j: energy per finished request.
+        latency_mean_s, latency_p95_s: of all requests that were finished.
+        arrived, finished: requests, all seeds together.
+        stable_runs: number of seeds at which no queue grew.
+        runs: the runs themselves, one per seed.
+    """
+
+    policy: str
+    energy_j: Estimate
+    energy_local_j: Estimate
+    energy_transmission_j: Estimate
+    energy_per_task_j: Estimate
+    latency_mean_s: Estimate
+    latency_p95_s: Estimate
+    arrived: int
+    finished: int
+    stable_runs: int
+    runs: tuple[SimulationResult, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON-ready numbers."""
+        names = ("energy_j", "energy_local_j", "energy_transmission_j", "energy_per_task_j")
+        record: dict[str, Any] = {"policy": self.policy, "seeds": [run.seed for run in self.runs]}
+        for name in (*names, "latency_mean_s", "latency_p95_s"):
+            estimate: Estimate = getattr(self, name)
+            values = (estimate.mean, estimate.half_width)
+            record[name], record[f"{name}_half_width"] = (v if np.isfinite(v) else None for v in values)
+        return record | {"arrived": self.arrived, "finished": self.finished, "stable_runs": self.stable_runs}
+
+
+def summarise(runs: Sequence[SimulationResult], *, confidence: float = 0.95) -> PolicySummary:
+    """Summarise one policy's runs on several seeds; intervals are Student's t."""
+
+    def over(values: Sequence[float]) -> Estimate:
+        return estimate(values, confidence=confidence)
+
+    return PolicySummary(
+        policy=runs[0].policy,
+        energy_j=over([run.energy_j for run in runs]),
+        energy_local_j=over([run.energy_local_j for run in runs]),
+        energy_transmission_j=over([run.energy_transmission_j for run in runs]),
+        energy_per_task_j=over([run.energy_per_task_j for run in runs]),
+        latency_mean_s=over([float(run.latency_s.mean()) if run.finished else float("nan") for run in runs]),
+        latency_p95_s=over([run.latency_percentile_s(95) for run in runs]),
+        arrived=sum(run.arrived for run in runs),
+        finished=sum(run.finished for run in runs),
+        stable_runs=sum(run.stability.stable for run in runs),
+        runs=tuple(runs),
+    )
+
+
+def compare(
+    scenario: Scenario, policies: Sequence[Policy], *, seeds: Sequence[int], slots: int = 20_000
+) -> list[PolicySummary]:
+    """Run every policy on every seed; at one seed all policies meet the same arrivals and gains."""
+    return [summarise(simulate_batch(scenario, [policy] * len(seeds), seeds=seeds, slots=slots)) for policy in policies]
+
+
+def estimate(values: Sequence[float], *, confidence: float = 0.95) -> Estimate:
+    """Return the mean and the half width of its t-interval."""
+    from scipy.special import stdtrit
+
+    count = len(values)
+    mean = float(np.mean(values))
+    if count < 2:
+        return Estimate(mean, float("nan"))
+    quantile = float(stdtrit(count - 1, (1 + confidence) / 2))
+    return Estimate(mean, quantile * float(np.std(values, ddof=1)) / np.sqrt(count))

@@ -1,0 +1,148 @@
+"""Pictures of simulated runs and of weight sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from splitinfer.errors import InputError
+from splitinfer.profiling.plot import check_plot_path
+from splitinfer.simulation.pareto import ParetoPoint
+from splitinfer.simulation.result import SimulationResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_run(result: SimulationResult, path: Path, *, services: Sequence[str], cut_limits: Sequence[int]) -> None:
+    """Draw queues, cuts, frequency and power over time; devices are averaged, each service has its colour.
+
+    Args:
+        result: a run with a trace.
+        path: PNG, PDF or SVG.
+        services: names of the services, length N.
+        cut_limits: K of each service, length N.
+
+    Raises:
+        InputError: the run has no trace, or the file cannot be written.
+    """
+    check_plot_path(path)
+    trace = result.trace
+    if trace is None:
+        raise InputError("--plot: the run was made without a trace")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    time_s = trace.slot * result.slot_s
+    figure = Figure(figsize=(11, 13), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(6, 1, sharex=True)
+    figure.suptitle(
+        f"{result.scenario}, policy {result.policy}, seed {result.seed} (simulated): "
+        f"{result.energy_j * 1e3:.3f} mJ per device and slot, p95 latency {result.latency_percentile_s(95):.2f} s, "
+        f"{'stable' if result.stability.stable else 'growing: ' + result.stability.growing[0]}"
+    )
+    colours = [f"C{n}" for n in range(len(services))]
+    queues = (("local queue\nMcycles", 0, 1e6), ("transmission\nqueue, Mbit", 1, 1e6), ("edge queue\nMcycles", 2, 1e6))
+    for axes, (label, stage, unit) in zip(panels, queues, strict=False):
+        for n, colour in enumerate(colours):
+            _line(axes, time_s, trace.backlog[:, stage, :, n].mean(axis=1) / unit, colour)
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
+    for n, colour in enumerate(colours):
+        share = trace.cuts[:, :, n] / max(1, cut_limits[n])
+        _line(panels[3], time_s, share.mean(axis=1), colour, label=f"{services[n]} (K = {cut_limits[n]})")
+    panels[3].set_ylabel("cut k / K")
+    panels[3].set_ylim(-0.04, 1.04)
+    for n, colour in enumerate(colours):
+        _line(panels[4], time_s, trace.service_rate[:, 0, :, n].mean(axis=1) / 1e9, colour)
+    _line(panels[4], time_s, trace.service_rate[:, 0].sum(axis=-1).mean(axis=1) / 1e9, "black")
+    panels[4].set_ylabel("local frequency\nGHz (black: sum)")
+    panels[4].set_ylim(bottom=0)
+    _line(panels[5], time_s, trace.power_w.mean(axis=1) * 1e3, "black")
+    panels[5].set_ylabel("transmit power\nmW")
+    panels[5].set_ylim(bottom=0)
+    panels[5].set_xlabel(
+        f"time, s (means over {trace.power_w.shape[1]} devices; lines are averaged over {_SMOOTH_PARTS}ths of the run)"
+    )
+    for axes in panels:
+        axes.grid(alpha=0.3)
+        axes.margins(x=0)
+    figure.legend(loc="outside lower center", ncols=4)
+    figure.savefig(path, dpi=110)
+
+
+_SMOOTH_PARTS = 200
+
+
+def _line(axes: Axes, time_s: Any, values: Any, colour: str, label: str | None = None) -> None:
+    """A moving mean over the raw samples in a pale tone: bursts of 10 ms would fill the whole panel."""
+    width = max(1, len(values) // _SMOOTH_PARTS)
+    if width > 1:
+        axes.plot(time_s, values, color=colour, alpha=0.12, linewidth=0.5)
+        kept = len(values) // width * width
+        time_s = time_s[:kept].reshape(-1, width).mean(axis=1)
+        values = values[:kept].reshape(-1, width).mean(axis=1)
+    axes.plot(time_s, values, color=colour, linewidth=1.4, label=label)
+
+
+def plot_pareto(points: Sequence[ParetoPoint], path: Path, *, title: str) -> None:
+    """Draw energy against mean and 95th-percentile latency, the scenario's weights marked.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    check_plot_path(path)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    stable = [point for point in points if point.stable]
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, name, label in (
+        (panels[0], "latency_mean_s", "mean latency, s"),
+        (panels[1], "latency_p95_s", "95th-percentile latency, s"),
+    ):
+        front = _front([(getattr(point, name), point.energy_j * 1e3) for point in stable])
+        shown = axes.scatter(
+            [getattr(point, name) for point in stable],
+            [point.energy_j * 1e3 for point in stable],
+            c=[np.log10(max(point.local_energy_weight, 1.0)) for point in stable],
+            cmap="viridis",
+            s=22,
+            vmin=min((np.log10(max(p.local_energy_weight, 1.0)) for p in points if not p.scenario_weights), default=0),
+        )
+        axes.plot(*zip(*front, strict=True), color="black", linewidth=1, label="least energy for this delay")
+        for point in points:
+            if point.scenario_weights:
+                axes.plot(
+                    getattr(point, name),
+                    point.energy_j * 1e3,
+                    "*",
+                    color="tab:red",
+                    markersize=16,
+                    label=f"scenario: U$^l$ = {point.local_energy_weight:.0e}, "
+                    f"U$^t$ = {point.transmission_energy_weight:.0e}",
+                )
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel(label)
+        axes.grid(alpha=0.3, which="both")
+    panels[0].set_ylabel("energy per device and slot, mJ")
+    panels[1].legend(loc="best")
+    figure.colorbar(shown, ax=panels, label="log$_{10}$ U$^l$")
+    figure.savefig(path, dpi=110)
+
+
+def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points (delay, energy) that none beats in both, by rising delay."""
+    front: list[tuple[float, float]] = []
+    for delay, energy in sorted(points):
+        if not front or energy < front[-1][1]:
+            front.append((delay, energy))
+    return front or [(float("nan"), float("nan"))]
