@@ -11,24 +11,32 @@ never looked at again after the first pass, so a slot with one or two waiting se
 from __future__ import annotations
 
 import math
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import njit
 
-from splitinfer.energy.model import local_energy_j, transmission_energy_j
-from splitinfer.radio import LN2, shannon_power_w, shannon_rate_bps
+from splitinfer import radio
+from splitinfer.energy import model
+from splitinfer.radio import LN2
 
 INSERTION_SORT_LIMIT = 32
 """Up to this many waiting services insertion sort beats merge sort with its two temporary arrays."""
 
-rate_core: Any = njit(cache=True, error_model="numpy")(shannon_rate_bps)
-power_core: Any = njit(cache=True, error_model="numpy")(shannon_power_w)
-local_energy_core: Any = njit(cache=True, error_model="numpy")(local_energy_j)
-transmission_energy_core: Any = njit(cache=True, error_model="numpy")(transmission_energy_j)
+SOURCE_STAMP = zlib.crc32(b"".join(Path(str(file)).read_bytes() for file in (__file__, radio.__file__, model.__file__)))
+"""Default argument of every cached entry point. Numba's cache on disk looks only at the file of the function it keeps,
+not at what was inlined from other files; as part of the signature, this stamp makes it compile again when they change.
+"""
+
+rate_core: Any = njit(error_model="numpy")(radio.shannon_rate_bps)
+power_core: Any = njit(error_model="numpy")(radio.shannon_power_w)
+local_energy_core: Any = njit(error_model="numpy")(model.local_energy_j)
+transmission_energy_core: Any = njit(error_model="numpy")(model.transmission_energy_j)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def sort_by_price(price, order, count):  # type: ignore[no-untyped-def]
     """Sorts the first ``count`` indices in ``order`` by ``price[index]``, largest first, ties in the order given."""
     if count <= INSERTION_SORT_LIMIT:
@@ -49,7 +57,7 @@ def sort_by_price(price, order, count):  # type: ignore[no-untyped-def]
         order[i] = unsorted[ranks[i]]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def collect_waiting(queue, weight, price, order, out):  # type: ignore[no-untyped-def]
     """Clears ``out``, lists the services that have a backlog in ``order``, prices them; returns their number."""
     count = 0
@@ -62,7 +70,7 @@ def collect_waiting(queue, weight, price, order, out):  # type: ignore[no-untype
     return count
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def local_core(queue, weight, slot_s, energy_weight, energy_coefficient, max_hz, price, order, out):  # type: ignore[no-untyped-def]
     """Problem 3. Fills ``out`` with f^l per service; returns their sum."""
     count = collect_waiting(queue, weight, price, order, out)
@@ -81,20 +89,21 @@ def local_core(queue, weight, slot_s, energy_weight, energy_coefficient, max_hz,
     return total
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def transmission_core(queue, weight, energy_weight, slot_s, bandwidth_hz, noise, gain, max_w, price, order, out):  # type: ignore[no-untyped-def]
     """Problem 4. Fills ``out`` with r per service; returns their sum and the power p that carries it."""
     count = collect_waiting(queue, weight, price, order, out)
     if count == 0 or gain <= 0.0:
         return 0.0, 0.0
     max_rate = rate_core(max_w, gain, bandwidth_hz, noise)
+    max_power_ratio = 1.0 + max_w * gain / (bandwidth_hz * noise)
     sort_by_price(price, order, count)
     steepness = energy_weight * noise * LN2 / gain
     total = 0.0
     for i in range(count):
         n = order[i]
         level = max_rate
-        if steepness > 0.0:
+        if price[n] < steepness * max_power_ratio:  # otherwise worth full power, and the logarithm is spared
             # log2(x) <= 0 for x <= 1: not even the first bit is worth its energy.
             level = min(max_rate, bandwidth_hz * (math.log(max(1.0, price[n] / steepness)) / LN2))
         if level <= total:
@@ -103,10 +112,12 @@ def transmission_core(queue, weight, energy_weight, slot_s, bandwidth_hz, noise,
         total += out[n]
     if total == 0.0:
         return 0.0, 0.0
+    if total >= max_rate:
+        return total, max_w
     return total, min(max_w, power_core(total, gain, bandwidth_hz, noise))
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def edge_core(queue, weight, slot_s, max_hz, price, order, out):  # type: ignore[no-untyped-def]
     """Problem 5. Fills ``out`` with f^e per service; returns their sum."""
     count = collect_waiting(queue, weight, price, order, out)
@@ -126,7 +137,7 @@ def edge_core(queue, weight, slot_s, max_hz, price, order, out):  # type: ignore
 
 
 @njit(cache=True, error_model="numpy")
-def local_rows(queue, weight, slot_s, energy_weight, energy_coefficient, max_hz, out):  # type: ignore[no-untyped-def]
+def local_rows(queue, weight, slot_s, energy_weight, energy_coefficient, max_hz, out, _stamp=SOURCE_STAMP):  # type: ignore[no-untyped-def]
     """``local_core`` for each row of (B, N) arrays with (B,) parameters."""
     price = np.empty(queue.shape[1], np.float64)
     order = np.empty(queue.shape[1], np.int64)
@@ -137,7 +148,9 @@ def local_rows(queue, weight, slot_s, energy_weight, energy_coefficient, max_hz,
 
 
 @njit(cache=True, error_model="numpy")
-def transmission_rows(queue, weight, slot_s, energy_weight, bandwidth_hz, noise, gain, max_w, out, power):  # type: ignore[no-untyped-def]
+def transmission_rows(  # type: ignore[no-untyped-def]
+    queue, weight, slot_s, energy_weight, bandwidth_hz, noise, gain, max_w, out, power, _stamp=SOURCE_STAMP
+):
     """``transmission_core`` for each row of (B, N) arrays with (B,) parameters."""
     price = np.empty(queue.shape[1], np.float64)
     order = np.empty(queue.shape[1], np.int64)
@@ -158,7 +171,7 @@ def transmission_rows(queue, weight, slot_s, energy_weight, bandwidth_hz, noise,
 
 
 @njit(cache=True, error_model="numpy")
-def edge_rows(queue, weight, slot_s, max_hz, out):  # type: ignore[no-untyped-def]
+def edge_rows(queue, weight, slot_s, max_hz, out, _stamp=SOURCE_STAMP):  # type: ignore[no-untyped-def]
     """``edge_core`` for each row of (B, N) arrays with (B,) parameters."""
     price = np.empty(queue.shape[1], np.float64)
     order = np.empty(queue.shape[1], np.int64)

@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit, prange
 
 from splitinfer.scheduling.kernels import (
+    SOURCE_STAMP,
     edge_core,
     local_core,
     local_energy_core,
@@ -123,7 +124,7 @@ class TraceLog(NamedTuple):
     power_w: Any  # (E, S, M)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _enter(queues, sums, e, stage, m, n, task, work):  # type: ignore[no-untyped-def]
     """Puts a task at the end of a queue."""
     queues.remaining[e, task] = work
@@ -139,7 +140,7 @@ def _enter(queues, sums, e, stage, m, n, task, work):  # type: ignore[no-untyped
     sums.work_in[e, stage, m, n] += work
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _next_stage(worlds, e, m, n, cut, stage):  # type: ignore[no-untyped-def]
     """The first stage from ``stage`` on in which a task with this cut has work, or DONE."""
     while stage < DONE and worlds.work[e, stage, m, n, cut] <= 0.0:
@@ -147,7 +148,7 @@ def _next_stage(worlds, e, m, n, cut, stage):  # type: ignore[no-untyped-def]
     return stage
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _serve(worlds, queues, sums, log, e, stage, m, n, rate):  # type: ignore[no-untyped-def]
     """Serves one queue first come first served for one slot; tasks that are done here move on."""
     work = rate * worlds.slot_s[e]
@@ -193,7 +194,7 @@ def _serve(worlds, queues, sums, log, e, stage, m, n, rate):  # type: ignore[no-
         queues.backlog[e, stage, m, n] = queues.remaining[e, queues.first[e, stage, m, n]]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _scale_into(wanted, backlog, slot_s, limit, out):  # type: ignore[no-untyped-def]
     """What was asked for, no more than is queued, and scaled down together to keep a shared limit."""
     total = 0.0
@@ -207,7 +208,7 @@ def _scale_into(wanted, backlog, slot_s, limit, out):  # type: ignore[no-untyped
     return total
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: ignore[no-untyped-def]
     devices = worlds.num_devices[e]
     services = worlds.num_services[e]
@@ -383,14 +384,14 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
 
 
 @njit(cache=True, error_model="numpy")
-def advance_serial(worlds, queues, inputs, sums, log, trace):  # type: ignore[no-untyped-def]
+def advance_serial(worlds, queues, inputs, sums, log, trace, _stamp=SOURCE_STAMP):  # type: ignore[no-untyped-def]
     """Advances every environment on the calling thread."""
     for e in range(queues.clock.shape[0]):
         _advance_environment(e, worlds, queues, inputs, sums, log, trace)
 
 
 @njit(cache=True, error_model="numpy", parallel=True, nogil=True)
-def advance_parallel(worlds, queues, inputs, sums, log, trace):  # type: ignore[no-untyped-def]
+def advance_parallel(worlds, queues, inputs, sums, log, trace, _stamp=SOURCE_STAMP):  # type: ignore[no-untyped-def]
     """Advances the environments on all of numba's threads; they share nothing."""
     for e in prange(queues.clock.shape[0]):
         _advance_environment(e, worlds, queues, inputs, sums, log, trace)
