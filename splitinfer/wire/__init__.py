@@ -1,1 +1,34 @@
-"""Placeholder docstring; the owner of this package writes it."""
+"""The wire format: tensors to messages and back.
+
+``splitinfer.proto`` is the contract; :mod:`~splitinfer.wire.messages` has the two functions per message that the
+runtime needs. ``docs/wire.md`` explains the format.
+"""
+
+from __future__ import annotations
+
+from splitinfer.wire.limits import LimitError, WireLimits
+from splitinfer.wire.messages import (
+    MAX_PROTOCOL_VERSION,
+    MIN_PROTOCOL_VERSION,
+    Reply,
+    Request,
+    decode_reply,
+    encode_reply,
+    encode_request,
+    open_request,
+)
+from splitinfer.wire.tensors import unpack
+
+__all__ = [
+    "MAX_PROTOCOL_VERSION",
+    "MIN_PROTOCOL_VERSION",
+    "LimitError",
+    "Reply",
+    "Request",
+    "WireLimits",
+    "decode_reply",
+    "encode_reply",
+    "encode_request",
+    "open_request",
+    "unpack",
+]

@@ -1,0 +1,140 @@
+"""``AsyncEdgeClient``: the client for asyncio, on gRPC's own asyncio interface."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from types import TracebackType
+from typing import Any
+
+import grpc
+import torch
+
+from splitinfer.errors import InputError
+from splitinfer.graph import SplitModel
+from splitinfer.runtime.allocator import tune_allocator
+from splitinfer.runtime.channel import DESCRIBE, INFER, client_options
+from splitinfer.runtime.client import checked_target
+from splitinfer.runtime.description import EdgeDescription, read_description
+from splitinfer.runtime.exchange import Exchange, local_result, raised, run_head
+from splitinfer.runtime.result import InferenceResult
+from splitinfer.runtime.settings import ClientSettings
+from splitinfer.runtime.statuses import error_of_call
+
+
+class AsyncEdgeClient:
+    """Connection to one edge server, for one event loop. Heads run in threads, so that the loop goes on.
+
+    Example:
+        >>> async with EdgeClient("localhost:50051") as edge:
+        ...     results = await asyncio.gather(*(edge.infer(split, 7, image) for image in images))
+
+    Attributes:
+        target: ``host:port`` of the server.
+        settings: as given; single requests are calls of their own, so ``stream_up_to_bytes`` plays no part.
+    """
+
+    def __init__(self, target: str, settings: ClientSettings | None = None) -> None:
+        """Prepare a client; nothing is connected yet.
+
+        Raises:
+            InputError: the target is not ``host:port``.
+        """
+        self.target = checked_target(target)
+        self.settings = settings or ClientSettings()
+        if self.settings.allocator_tuning:
+            tune_allocator()
+        self._exchange = Exchange(self.target, self.settings)
+        self._channel: grpc.aio.Channel | None = None
+
+    async def describe(self) -> EdgeDescription:
+        """As :meth:`EdgeClient.describe`."""
+        description = read_description(await self._call(DESCRIBE, Exchange.describe_request()))
+        self._exchange.introduce(description)
+        return description
+
+    async def infer(self, split: SplitModel, cut: int | str, *inputs: Any) -> InferenceResult:
+        """As :meth:`EdgeClient.infer`; any number may be under way at once."""
+        k = split.find_cut(cut)
+        if k == split.num_cuts:
+            return await asyncio.to_thread(local_result, split, k, inputs)
+        tensors, head_s = await asyncio.to_thread(run_head, split, k, inputs)
+        return await self._finish(split, k, tensors, head_s)
+
+    async def run_tail(self, split: SplitModel, cut: int | str, tensors: tuple[torch.Tensor, ...]) -> InferenceResult:
+        """As :meth:`EdgeClient.run_tail`."""
+        k = split.find_cut(cut)
+        if k == split.num_cuts:
+            raise InputError(f"cut {k} is the last of {split.name}: there is no tail to run")
+        return await self._finish(split, k, tuple(tensors), 0.0)
+
+    async def stream(
+        self,
+        split: SplitModel,
+        cut: int | str,
+        inputs: Iterable[Any] | AsyncIterable[Any],
+        *,
+        window: int | None = None,
+    ) -> AsyncGenerator[InferenceResult, None]:
+        """As :meth:`EdgeClient.stream`; results come in order, with up to ``window`` requests under way.
+
+        A request that fails raises at its turn.
+        """
+        window = self.settings.window if window is None else window
+        if window < 1:
+            raise InputError(f"window must be at least 1, not {window}")
+        under_way: list[asyncio.Task[InferenceResult]] = []
+        try:
+            async for item in _each(inputs):
+                request = item if isinstance(item, tuple) else (item,)
+                under_way.append(asyncio.create_task(self.infer(split, cut, *request)))
+                if len(under_way) >= window:
+                    yield await under_way.pop(0)
+            while under_way:
+                yield await under_way.pop(0)
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    async def __aenter__(self) -> AsyncEdgeClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _finish(
+        self, split: SplitModel, cut: int, tensors: tuple[torch.Tensor, ...], head_s: float
+    ) -> InferenceResult:
+        if not self._exchange.is_introduced:
+            await self.describe()
+        request = self._exchange.prepare(split, cut, tensors, head_s)
+        return raised(self._exchange.read(request, await self._call(INFER, request.data)))
+
+    async def _call(self, method: str, data: bytes) -> bytes:
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self.target, options=client_options(self.settings))
+        try:
+            reply: bytes = await self._channel.unary_unary(method)(data, timeout=self.settings.deadline_s)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                self._exchange.forget()
+            raise error_of_call(error, self.target) from None
+        return reply
+
+
+async def _each(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item

@@ -1,0 +1,52 @@
+"""Options of gRPC's channels and servers, and the names of the service's methods."""
+
+from __future__ import annotations
+
+from splitinfer.runtime.settings import ClientSettings, ServerSettings
+from splitinfer.wire import splitinfer_pb2 as pb
+
+SERVICE: str = pb.DESCRIPTOR.services_by_name["SplitInference"].full_name
+DESCRIBE = f"/{SERVICE}/Describe"
+INFER = f"/{SERVICE}/Infer"
+INFER_STREAM = f"/{SERVICE}/InferStream"
+
+Options = list[tuple[str, int]]
+
+
+def server_options(settings: ServerSettings) -> Options:
+    """Return the options of a server; each line says why it differs from gRPC's default."""
+    keepalive_ms = int(settings.keepalive_s * 1e3)
+    return [
+        # The default of 4 MiB is less than one feature map of 64x224x224.
+        ("grpc.max_receive_message_length", settings.limits.max_message_bytes),
+        ("grpc.max_send_message_length", settings.limits.max_message_bytes),
+        # By default two servers may listen on one port and share its clients, which hides a second start.
+        ("grpc.so_reuseport", 0),
+        # Find clients that are gone without a word, whose streams would hold a thread for ever.
+        ("grpc.keepalive_time_ms", keepalive_ms),
+        ("grpc.keepalive_timeout_ms", keepalive_ms),
+        # Let clients ask whether we are there as often as we ask them.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", max(1, keepalive_ms // 2)),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+
+
+def client_options(settings: ClientSettings) -> Options:
+    """Return the options of a channel; each line says why it differs from gRPC's default."""
+    keepalive_ms = int(settings.keepalive_s * 1e3)
+    return [
+        ("grpc.max_receive_message_length", settings.limits.max_message_bytes),
+        ("grpc.max_send_message_length", settings.limits.max_message_bytes),
+        # Its own connection, so that a new client never inherits the waiting time of an old one's failed attempts.
+        ("grpc.use_local_subchannel_pool", 1),
+        # The defaults wait 1 s to 2 min before trying again; an edge that restarts is back sooner.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 1000),
+        ("grpc.max_reconnect_backoff_ms", 2000),
+        # A peer that vanishes without closing the connection is noticed during a call.
+        ("grpc.keepalive_time_ms", keepalive_ms),
+        ("grpc.keepalive_timeout_ms", keepalive_ms),
+        ("grpc.http2.max_pings_without_data", 0),
+        # A proxy between device and edge would be a mistake of the environment, never a wish.
+        ("grpc.enable_http_proxy", 0),
+    ]

@@ -1,0 +1,154 @@
+"""What a server says of itself: models, cuts, fingerprints, limits, versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from splitinfer import __version__
+from splitinfer.errors import InputError, RemoteError
+from splitinfer.graph import TensorSpec
+from splitinfer.runtime.tails import HeldModel, unknown_model, unknown_version
+from splitinfer.wire import MAX_PROTOCOL_VERSION, MIN_PROTOCOL_VERSION, WireLimits
+from splitinfer.wire import splitinfer_pb2 as pb
+from splitinfer.wire.codecs import CODECS
+from splitinfer.wire.dtypes import dtype_number, dtype_of_number
+
+
+@dataclass(frozen=True)
+class RemoteCut:
+    """A cut as the server describes it: index, layer name, MACs before it, crossing tensors."""
+
+    index: int
+    name: str
+    macs_before: int
+    crossing: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class RemoteModel:
+    """A model as the server describes it."""
+
+    name: str
+    fingerprint: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    cuts: tuple[RemoteCut, ...]
+
+    @property
+    def num_cuts(self) -> int:
+        return len(self.cuts) - 1
+
+
+@dataclass(frozen=True)
+class EdgeDescription:
+    """What a server holds and accepts.
+
+    Attributes:
+        models: by name.
+        max_message_bytes, max_tensor_bytes, max_tensors: the server's limits.
+        protocol_versions: lowest and highest that the server speaks.
+        server_version: of the splitinfer package there.
+    """
+
+    models: Mapping[str, RemoteModel]
+    max_message_bytes: int
+    max_tensor_bytes: int
+    max_tensors: int
+    protocol_versions: tuple[int, int]
+    server_version: str
+
+
+def describe(data: bytes, held: Mapping[str, HeldModel], limits: WireLimits) -> bytes:
+    """Answer a ``DescribeRequest``, bytes to bytes.
+
+    Raises:
+        InputError: malformed request.
+        RemoteError: a model or version that the server does not have.
+    """
+    try:
+        request = pb.DescribeRequest.FromString(data)
+    except DecodeError as error:
+        raise InputError(f"malformed request: {error}") from None
+    # 0 is what a client sends that does not care, a command-line tool with reflection say.
+    version = request.protocol_version or MAX_PROTOCOL_VERSION
+    if not MIN_PROTOCOL_VERSION <= version <= MAX_PROTOCOL_VERSION:
+        raise unknown_version(version)
+    for name in request.models:
+        if name not in held:
+            raise unknown_model(name, held)
+    names = dict.fromkeys(request.models) or held
+    return pb.DescribeReply(
+        min_protocol_version=MIN_PROTOCOL_VERSION,
+        max_protocol_version=MAX_PROTOCOL_VERSION,
+        models=[_describe_model(name, held[name]) for name in names],
+        limits=pb.Limits(
+            max_message_bytes=limits.max_message_bytes,
+            max_tensor_bytes=limits.max_tensor_bytes,
+            max_tensors=limits.max_tensors,
+        ),
+        codecs=[pb.Codec(id=codec.number, version=codec.version, name=codec.name) for codec in CODECS.values()],
+        server_version=__version__,
+    ).SerializeToString()
+
+
+def read_description(data: bytes) -> EdgeDescription:
+    """Read a ``DescribeReply``.
+
+    Raises:
+        RemoteError: malformed.
+    """
+    try:
+        reply = pb.DescribeReply.FromString(data)
+        models = {model.name: _read_model(model) for model in reply.models}
+    except (DecodeError, InputError) as error:
+        raise RemoteError(f"the server's description cannot be read: {error}", status="INTERNAL") from None
+    return EdgeDescription(
+        models=models,
+        max_message_bytes=reply.limits.max_message_bytes,
+        max_tensor_bytes=reply.limits.max_tensor_bytes,
+        max_tensors=reply.limits.max_tensors,
+        protocol_versions=(reply.min_protocol_version, reply.max_protocol_version),
+        server_version=reply.server_version,
+    )
+
+
+def _describe_model(name: str, held: HeldModel) -> pb.ModelDescription:
+    return pb.ModelDescription(
+        name=name,
+        fingerprint=held.fingerprint,
+        inputs=_describe_tensors(held.split.inputs),
+        outputs=_describe_tensors(held.split.outputs),
+        cuts=[
+            pb.CutDescription(
+                index=cut.index,
+                name=cut.name,
+                macs_before=cut.macs_before,
+                crossing=_describe_tensors(cut.crossing),
+            )
+            for cut in held.split.cuts
+        ],
+    )
+
+
+def _describe_tensors(specs: Iterable[TensorSpec]) -> list[pb.TensorDescription]:
+    return [
+        pb.TensorDescription(dtype=dtype_number(spec.dtype), shape=spec.shape)  # type: ignore[arg-type]
+        for spec in specs
+    ]
+
+
+def _read_model(model: pb.ModelDescription) -> RemoteModel:
+    return RemoteModel(
+        name=model.name,
+        fingerprint=model.fingerprint,
+        inputs=_read_tensors(model.inputs),
+        outputs=_read_tensors(model.outputs),
+        cuts=tuple(RemoteCut(cut.index, cut.name, cut.macs_before, _read_tensors(cut.crossing)) for cut in model.cuts),
+    )
+
+
+def _read_tensors(descriptions: Iterable[pb.TensorDescription]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(tuple(each.shape), dtype_of_number(each.dtype)) for each in descriptions)

@@ -1,0 +1,113 @@
+"""Settings of the two ends."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass, field
+
+from splitinfer.errors import InputError
+from splitinfer.wire.limits import WireLimits
+
+_MAX_PORT = 65535
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How an edge server listens and works.
+
+    Attributes:
+        host: address to listen on. Beyond loopback only with ``insecure``, since nothing is encrypted and nobody is
+            asked who they are.
+        port: 0 picks a free one; ``EdgeServer.address`` tells which.
+        insecure: agree to listen beyond loopback.
+        limits: what one message may hold.
+        torch_threads: threads inside one operation of a tail.
+        parallel_tails: tails that compute at the same time; further requests wait. By default as many as fill the
+            processors.
+        max_calls: calls open at the same time, each with its own thread; an open stream is one call. Further calls are
+            refused.
+        drain_s: time that calls get to finish once the server is told to stop, seconds.
+        keepalive_s: silence after which the server asks whether a client is still there, seconds.
+        allocator_tuning: keep freed message buffers in the process (:mod:`splitinfer.runtime.allocator`).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    insecure: bool = False
+    limits: WireLimits = field(default_factory=WireLimits)
+    torch_threads: int = 1
+    parallel_tails: int | None = None
+    max_calls: int = 64
+    drain_s: float = 5.0
+    keepalive_s: float = 30.0
+    allocator_tuning: bool = True
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, torch_threads=self.torch_threads, max_calls=self.max_calls)
+        if self.parallel_tails is not None:
+            _check_at_least(1, parallel_tails=self.parallel_tails)
+        _check_positive(drain_s=self.drain_s, keepalive_s=self.keepalive_s)
+        if not 0 <= self.port <= _MAX_PORT:
+            raise InputError(f"port must be from 0 (any free one) to {_MAX_PORT}, not {self.port}")
+        if not self.insecure and not _is_loopback(self.host):
+            raise InputError(
+                f"host {self.host} can be reached from other machines and the connection is not encrypted; "
+                "say --insecure (insecure=True) to listen there all the same"
+            )
+
+    @property
+    def tails_at_once(self) -> int:
+        """Tails that compute at the same time."""
+        if self.parallel_tails is not None:
+            return self.parallel_tails
+        return max(1, (os.cpu_count() or 1) // self.torch_threads)
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """How a client talks to an edge server.
+
+    Attributes:
+        deadline_s: longest time from sending a request to its answer, seconds.
+        limits: what one message may hold; the server's own limits are asked for and hold too.
+        window: requests under way at once in :meth:`EdgeClient.stream`.
+        stream_up_to_bytes: single requests of at most this size go over a stream that stays open, which answers small
+            messages sooner; larger ones are calls of their own. 0 never uses the stream.
+        keepalive_s: silence during a call after which the client asks whether the server is still there, seconds.
+        allocator_tuning: keep freed message buffers in the process. It changes the whole process, so it is off
+            unless asked for.
+    """
+
+    deadline_s: float = 30.0
+    limits: WireLimits = field(default_factory=WireLimits)
+    window: int = 3
+    stream_up_to_bytes: int = 2 << 20
+    keepalive_s: float = 30.0
+    allocator_tuning: bool = False
+
+    def __post_init__(self) -> None:
+        _check_positive(deadline_s=self.deadline_s, keepalive_s=self.keepalive_s)
+        _check_at_least(1, window=self.window)
+        _check_at_least(0, stream_up_to_bytes=self.stream_up_to_bytes)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < float("inf"):
+            raise InputError(f"{name} must be a positive number of seconds, not {value!r}")

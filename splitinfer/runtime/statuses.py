@@ -1,0 +1,72 @@
+"""The one table between splitinfer's errors and gRPC's status codes, read in both directions."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+import grpc
+
+from splitinfer.errors import (
+    DeadlineError,
+    EdgeUnavailableError,
+    InputError,
+    ModelMismatchError,
+    RemoteError,
+    SplitInferError,
+)
+from splitinfer.wire.limits import LimitError
+
+logger = logging.getLogger(__name__)
+
+# The first row that fits counts, so a class stands before its base.
+_CODE_OF: tuple[tuple[type[SplitInferError], grpc.StatusCode], ...] = (
+    (LimitError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (InputError, grpc.StatusCode.INVALID_ARGUMENT),
+    (ModelMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
+    (DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (EdgeUnavailableError, grpc.StatusCode.UNAVAILABLE),
+)
+_ERROR_OF: dict[grpc.StatusCode, type[RemoteError]] = {
+    code: error for error, code in _CODE_OF if issubclass(error, RemoteError)
+}
+_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def refusal(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """Return the status and message that a client gets for an error in a handler.
+
+    Errors that splitinfer raises on purpose travel as they are; a ``RemoteError`` keeps the status that it names. Any
+    other is logged in full here, and the client gets a number to find it by.
+    """
+    for kind, code in _CODE_OF:
+        if isinstance(error, kind):
+            return code, str(error)
+    if isinstance(error, RemoteError):
+        return grpc.StatusCode[error.status], str(error)
+    number = secrets.token_hex(4)
+    logger.error("internal error %s", number, exc_info=error)
+    return grpc.StatusCode.INTERNAL, f"internal error {number}; the server's log has the details"
+
+
+def remote_error(code: grpc.StatusCode | int, message: str) -> RemoteError:
+    """Return the error that a client raises for a status."""
+    if isinstance(code, int):
+        code = _BY_NUMBER.get(code, grpc.StatusCode.UNKNOWN)
+    return _ERROR_OF.get(code, RemoteError)(message or code.name, status=code.name)
+
+
+def error_of_call(error: grpc.RpcError, target: str) -> RemoteError:
+    """Return the error that a client raises for a failed call to ``target``."""
+    code: grpc.StatusCode = error.code()
+    details = (error.details() or "").strip().splitlines()
+    message = details[0] if details else code.name
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        # gRPC cancels a stream that it closes under us; the caller's own cancellation never comes here.
+        return EdgeUnavailableError(
+            f"no edge server answers at {target}, or the connection was lost: {message}",
+            status=grpc.StatusCode.UNAVAILABLE.name,
+        )
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineError(f"the edge at {target} did not answer within the deadline", status=code.name)
+    return remote_error(code, message)

@@ -1,0 +1,138 @@
+"""Answers requests: bytes of a request to tensors of the reply. Knows models and messages, and nothing of gRPC."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from splitinfer.errors import InputError, ModelMismatchError, RemoteError
+from splitinfer.graph import SplitModel
+from splitinfer.wire import (
+    MAX_PROTOCOL_VERSION,
+    MIN_PROTOCOL_VERSION,
+    Reply,
+    WireLimits,
+    open_request,
+    unpack,
+)
+from splitinfer.wire import splitinfer_pb2 as pb
+
+
+@dataclass(frozen=True)
+class HeldModel:
+    """A model that the server holds, with its fingerprint, which costs too much to compute per request."""
+
+    split: SplitModel
+    fingerprint: str
+
+
+class TailRunner:
+    """Runs tails of the models it holds, a limited number at a time.
+
+    Attributes:
+        models: by name.
+    """
+
+    def __init__(self, models: Iterable[SplitModel], limits: WireLimits, *, tails_at_once: int, torch_threads: int):
+        self.models: dict[str, HeldModel] = {}
+        for split in models:
+            if split.name in self.models:
+                raise InputError(f"two models have the name {split.name!r}")
+            self.models[split.name] = HeldModel(split, split.fingerprint)
+        if not self.models:
+            raise InputError("an edge server needs at least one model")
+        self._limits = limits
+        self._torch_threads = torch_threads
+        self._free = threading.BoundedSemaphore(tails_at_once)
+        self._of_thread = threading.local()
+
+    def answer(self, data: bytes, *, is_wanted: Callable[[], bool] = lambda: True) -> Reply:
+        """Run the tail that a request asks for.
+
+        Args:
+            data: bytes of an ``InferRequest``.
+            is_wanted: asked once the request's turn has come; False drops it uncomputed.
+
+        Raises:
+            RefusedRequestError: why the request is refused, with its id.
+        """
+        start = time.perf_counter()
+        request_id = 0
+        try:
+            header, payload = open_request(data, self._limits)
+            request_id = header.request_id
+            held, cut = self._find(header)
+            tensors = unpack(header.tensors, payload, self._limits)
+            with self._turn() as queue_s:
+                if not is_wanted():
+                    raise RemoteError("the client no longer waits for the answer", status="CANCELLED")
+                tail_start = time.perf_counter()
+                with torch.inference_mode():
+                    leaves = held.split.run_tail_leaves(cut, tensors)
+                end = time.perf_counter()
+        except Exception as error:
+            raise RefusedRequestError(request_id) from error
+        return Reply(request_id, leaves, queue_s=queue_s, tail_s=end - tail_start, server_s=end - start)
+
+    def _find(self, header: pb.RequestHeader) -> tuple[HeldModel, int]:
+        version = header.protocol_version
+        if not MIN_PROTOCOL_VERSION <= version <= MAX_PROTOCOL_VERSION:
+            raise unknown_version(version)
+        held = self.models.get(header.model)
+        if held is None:
+            raise unknown_model(header.model, self.models)
+        if header.fingerprint != held.fingerprint:
+            raise ModelMismatchError(
+                f"the edge holds another {header.model} (fingerprint {held.fingerprint[:12]}, the device has "
+                f"{header.fingerprint[:12] or 'none'}); use the same model, weights and capture options on both sides",
+                status="FAILED_PRECONDITION",
+            )
+        if header.cut >= held.split.num_cuts:
+            raise InputError(
+                f"cut {header.cut} has no tail: {header.model} has tails for cuts 0..{held.split.num_cuts - 1}"
+            )
+        return held, header.cut
+
+    @contextmanager
+    def _turn(self) -> Iterator[float]:
+        """Wait for a free processor; yields the time waited, in seconds."""
+        if not getattr(self._of_thread, "ready", False):
+            # The number is global, but some libraries under torch keep one per thread.
+            torch.set_num_threads(self._torch_threads)
+            self._of_thread.ready = True
+        start = time.perf_counter()
+        with self._free:
+            yield time.perf_counter() - start
+
+
+class RefusedRequestError(Exception):
+    """A request was refused or failed; its cause says why. It never leaves the server.
+
+    Attributes:
+        request_id: of the request, 0 if it could not be read.
+    """
+
+    def __init__(self, request_id: int) -> None:
+        super().__init__(request_id)
+        self.request_id = request_id
+
+    @property
+    def reason(self) -> Exception:
+        cause = self.__cause__
+        return cause if isinstance(cause, Exception) else self
+
+
+def unknown_version(version: int) -> RemoteError:
+    """Return the refusal of a protocol version."""
+    spoken = " to ".join(str(v) for v in sorted({MIN_PROTOCOL_VERSION, MAX_PROTOCOL_VERSION}))
+    return RemoteError(f"this server speaks protocol version {spoken}, not {version}", status="UNIMPLEMENTED")
+
+
+def unknown_model(name: str, held: Iterable[str]) -> RemoteError:
+    """Return the refusal of a model's name."""
+    return RemoteError(f"this server has no model {name!r}; it has {', '.join(held)}", status="NOT_FOUND")

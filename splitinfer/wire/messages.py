@@ -1,0 +1,160 @@
+"""Requests and replies: dataclasses to bytes and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from google.protobuf.message import DecodeError
+
+from splitinfer.errors import InputError
+from splitinfer.wire import splitinfer_pb2 as pb
+from splitinfer.wire.envelope import read_envelope, write_envelope
+from splitinfer.wire.limits import LimitError, WireLimits
+from splitinfer.wire.tensors import pack, unpack
+
+MIN_PROTOCOL_VERSION = 1
+MAX_PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One request for the tail of an inference.
+
+    Attributes:
+        model: the model's name on the server.
+        fingerprint: hash of the model that the head belongs to.
+        cut: the tail starts after this cut.
+        tensors: what crosses the cut.
+        request_id: repeated in the reply.
+        protocol_version: version of the sender.
+    """
+
+    model: str
+    fingerprint: str
+    cut: int
+    tensors: tuple[torch.Tensor, ...]
+    request_id: int = 0
+    protocol_version: int = MAX_PROTOCOL_VERSION
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """The answer to one request.
+
+    Attributes:
+        request_id: of the request.
+        tensors: leaves of the model's output; empty on a refusal.
+        refusal: gRPC status code and message, on streams only.
+        queue_s: time that the request waited for a free processor, seconds.
+        tail_s: time that the tail computed, seconds.
+        server_s: time from the request's bytes to the output's tensors (reading, queue and tail), seconds.
+    """
+
+    request_id: int
+    tensors: tuple[torch.Tensor, ...] = ()
+    refusal: tuple[int, str] | None = None
+    queue_s: float = 0.0
+    tail_s: float = 0.0
+    server_s: float = 0.0
+
+
+def encode_request(request: Request, limits: WireLimits) -> bytes:
+    """Return the bytes of a request; the tensors are copied once, into the result.
+
+    Raises:
+        InputError: a tensor that has no form on the wire.
+        LimitError: the message or its number of tensors is over the limit.
+    """
+    payload = pack(request.tensors)
+    header = pb.RequestHeader(
+        protocol_version=request.protocol_version,
+        request_id=request.request_id,
+        model=request.model,
+        fingerprint=request.fingerprint,
+        cut=request.cut,
+        tensors=payload.headers,
+    )
+    return _encode(header, len(payload.headers), payload.buffers, payload.size, limits)
+
+
+def open_request(data: bytes, limits: WireLimits) -> tuple[pb.RequestHeader, memoryview]:
+    """Return the header of a request and a view of its payload, for :func:`splitinfer.wire.tensors.unpack`.
+
+    The two steps are apart so that a server can refuse a model, cut or version before it looks at tensors, and can
+    name the request's id when the tensors are broken.
+
+    Raises:
+        InputError: malformed.
+        LimitError: the header is over its limit.
+    """
+    header = pb.RequestHeader()
+    return header, _decode(header, data, limits)
+
+
+def encode_reply(reply: Reply, limits: WireLimits) -> bytes:
+    """Return the bytes of a reply.
+
+    Raises:
+        InputError: a tensor that has no form on the wire.
+        LimitError: the message or its number of tensors is over the limit.
+    """
+    payload = pack(reply.tensors)
+    header = pb.ReplyHeader(
+        request_id=reply.request_id,
+        tensors=payload.headers,
+        queue_s=reply.queue_s,
+        tail_s=reply.tail_s,
+        server_s=reply.server_s,
+    )
+    if reply.refusal is not None:
+        header.refusal.code, header.refusal.message = reply.refusal
+    return _encode(header, len(payload.headers), payload.buffers, payload.size, limits)
+
+
+def decode_reply(data: bytes, limits: WireLimits) -> Reply:
+    """Return the reply; its tensors lie on the memory of ``data``.
+
+    Raises:
+        InputError: malformed, or header and payload do not fit together.
+        LimitError: over a limit.
+    """
+    header = pb.ReplyHeader()
+    payload = _decode(header, data, limits)
+    return Reply(
+        request_id=header.request_id,
+        tensors=unpack(header.tensors, payload, limits),
+        refusal=(header.refusal.code, header.refusal.message) if header.HasField("refusal") else None,
+        queue_s=header.queue_s,
+        tail_s=header.tail_s,
+        server_s=header.server_s,
+    )
+
+
+def _encode(
+    header: pb.RequestHeader | pb.ReplyHeader,
+    tensors: int,
+    buffers: Sequence[bytes | memoryview],
+    payload_bytes: int,
+    limits: WireLimits,
+) -> bytes:
+    if tensors > limits.max_tensors:
+        raise LimitError(f"{tensors} tensors in one message; max_tensors is {limits.max_tensors}")
+    if payload_bytes > limits.max_message_bytes:  # before the join, which allocates as much
+        raise LimitError(
+            f"tensors of {payload_bytes} bytes in one message; max_message_bytes is {limits.max_message_bytes}"
+        )
+    data = write_envelope(header.SerializeToString(), buffers, payload_bytes)
+    if len(data) > limits.max_message_bytes:
+        raise LimitError(f"a message of {len(data)} bytes; max_message_bytes is {limits.max_message_bytes}")
+    return data
+
+
+def _decode(header: pb.RequestHeader | pb.ReplyHeader, data: bytes, limits: WireLimits) -> memoryview:
+    serialized, payload = read_envelope(data, max_header_bytes=limits.max_header_bytes)
+    try:
+        header.ParseFromString(serialized)
+    except DecodeError as error:
+        raise InputError(f"malformed header: {error}") from None
+    return payload
