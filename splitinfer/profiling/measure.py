@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,12 +95,14 @@ def _capture(
     examples = card.example_inputs(batch=batch, input_size=input_size)
     if with_values or weights is not None:
         return SplitModel.capture(load_model(card, weights=weights), examples, optimize=with_values, name=name)
-    try:
+    structure = load_structure(card)
+    if any(parameter.is_meta for parameter in structure.parameters()):
         shapes = tuple(tensor.to("meta") for tensor in examples)
-        return SplitModel.capture(load_structure(card), shapes, optimize=False, name=name)
-    except CaptureError:
         # Some models make tensors on a fixed device while they run; those need real ones to be captured.
-        return SplitModel.capture(load_model(card), examples, optimize=False, name=name)
+        with contextlib.suppress(CaptureError):
+            return SplitModel.capture(structure, shapes, optimize=False, name=name)
+        structure = load_model(card)
+    return SplitModel.capture(structure, examples, optimize=False, name=name)
 
 
 def _to_profile(

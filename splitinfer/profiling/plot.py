@@ -73,7 +73,7 @@ def plot_profile(profile: Profile, path: Path) -> None:
         latency.bar(cuts, head, color="tab:blue", label="head", width=0.8)
         latency.bar(cuts, tail, bottom=head, color="tab:gray", label="tail", width=0.8)
         latency.set_ylabel("latency (ms)")
-        latency.set_ylim(0, 1.2 * (head + tail).max())  # room for the legend above the bars
+        latency.set_ylim(0, 1.2 * np.nanmax(head + tail))  # room for the legend above the bars
         latency.legend(loc="upper right", ncols=2, fontsize=8)
 
     _name_cuts(panels[-1], profile)

@@ -40,9 +40,9 @@ _BITS_OF = {
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """One tensor that crosses a cut: its name in the graph, shape and dtype (``"float32"``)."""
+    """One tensor that crosses a cut: shape, dtype (``"float32"``), and its name in the graph, which identifies nothing."""
 
-    name: str
+    name: str = field(compare=False)
     shape: tuple[int, ...]
     dtype: str
 
