@@ -214,7 +214,7 @@ def _bind(program: ExportedProgram, model: torch.nn.Module) -> CapturedGraph:
             stacklevel=4,
         )
     output.args = (tuple(tensors),)
-    _drop_identities(graph)
+    _drop_copies(graph)
     graph.eliminate_dead_code()
     call_spec = program.call_spec
     assert call_spec.in_spec is not None
@@ -230,8 +230,8 @@ def _bind(program: ExportedProgram, model: torch.nn.Module) -> CapturedGraph:
     )
 
 
-def _drop_identities(graph: fx.Graph) -> None:
-    """Remove operations that do nothing in a functional graph, and let views accept any memory layout.
+def _drop_copies(graph: fx.Graph) -> None:
+    """Remove copies, which a functional graph has no need of, and let views accept any memory layout.
 
     ``view`` needs the strides that were seen at capture. A tensor that has crossed a wire may come with others, and
     ``reshape`` gives the same values from any.
@@ -241,22 +241,15 @@ def _drop_identities(graph: fx.Graph) -> None:
             continue
         if node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default
-        elif _is_identity(node):
+        elif node.target == aten.lift_fresh_copy.default or (
+            node.target == aten.clone.default and "memory_format" not in node.kwargs
+        ):
             source = node.args[0]
             assert isinstance(source, fx.Node)
             node.replace_all_uses_with(source)
             graph.erase_node(node)
         elif node.target == aten._assert_tensor_metadata.default:
             graph.erase_node(node)
-
-
-def _is_identity(node: fx.Node) -> bool:
-    target = node.target
-    if target in (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default):
-        return node.args[2] is False
-    if target in (aten.detach.default, aten.alias.default, aten.lift_fresh.default, aten.lift_fresh_copy.default):
-        return True
-    return target == aten.clone.default and "memory_format" not in node.kwargs
 
 
 def is_tensor_node(node: fx.Node) -> bool:

@@ -22,13 +22,44 @@ from splitinfer.graph.aliasing import allocates, declared_view_source, is_compos
 
 aten = torch.ops.aten
 
+_ALIASES = frozenset({aten.detach.default, aten.detach_.default, aten.alias.default, aten.lift_fresh.default})
+_DROPOUTS = frozenset(
+    {
+        aten.dropout.default,
+        aten.dropout_.default,
+        aten.feature_dropout.default,
+        aten.feature_dropout_.default,
+        aten.alpha_dropout.default,
+        aten.alpha_dropout_.default,
+        aten.feature_alpha_dropout.default,
+        aten.feature_alpha_dropout_.default,
+    }
+)
+
 
 def functional_program(program: ExportedProgram) -> ExportedProgram:
     """Return an equal program without in-place operations; the given program may be changed."""
+    _drop_mere_aliases(program.graph)
     if _only_plain_operators(program.graph) and _rename_in_place_operations(program.graph):
         return program
     functional: ExportedProgram = program.run_decompositions(_decompositions_of_hidden_aliases(program.graph))
     return functional
+
+
+def _drop_mere_aliases(graph: fx.Graph) -> None:
+    """Replace what returns its argument itself by the argument.
+
+    torch would decompose a dropout in evaluation mode to a copy, and a later in-place operation on it would be lost on
+    the original.
+    """
+    for node in list(graph.nodes):
+        if node.op == "call_function" and (
+            node.target in _ALIASES or (node.target in _DROPOUTS and node.args[2] is False)
+        ):
+            source = node.args[0]
+            assert isinstance(source, fx.Node)
+            node.replace_all_uses_with(source)
+            graph.erase_node(node)
 
 
 def _decompositions_of_hidden_aliases(graph: fx.Graph) -> dict[OpOverload, Callable[..., Any]]:
@@ -116,8 +147,8 @@ def _functional_twin(op: OpOverload) -> OpOverload | None:
         return None
     if any(ret.alias_info is not None for ret in twin._schema.returns):
         return None  # unsqueeze_ and its like change what the tensor's name means, not its values
-    same_arguments = [argument.name for argument in twin._schema.arguments] == [
-        argument.name for argument in op._schema.arguments
+    same_arguments = [argument.name for argument in twin._schema.arguments[1:]] == [
+        argument.name for argument in op._schema.arguments[1:]
     ]
     return twin if same_arguments else None
 

@@ -1,0 +1,85 @@
+"""Every cut of every model of the zoo gives the unsplit answer, bit for bit."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from splitinfer.graph import SplitModel
+from tests.graph.zoo import CLASSIFICATION, SEGMENTATION, ZOO, build, tensor_leaves
+
+
+def test_the_zoo_is_as_wide_as_promised() -> None:
+    assert len(CLASSIFICATION) >= 20
+    assert len(SEGMENTATION) >= 2
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_cut_gives_the_unsplit_answer(name: str) -> None:
+    model, image = build(name)
+    split = SplitModel.capture(model, (image,), optimize=False)
+    with torch.no_grad():
+        eager = tensor_leaves(model(image))
+    whole = tensor_leaves(split(image))
+    for mine, theirs in zip(whole, eager, strict=True):
+        assert (mine - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+    macs = [cut.macs_before for cut in split.cuts]
+    assert macs[0] == 0
+    assert all(earlier < later for earlier, later in pairwise(macs))
+    assert split.cuts[0].crossing == split.inputs
+    assert split.cuts[-1].crossing == ()
+    assert len({cut.name for cut in split.cuts}) == len(split.cuts)
+
+    for k, cut in enumerate(split.cuts):
+        crossing = split.run_head(k, image)
+        if k < split.num_cuts:
+            assert [(tuple(t.shape), t.dtype) for t in crossing] == [(s.shape, s.dtype) for s in cut.crossing]
+        for mine, theirs in zip(tensor_leaves(split.run_tail(k, *crossing)), whole, strict=True):
+            assert torch.equal(mine, theirs), f"{name} cut {k} ({cut.name})"
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "googlenet", "densenet", "shufflenet_v2_x1_0"])
+def test_folding_batch_norms_keeps_cuts_and_answers(name: str) -> None:
+    model, image = build(name)
+    exact = SplitModel.capture(model, (image,), optimize=False)
+    folded = SplitModel.capture(model, (image,))
+    assert [(c.name, c.macs_before, c.crossing) for c in folded.cuts] == [
+        (c.name, c.macs_before, c.crossing) for c in exact.cuts
+    ]
+    (expected,) = tensor_leaves(exact(image))
+    whole = folded(image)
+    assert (whole - expected).abs().max() <= 1e-4 * expected.abs().max()
+    for k in range(0, folded.num_cuts + 1, 5):
+        assert torch.equal(folded.run_tail(k, *folded.run_head(k, image)), whole)
+
+
+@pytest.mark.parametrize("name", ["vit_b_16", "swin", "shufflenet_v2_x1_0", "maxvit"])
+def test_a_tail_takes_contiguous_copies_and_can_run_twice(name: str) -> None:
+    """A wire delivers contiguous bytes; a retry runs the same tail again on the same tensors."""
+    model, image = build(name)
+    split = SplitModel.capture(model, (image,))
+    whole = split(image)
+    for k in range(split.num_cuts):
+        crossing = split.run_head(k, image)
+        received = tuple(tensor.clone(memory_format=torch.contiguous_format) for tensor in crossing)
+        before = [tensor.clone() for tensor in received]
+        first = split.run_tail(k, *received)
+        again = split.run_tail(k, *received)
+        assert torch.equal(first, whole)
+        assert torch.equal(again, whole)
+        assert all(torch.equal(now, then) for now, then in zip(received, before, strict=True))
+
+
+def test_all_cuts_of_resnet50_share_one_set_of_weights() -> None:
+    model, image = build("resnet50")
+    split = SplitModel.capture(model, (image,), optimize=False)
+    held = {tensor.data_ptr() for tensor in vars(split._weights).values()}
+    owned = {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    assert held <= owned
+    for k in range(split.num_cuts + 1):
+        split.warm(k)
+    assert {tensor.data_ptr() for tensor in vars(split._weights).values()} == held
+    assert split.num_cuts == 54

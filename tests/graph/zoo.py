@@ -1,0 +1,101 @@
+"""The models that capture and cuts are held to, with seeded weights and lively batch-norm statistics."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from splitinfer.torchvision_compat import import_torchvision
+
+models = import_torchvision().models
+
+# name -> (factory, input size). Inputs are small, weights random: equality does not depend on either.
+CLASSIFICATION: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    **{
+        name: (lambda name=name: models.get_model(name, weights=None, num_classes=10), 64)  # type: ignore[misc]
+        for name in (
+            "alexnet",
+            "convnext_tiny",
+            "efficientnet_b0",
+            "mnasnet1_0",
+            "mobilenet_v2",
+            "mobilenet_v3_large",
+            "mobilenet_v3_small",
+            "regnet_x_400mf",
+            "regnet_y_400mf",
+            "resnet18",
+            "resnet34",
+            "resnet50",
+            "resnext50_32x4d",
+            "shufflenet_v2_x1_0",
+            "squeezenet1_1",
+            "vgg11",
+            "vgg11_bn",
+        )
+    },
+    "googlenet": (lambda: models.googlenet(weights=None, init_weights=False, num_classes=10), 64),
+    "inception_v3": (lambda: models.inception_v3(weights=None, init_weights=False, num_classes=10), 96),
+    "vit_b_16": (
+        lambda: models.VisionTransformer(64, 16, num_layers=4, num_heads=4, hidden_dim=64, mlp_dim=128, num_classes=10),
+        64,
+    ),
+    "densenet": (lambda: models.DenseNet(8, (3, 3, 2), 16, num_classes=10), 64),
+    "swin": (
+        lambda: models.SwinTransformer([4, 4], 24, [2, 2], [2, 4], [4, 4], num_classes=10),
+        64,
+    ),
+    "swin_v2": (
+        lambda: models.SwinTransformer(
+            [4, 4], 24, [2, 2], [2, 4], [4, 4], num_classes=10, block=models.swin_transformer.SwinTransformerBlockV2,
+            downsample_layer=models.swin_transformer.PatchMergingV2,
+        ),
+        64,
+    ),
+    "maxvit": (
+        lambda: models.MaxVit(
+            input_size=(64, 64), stem_channels=16, partition_size=4, block_channels=[16, 32], block_layers=[1, 1],
+            head_dim=8, stochastic_depth_prob=0.1, num_classes=10,
+        ),
+        64,
+    ),
+}  # fmt: skip
+
+SEGMENTATION: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "lraspp_mobilenet_v3_large": (
+        lambda: models.segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None),
+        64,
+    ),
+    "deeplabv3_mobilenet_v3_large": (
+        lambda: models.segmentation.deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None),
+        64,
+    ),
+}
+
+ZOO = CLASSIFICATION | SEGMENTATION
+
+
+def build(name: str) -> tuple[nn.Module, torch.Tensor]:
+    """Return a model of the zoo in evaluation mode and one input."""
+    factory, size = ZOO[name]
+    torch.manual_seed(sum(map(ord, name)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model = factory().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    for parameter in model.parameters():
+        if not parameter.detach().any():  # some heads start at zero, and nothing could be told from their output
+            nn.init.normal_(parameter, std=0.1)
+    return model, torch.randn(1, 3, size, size)
+
+
+def tensor_leaves(output: Any) -> list[torch.Tensor]:
+    """Return the tensors of a model's output, in order."""
+    leaves, _ = torch.utils._pytree.tree_flatten(output)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
