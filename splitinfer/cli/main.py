@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -15,6 +16,8 @@ from typing import Any
 
 import typer
 from typer.core import TyperGroup
+
+import splitinfer.cli
 
 _VERBS = {
     "demo": "the main job in one command: profile, split at every cut over a real edge, compare",
@@ -38,14 +41,20 @@ _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 
+def verbs() -> list[str]:
+    """Return the verbs of this version: those of the table whose module is there."""
+    present = {module.name for module in pkgutil.iter_modules(splitinfer.cli.__path__)}
+    return [name for name in _VERBS if name in present]
+
+
 class _Verbs(TyperGroup):
     """The verbs by name, each built when it is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(_VERBS)
+        return verbs()
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in _VERBS:
+        if cmd_name not in verbs():
             return None
         function = getattr(import_module(f"splitinfer.cli.{cmd_name}"), cmd_name)
         text, _, example = inspect.cleandoc(function.__doc__).partition("Example:")
@@ -57,7 +66,7 @@ class _Verbs(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(_VERBS.items()))
+            formatter.write_dl([(name, _VERBS[name]) for name in verbs()])
 
 
 app = typer.Typer(

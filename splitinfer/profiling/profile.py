@@ -40,7 +40,7 @@ _BITS_OF = {
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """One tensor that crosses a cut: shape, dtype (``"float32"``), and its name in the graph, which identifies nothing."""
+    """One tensor that crosses a cut: shape, dtype (``"float32"``), and a name in the graph that is for reading only."""
 
     name: str = field(compare=False)
     shape: tuple[int, ...]

@@ -45,3 +45,15 @@ def failing() -> nn.Module:
 
 def no_module() -> int:
     return 3
+
+
+def any_size() -> nn.Module:
+    """Take grey pictures of any size."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+
+
+def wrong_size() -> nn.Module:
+    """Do not take the picture that a factory without a card is given."""
+    return nn.Linear(7, 7)
