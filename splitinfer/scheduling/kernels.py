@@ -4,6 +4,9 @@ The public functions of ``allocation.py`` and the simulator's slot loop both run
 once. ``docs/allocation.md`` derives them. All three are greedy: services in order of marginal worth ``v·Q``, largest
 first, each up to its own level, minus what those before it got. Costs O(N log N).
 
+``queue``, ``weight`` and ``out`` are two-dimensional, and a core works on the first ``services`` entries of one row: a
+view per row would cost more than the allocation itself.
+
 ``order`` and ``price`` are scratch of at least N elements; their contents on entry do not matter. Empty queues are
 never looked at again after the first pass, so a slot with one or two waiting services costs next to nothing.
 """
@@ -58,22 +61,22 @@ def sort_by_price(price, order, count):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy")
-def collect_waiting(queue, weight, price, order, out):  # type: ignore[no-untyped-def]
+def collect_waiting(queue, weight, row, services, price, order, out):  # type: ignore[no-untyped-def]
     """Clears ``out``, lists the services that have a backlog in ``order``, prices them; returns their number."""
     count = 0
-    for n in range(queue.shape[0]):
-        out[n] = 0.0
-        if queue[n] > 0.0:
-            price[n] = weight[n] * queue[n]
+    for n in range(services):
+        out[row, n] = 0.0
+        if queue[row, n] > 0.0:
+            price[n] = weight[row, n] * queue[row, n]
             order[count] = n
             count += 1
     return count
 
 
 @njit(error_model="numpy")
-def local_core(queue, weight, slot_s, energy_weight, energy_coefficient, max_hz, price, order, out):  # type: ignore[no-untyped-def]
+def local_core(queue, weight, row, services, slot_s, energy_weight, energy_coefficient, max_hz, price, order, out):  # type: ignore[no-untyped-def]
     """Problem 3. Fills ``out`` with f^l per service; returns their sum."""
-    count = collect_waiting(queue, weight, price, order, out)
+    count = collect_waiting(queue, weight, row, services, price, order, out)
     sort_by_price(price, order, count)
     steepness = 3.0 * energy_weight * energy_coefficient
     total = 0.0
@@ -84,15 +87,17 @@ def local_core(queue, weight, slot_s, energy_weight, energy_coefficient, max_hz,
             level = min(max_hz, math.sqrt(price[n] / steepness))
         if level <= total:  # levels only fall from here on
             break
-        out[n] = min(queue[n] / slot_s, level - total)
-        total += out[n]
+        out[row, n] = min(queue[row, n] / slot_s, level - total)
+        total += out[row, n]
     return total
 
 
 @njit(error_model="numpy")
-def transmission_core(queue, weight, energy_weight, slot_s, bandwidth_hz, noise, gain, max_w, price, order, out):  # type: ignore[no-untyped-def]
+def transmission_core(
+    queue, weight, row, services, energy_weight, slot_s, bandwidth_hz, noise, gain, max_w, price, order, out
+):  # type: ignore[no-untyped-def]
     """Problem 4. Fills ``out`` with r per service; returns their sum and the power p that carries it."""
-    count = collect_waiting(queue, weight, price, order, out)
+    count = collect_waiting(queue, weight, row, services, price, order, out)
     if count == 0 or gain <= 0.0:
         return 0.0, 0.0
     max_rate = rate_core(max_w, gain, bandwidth_hz, noise)
@@ -108,8 +113,8 @@ def transmission_core(queue, weight, energy_weight, slot_s, bandwidth_hz, noise,
             level = min(max_rate, bandwidth_hz * (math.log(max(1.0, price[n] / steepness)) / LN2))
         if level <= total:
             break
-        out[n] = min(queue[n] / slot_s, level - total)
-        total += out[n]
+        out[row, n] = min(queue[row, n] / slot_s, level - total)
+        total += out[row, n]
     if total == 0.0:
         return 0.0, 0.0
     if total >= max_rate:
@@ -118,21 +123,21 @@ def transmission_core(queue, weight, energy_weight, slot_s, bandwidth_hz, noise,
 
 
 @njit(error_model="numpy")
-def edge_core(queue, weight, slot_s, max_hz, price, order, out):  # type: ignore[no-untyped-def]
+def edge_core(queue, weight, row, services, slot_s, max_hz, price, order, out):  # type: ignore[no-untyped-def]
     """Problem 5. Fills ``out`` with f^e per service; returns their sum."""
-    count = collect_waiting(queue, weight, price, order, out)
+    count = collect_waiting(queue, weight, row, services, price, order, out)
     demand = 0.0
     for i in range(count):
-        out[order[i]] = queue[order[i]] / slot_s
-        demand += out[order[i]]
+        out[row, order[i]] = queue[row, order[i]] / slot_s
+        demand += out[row, order[i]]
     if demand <= max_hz:  # everybody gets all they can use, no need to rank them
         return demand
     sort_by_price(price, order, count)
     total = 0.0
     for i in range(count):
         n = order[i]
-        out[n] = max(0.0, min(out[n], max_hz - total))
-        total += out[n]
+        out[row, n] = max(0.0, min(out[row, n], max_hz - total))
+        total += out[row, n]
     return total
 
 
@@ -143,7 +148,17 @@ def local_rows(queue, weight, slot_s, energy_weight, energy_coefficient, max_hz,
     order = np.empty(queue.shape[1], np.int64)
     for i in range(queue.shape[0]):
         local_core(
-            queue[i], weight[i], slot_s[i], energy_weight[i], energy_coefficient[i], max_hz[i], price, order, out[i]
+            queue,
+            weight,
+            i,
+            queue.shape[1],
+            slot_s[i],
+            energy_weight[i],
+            energy_coefficient[i],
+            max_hz[i],
+            price,
+            order,
+            out,
         )
 
 
@@ -156,8 +171,10 @@ def transmission_rows(  # type: ignore[no-untyped-def]
     order = np.empty(queue.shape[1], np.int64)
     for i in range(queue.shape[0]):
         _, power[i] = transmission_core(
-            queue[i],
-            weight[i],
+            queue,
+            weight,
+            i,
+            queue.shape[1],
             energy_weight[i],
             slot_s[i],
             bandwidth_hz[i],
@@ -166,7 +183,7 @@ def transmission_rows(  # type: ignore[no-untyped-def]
             max_w[i],
             price,
             order,
-            out[i],
+            out,
         )
 
 
@@ -176,4 +193,4 @@ def edge_rows(queue, weight, slot_s, max_hz, out, _stamp=SOURCE_STAMP):  # type:
     price = np.empty(queue.shape[1], np.float64)
     order = np.empty(queue.shape[1], np.int64)
     for i in range(queue.shape[0]):
-        edge_core(queue[i], weight[i], slot_s[i], max_hz[i], price, order, out[i])
+        edge_core(queue, weight, i, queue.shape[1], slot_s[i], max_hz[i], price, order, out)

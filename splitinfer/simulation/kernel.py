@@ -216,6 +216,8 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
     bandwidth_hz = worlds.bandwidth_hz[e]
     noise = worlds.noise_w_per_hz[e]
     backlog = queues.backlog[e]
+    local_backlog, send_backlog = backlog[LOCAL], backlog[TRANSMISSION]
+    weight = worlds.queue_weight[e]
 
     price = np.empty(devices * services, np.float64)
     order = np.empty(devices * services, np.int64)
@@ -224,10 +226,10 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
     edge_hz = np.zeros((devices, services), np.float64)
     wanted = np.empty(services, np.float64)
     # Waiting edge queues of all devices side by side, as Problem 5 sees them.
-    edge_backlog = np.empty(devices * services, np.float64)
-    edge_weight = np.empty(devices * services, np.float64)
-    edge_wanted = np.empty(devices * services, np.float64)
-    edge_share = np.empty(devices * services, np.float64)
+    edge_backlog = np.empty((1, devices * services), np.float64)
+    edge_weight = np.empty((1, devices * services), np.float64)
+    edge_wanted = np.empty((1, devices * services), np.float64)
+    edge_share = np.empty((1, devices * services), np.float64)
     edge_device = np.empty(devices * services, np.int64)
     edge_service = np.empty(devices * services, np.int64)
 
@@ -258,10 +260,10 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
                     send_wait += 1
                 if queues.tasks[e, EDGE, m, n] > 0:
                     sums.backlog[e, EDGE, m, n] += backlog[EDGE, m, n]
-                    edge_backlog[waiting] = backlog[EDGE, m, n]
-                    edge_weight[waiting] = worlds.queue_weight[e, m, n]
+                    edge_backlog[0, waiting] = backlog[EDGE, m, n]
+                    edge_weight[0, waiting] = worlds.queue_weight[e, m, n]
                     if inputs.requested:
-                        edge_wanted[waiting] = inputs.edge_frequency_hz[e, m, n]
+                        edge_wanted[0, waiting] = inputs.edge_frequency_hz[e, m, n]
                     edge_device[waiting] = m
                     edge_service[waiting] = n
                     waiting += 1
@@ -276,15 +278,17 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
                     )
                 else:
                     total_hz = local_core(
-                        backlog[LOCAL, m, :services],
-                        worlds.queue_weight[e, m, :services],
+                        local_backlog,
+                        weight,
+                        m,
+                        services,
                         slot_s,
                         worlds.local_energy_weight[e, m],
                         worlds.energy_coefficient[e, m],
                         worlds.max_local_frequency_hz[e, m],
                         price,
                         order,
-                        local_hz[m],
+                        local_hz,
                     )
                 sums.local_energy_j[e, m] += local_energy_core(slot_s, worlds.energy_coefficient[e, m], total_hz)
                 for n in range(services):
@@ -304,8 +308,10 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
                         power = min(power_limit, power_core(total_rate, gain, bandwidth_hz, noise))
                 else:
                     total_rate, power = transmission_core(
-                        backlog[TRANSMISSION, m, :services],
-                        worlds.queue_weight[e, m, :services],
+                        send_backlog,
+                        weight,
+                        m,
+                        services,
                         worlds.transmission_energy_weight[e, m],
                         slot_s,
                         bandwidth_hz,
@@ -314,7 +320,7 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
                         worlds.max_power_w[e, m],
                         price,
                         order,
-                        rate[m],
+                        rate,
                     )
                 sums.power_w[e, m] += power
                 sums.transmission_energy_j[e, m] += transmission_energy_core(slot_s, power)
@@ -325,32 +331,34 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
         if waiting > 0:
             if inputs.requested:
                 _scale_into(
-                    edge_wanted[:waiting],
-                    edge_backlog[:waiting],
+                    edge_wanted[0, :waiting],
+                    edge_backlog[0, :waiting],
                     slot_s,
                     worlds.max_edge_frequency_hz[e],
-                    edge_share[:waiting],
+                    edge_share[0, :waiting],
                 )
             else:
                 edge_core(
-                    edge_backlog[:waiting],
-                    edge_weight[:waiting],
+                    edge_backlog,
+                    edge_weight,
+                    0,
+                    waiting,
                     slot_s,
                     worlds.max_edge_frequency_hz[e],
                     price,
                     order,
-                    edge_share[:waiting],
+                    edge_share,
                 )
 
         # 3: serve. Later stages first, so that a task which moves on is not served twice in one slot.
         for i in range(waiting):
             m, n = edge_device[i], edge_service[i]
-            edge_hz[m, n] = edge_share[i]
-            sums.service_rate[e, EDGE, m, n] += edge_share[i]
+            edge_hz[m, n] = edge_share[0, i]
+            sums.service_rate[e, EDGE, m, n] += edge_share[0, i]
             if tracing:
-                trace.service_rate[e, sample, EDGE, m, n] = edge_share[i]
-            if edge_share[i] > 0.0:
-                _serve(worlds, queues, sums, log, e, EDGE, m, n, edge_share[i])
+                trace.service_rate[e, sample, EDGE, m, n] = edge_share[0, i]
+            if edge_share[0, i] > 0.0:
+                _serve(worlds, queues, sums, log, e, EDGE, m, n, edge_share[0, i])
         for m in range(devices):
             if queues.device_tasks[e, m] == 0:
                 continue
