@@ -45,8 +45,6 @@ def flatten(tensor: torch.Tensor) -> tuple[Layout, torch.Tensor]:
     The 1-D tensor shares the tensor's memory unless the tensor has gaps or overlaps, and is then a row-major copy.
     """
     shape = tuple(tensor.shape)
-    if tensor.is_contiguous():
-        return Layout(shape), tensor.view(-1)
     strides = tensor.stride()
     expanded = tuple(dim for dim, size in enumerate(shape) if size > 1 and strides[dim] == 0)
     for dim in expanded:
@@ -56,10 +54,11 @@ def flatten(tensor: torch.Tensor) -> tuple[Layout, torch.Tensor]:
     order = tuple(sorted(range(len(shape)), key=lambda dim: (-strides[dim], tensor.shape[dim] == 1, dim)))
     permuted = tensor.permute(order)
     if not permuted.is_contiguous():
-        return Layout(shape, (), expanded), tensor.contiguous().view(-1)
+        permuted, order = tensor.contiguous(), ()
     if order == tuple(range(len(shape))):
         order = ()
-    return Layout(shape, order, expanded), permuted.reshape(-1)
+    # Not view(-1): one element that was expanded keeps its stride of 0, and is not a row of bytes then.
+    return Layout(shape, order, expanded), permuted.as_strided((permuted.numel(),), (1,))
 
 
 def restore(layout: Layout, flat: torch.Tensor) -> torch.Tensor:
