@@ -113,3 +113,62 @@ class Observation:
     edge_ratio: Array
     power_w: Array
     max_rate_bps: Array
+
+    @classmethod
+    def first(cls, setting: Setting) -> Observation:
+        """Return what a policy sees before the first period."""
+        nothing = np.zeros(setting.active.shape)
+        idle = np.zeros(len(setting.active))
+        return cls(
+            cuts=setting.num_cuts,
+            local_queue_cycles=nothing,
+            transmission_queue_bits=nothing,
+            edge_queue_cycles=nothing,
+            local_frequency_hz=nothing,
+            rate_bps=nothing,
+            edge_frequency_hz=nothing,
+            local_ratio=np.where(setting.active, 1.0, 0.0),
+            feature_ratio=nothing,
+            edge_ratio=nothing,
+            power_w=idle,
+            max_rate_bps=idle,
+        )
+
+    @classmethod
+    def of_period(
+        cls,
+        setting: Setting,
+        *,
+        cuts: NDArray[np.int64],
+        mean_backlog: Array,
+        mean_service_rate: Array,
+        mean_power_w: Array,
+        mean_max_rate_bps: Array,
+    ) -> Observation:
+        """Return what a policy sees after a period, from the period's means.
+
+        Args:
+            setting: of the run.
+            cuts: in force in the period, shape (M, N).
+            mean_backlog: Q^l, Q^t, Q^e, shape (3, M, N).
+            mean_service_rate: f^l, r, f^e, shape (3, M, N).
+            mean_power_w: p, shape (M,).
+            mean_max_rate_bps: R at full power, shape (M,).
+        """
+        at = cuts[..., None]
+        work = np.where(setting.task_cycles > 0, setting.task_cycles, 1.0)
+        size = np.where(setting.input_bits > 0, setting.input_bits, 1.0)
+        return cls(
+            cuts=cuts,
+            local_queue_cycles=mean_backlog[0],
+            transmission_queue_bits=mean_backlog[1],
+            edge_queue_cycles=mean_backlog[2],
+            local_frequency_hz=mean_service_rate[0],
+            rate_bps=mean_service_rate[1],
+            edge_frequency_hz=mean_service_rate[2],
+            local_ratio=np.take_along_axis(setting.local_cycles, at, axis=2)[..., 0] / work,
+            feature_ratio=np.take_along_axis(setting.transmission_bits, at, axis=2)[..., 0] / size,
+            edge_ratio=np.take_along_axis(setting.edge_cycles, at, axis=2)[..., 0] / work,
+            power_w=mean_power_w,
+            max_rate_bps=mean_max_rate_bps,
+        )

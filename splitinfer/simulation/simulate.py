@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from splitinfer.errors import InputError
 from splitinfer.radio import rate_bps
 from splitinfer.scheduling.latency_target import LatencyTarget
-from splitinfer.scheduling.observation import Observation, Setting
+from splitinfer.scheduling.observation import Observation
 from splitinfer.scheduling.policy import Policy, is_static
 from splitinfer.simulation.build import setting_of, world_of
 from splitinfer.simulation.engine import Engine
@@ -145,7 +145,7 @@ class _Run:
         self._static = all(is_static(policy) for policy in policies)
         targets = scenario.latency_targets_s()
         self._targets = [] if targets is None else [LatencyTarget(setting, targets) for _ in seeds]
-        self._observations = [_first_observation(setting)] * len(seeds)
+        self._observations = [Observation.first(setting)] * len(seeds)
         self._cuts = np.stack([setting.num_cuts] * len(seeds))
         self._done = 0
         self._parts: list[PeriodStatistics] = []
@@ -204,7 +204,15 @@ class _Run:
         self._max_rate_bps.append(max_rate)
         if not self._static:
             self._observations = [
-                _observation(setting, self._cuts[run], part, max_rate, run) for run in range(len(self._seeds))
+                Observation.of_period(
+                    setting,
+                    cuts=self._cuts[run],
+                    mean_backlog=part.mean_backlog[run],
+                    mean_service_rate=part.mean_service_rate[run],
+                    mean_power_w=part.mean_power_w[run],
+                    mean_max_rate_bps=max_rate[run],
+                )
+                for run in range(len(self._seeds))
             ]
 
     def _report(
@@ -280,48 +288,6 @@ class _Run:
             local_energy_weight=np.stack([local[run] for local, _ in self._trace_weights]),
             transmission_energy_weight=np.stack([transmission[run] for _, transmission in self._trace_weights]),
         )
-
-
-def _first_observation(setting: Setting) -> Observation:
-    nothing = np.zeros(setting.active.shape)
-    idle = np.zeros(len(setting.active))
-    return Observation(
-        cuts=setting.num_cuts,
-        local_queue_cycles=nothing,
-        transmission_queue_bits=nothing,
-        edge_queue_cycles=nothing,
-        local_frequency_hz=nothing,
-        rate_bps=nothing,
-        edge_frequency_hz=nothing,
-        local_ratio=np.where(setting.active, 1.0, 0.0),
-        feature_ratio=nothing,
-        edge_ratio=nothing,
-        power_w=idle,
-        max_rate_bps=idle,
-    )
-
-
-def _observation(
-    setting: Setting, cuts: NDArray[np.int64], part: PeriodStatistics, max_rate_bps: Array, run: int
-) -> Observation:
-    queue, rate = part.mean_backlog[run], part.mean_service_rate[run]
-    at = cuts[..., None]
-    work = np.where(setting.task_cycles > 0, setting.task_cycles, 1.0)
-    size = np.where(setting.input_bits > 0, setting.input_bits, 1.0)
-    return Observation(
-        cuts=cuts,
-        local_queue_cycles=queue[0],
-        transmission_queue_bits=queue[1],
-        edge_queue_cycles=queue[2],
-        local_frequency_hz=rate[0],
-        rate_bps=rate[1],
-        edge_frequency_hz=rate[2],
-        local_ratio=np.take_along_axis(setting.local_cycles, at, axis=2)[..., 0] / work,
-        feature_ratio=np.take_along_axis(setting.transmission_bits, at, axis=2)[..., 0] / size,
-        edge_ratio=np.take_along_axis(setting.edge_cycles, at, axis=2)[..., 0] / work,
-        power_w=part.mean_power_w[run],
-        max_rate_bps=max_rate_bps[run],
-    )
 
 
 def _tasks_of(parts: Sequence[PeriodStatistics], run: int) -> FinishedTasks:
