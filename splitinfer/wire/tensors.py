@@ -43,11 +43,14 @@ def pack(tensors: Sequence[torch.Tensor], codec: Codec = RAW) -> Payload:
     """
     payload = Payload()
     seen: dict[tuple[int, int, torch.dtype], tuple[int, int]] = {}
+    alive: list[torch.Tensor] = []  # or the address of a freed copy could come back as another tensor's
     for tensor in tensors:
         if tensor.layout != torch.strided:
             raise InputError(f"only dense tensors can be sent, not {tensor.layout}")
         number = dtype_number(tensor.dtype)
-        layout, flat = flatten(tensor.detach().cpu().resolve_conj().resolve_neg())
+        layout, flat = flatten(tensor.detach().cpu())
+        flat = flat.resolve_conj().resolve_neg()
+        alive.append(flat)
         key = (flat.data_ptr(), flat.numel(), flat.dtype)
         place = seen.get(key) if flat.numel() else (0, 0)
         if place is None:
