@@ -88,13 +88,11 @@ def read_gain_trace(path: str, devices: int) -> NDArray[np.float64]:
         ScenarioError: the file is absent, has another number of columns, or holds something not above zero.
     """
     try:
-        table = np.atleast_2d(np.genfromtxt(Path(path), delimiter=",", dtype=np.float64))
+        table = np.genfromtxt(Path(path), delimiter=",", dtype=np.float64, ndmin=2)
     except OSError:
         raise ScenarioError(f"channel.path: cannot read {path}") from None
     except ValueError as error:
         raise ScenarioError(f"channel.path: {path} is not a table of numbers: {str(error).splitlines()[0]}") from None
-    if devices == 1 and table.shape[0] == 1:
-        table = table.T
     if table.shape[1] != devices:
         raise ScenarioError(f"channel.path: {path} has {table.shape[1]} columns; num_devices is {devices}")
     if not len(table) or not np.all(table > 0):

@@ -46,6 +46,8 @@ def one_line(error: ValidationError) -> str:
         return f"{name}: {reason}"
     if worst["type"] == "extra_forbidden":
         return f"{name}: no such field"
+    if worst["type"] == "missing" and isinstance(worst["loc"][-1], int):
+        return f"{name.rpartition('[')[0]}: has too few values"
     message = worst["msg"][0].lower() + worst["msg"][1:]
     if worst["type"] == "union_tag_invalid":
         return f"{name}: kind must be {worst['ctx']['expected_tags']}, not {worst['ctx']['tag']!r}"

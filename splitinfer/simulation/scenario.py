@@ -25,7 +25,7 @@ from splitinfer.simulation.fields import (
 )
 from splitinfer.simulation.services import profile_of
 
-THERMAL_NOISE_W_PER_HZ = 10 ** (-174 / 10) * 1e-3
+THERMAL_NOISE_W_PER_HZ = 3.9810717055349695e-21
 """-174 dBm/Hz in W/Hz."""
 
 
