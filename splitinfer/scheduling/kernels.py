@@ -93,9 +93,9 @@ def local_core(queue, weight, row, services, slot_s, energy_weight, energy_coeff
 
 
 @njit(error_model="numpy")
-def transmission_core(
+def transmission_core(  # type: ignore[no-untyped-def]
     queue, weight, row, services, energy_weight, slot_s, bandwidth_hz, noise, gain, max_w, price, order, out
-):  # type: ignore[no-untyped-def]
+):
     """Problem 4. Fills ``out`` with r per service; returns their sum and the power p that carries it."""
     count = collect_waiting(queue, weight, row, services, price, order, out)
     if count == 0 or gain <= 0.0:

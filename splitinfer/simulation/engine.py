@@ -157,10 +157,10 @@ class Engine:
             cuts=self._checked_cuts(cuts),
             gains=channel,
             event_start=event_start,
-            event_slot=news.slot,
-            event_device=news.device,
-            event_service=news.service,
-            event_count=news.count,
+            event_slot=_plain(news.slot),
+            event_device=_plain(news.device),
+            event_service=_plain(news.service),
+            event_count=_plain(news.count),
             requested=request is not None,
             **self._request_arrays(request),
         )
@@ -307,7 +307,7 @@ class Engine:
             raise InputError(
                 f"cuts: device {m}, service {n} has the cuts 0..{self._cut_count[e, m, n]}, got {full[e, m, n]}"
             )
-        return np.array(full, dtype=np.int64)
+        return np.array(full, dtype=np.int64, order="C")
 
     def _request_arrays(self, request: Request | None) -> dict[str, Floats]:
         e, m, n = self._shape
@@ -319,7 +319,7 @@ class Engine:
             shape = (e, m) if name == "power_w" else (e, m, n)
             array = checked(name, getattr(request, name))
             try:
-                arrays[name] = np.array(np.broadcast_to(array, shape))
+                arrays[name] = np.array(np.broadcast_to(array, shape), order="C")
             except ValueError:
                 raise InputError(f"request.{name} must broadcast to the shape {shape}, got {array.shape}") from None
         return arrays
@@ -453,6 +453,11 @@ class Engine:
         total = rate.sum(axis=-1, keepdims=True)
         share = np.divide(rate, total, out=np.zeros_like(rate), where=total > 0)
         return Request(local, power, share, edge.reshape(e, m, n))
+
+
+def _plain(column: NDArray[Any]) -> Ints:
+    """A contiguous, writable int64 array: numba compiles the whole loop again for every other kind."""
+    return np.require(column, np.int64, ("C", "W"))
 
 
 def _widened(array: NDArray[Any], width: int) -> NDArray[Any]:

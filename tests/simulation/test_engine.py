@@ -367,3 +367,18 @@ GAINS, NOTHING = np.ones((3, 1)), np.zeros((3, 1, 1), np.int64)
 def test_nonsense_is_refused_by_name(call, field):
     with pytest.raises(InputError, match=rf"^(request\.)?{field}"):
         call(Engine(single(1.0, 1.0, 1.0)))
+
+
+def test_every_kind_of_input_runs_the_same_compiled_code():
+    """Broadcast cuts, strided arrivals and read-only gains must not make numba compile the loop again."""
+    from splitinfer.simulation import kernel
+
+    engine = Engine(random_world(np.random.default_rng(0), 2, 2, 3).replace(active=True))
+    engine.advance(np.zeros((2, 2), np.int64), np.ones((4, 2)), np.zeros((4, 2, 2), np.int64))
+    before = len(kernel.advance_serial.signatures)
+    gains = np.broadcast_to(1e-10, (4, 2))
+    counts = np.ones((8, 2, 2), np.int32)[::2]
+    engine.advance(2, gains, counts)
+    engine.advance(np.zeros((2, 2), np.int32).T, gains[::-1], Arrivals.from_counts(counts), request=Request(1, 1, 1, 1))
+    engine.advance(1, gains, Arrivals.from_events([1], [0], [0]), trace_every=2)
+    assert len(kernel.advance_serial.signatures) == before
