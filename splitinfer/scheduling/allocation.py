@@ -228,12 +228,13 @@ class Batch:
         return np.ascontiguousarray(self._broadcast(name, array, self.shape[:-1])).reshape(-1)
 
     def _two_dimensional(self, array: Floats) -> Floats:
-        return np.ascontiguousarray(array).reshape(int(np.prod(self.shape[:-1])), self.shape[-1])
+        # Writable, because numba compiles everything again for read-only arrays.
+        plain = np.require(array, requirements=("C", "W"))
+        return plain.reshape(int(np.prod(self.shape[:-1])), self.shape[-1])
 
     def _broadcast(self, name: str, array: Floats, shape: tuple[int, ...]) -> Floats:
         try:
-            # A broadcast array is read-only, and numba would compile a second version for those.
-            return np.broadcast_to(array, shape).copy()
+            return np.array(np.broadcast_to(array, shape), order="C")
         except ValueError:
             raise InputError(f"{name} must broadcast to the shape {shape}, got {array.shape}") from None
 
