@@ -41,6 +41,10 @@ _FRESH_COMPOSITES = frozenset(
         aten.upsample_bilinear2d,
         aten.relu6,
         aten.embedding,
+        aten.lstm,
+        aten.gru,
+        aten.rnn_tanh,
+        aten.rnn_relu,
     }
 )
 

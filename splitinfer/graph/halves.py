@@ -1,9 +1,12 @@
-"""Turn a range of operations into a Python function that runs them on the model's shared weights."""
+"""Turn a range of operations into a Python function that runs them on the model's shared weights.
+
+The functions of all cuts live in one scope, which holds every weight, operator and constant once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from types import SimpleNamespace
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +19,7 @@ aten = torch.ops.aten
 
 Half = Callable[..., tuple[torch.Tensor, ...]]
 
-# Elementwise operations and the in-place twin that gives the same bits. Two-argument ones may also write to the second.
+# Elementwise operations and the in-place twin that gives the same bits.
 _IN_PLACE: dict[OpOverload, OpOverload] = {
     aten.relu.default: aten.relu_.default,
     aten.hardtanh.default: aten.hardtanh_.default,
@@ -36,84 +39,125 @@ _IN_PLACE: dict[OpOverload, OpOverload] = {
 _COMMUTATIVE = (aten.add.Tensor, aten.mul.Tensor)
 
 
-def build_half(
-    arguments: Sequence[fx.Node], results: Sequence[fx.Node], allowed: Iterable[fx.Node], weights: SimpleNamespace
-) -> Half:
-    """Compile the operations that lead from ``arguments`` to ``results``.
+class HalfCompiler:
+    """Compiles halves of one captured graph."""
 
-    Only the operations that the results need are run, in the captured order. Temporary tensors that nothing else reads
-    are overwritten by elementwise operations; arguments, weights and results never are.
+    def __init__(self, order: Sequence[fx.Node], weights: dict[str, Any]) -> None:
+        """Prepare the graph's operations.
 
-    Args:
-        arguments: nodes whose tensors the caller passes.
-        results: nodes whose tensors are returned.
-        allowed: nodes of the captured graph in execution order (constants included).
-        weights: namespace that holds every get_attr target.
-    """
-    given = set(arguments)
-    needed: set[fx.Node] = set()
-    stack = [node for node in results if node not in given]
-    while stack:
-        node = stack.pop()
-        if node not in needed:
-            needed.add(node)
-            stack += [source for source in node.all_input_nodes if source not in given and source not in needed]
-
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for index, node in enumerate(arguments):
-        copies[node] = graph.placeholder(f"tensor_{index}")
-    for node in allowed:
-        if node in needed:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
+        Args:
+            order: nodes of the captured graph in execution order: inputs, weights, operations.
+            weights: value of every get_attr target.
+        """
+        self._order = order
+        self._index = {node: index for index, node in enumerate(order)}
+        self._scope: dict[str, Any] = {}
+        for node in order:
             if node.op == "get_attr":
-                copies[node].meta = {"val": node.meta.get("val")}
-    graph.output(tuple(copies[node] for node in results))
-    _reuse_temporaries(graph)
-    code = graph.python_code("self")
-    scope: dict[str, Any] = dict(code.globals)
-    exec(code.src, scope)
-    forward = scope["forward"]
+                self._scope[self._name(node)] = weights[str(node.target)]
 
-    def half(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        result: tuple[torch.Tensor, ...] = forward(weights, *tensors)
-        return result
+    def compile(self, arguments: Sequence[fx.Node], results: Sequence[fx.Node]) -> Half:
+        """Compile the operations that lead from ``arguments`` to ``results``.
 
-    return half
+        Only the operations that the results need are run, in the captured order. Temporary tensors that nothing else
+        reads are overwritten by elementwise operations; arguments, weights and results never are.
+        """
+        operations = self._needed(arguments, results)
+        kept = set(results)
+        last_reader = self._last_readers(operations, kept)
+        lines = [f"def half({', '.join(map(self._name, arguments))}):"]
+        for node in operations:
+            lines.append(f" {self._name(node)} = {self._call(node, operations, kept, last_reader)}")
+            spent = [
+                self._name(source)
+                for source in node.all_input_nodes
+                if source.op != "get_attr" and last_reader.get(source) is node
+            ]
+            if spent:
+                lines.append(f" del {', '.join(spent)}")
+        lines.append(f" return ({''.join(self._name(node) + ', ' for node in results)})")
+        local: dict[str, Any] = {}
+        exec(compile("\n".join(lines), "<half>", "exec"), self._scope, local)
+        half: Half = local["half"]
+        return half
+
+    def _needed(self, arguments: Sequence[fx.Node], results: Sequence[fx.Node]) -> dict[fx.Node, None]:
+        """Return the operations that the results need beyond the arguments, in execution order."""
+        given = set(arguments)
+        needed: set[fx.Node] = set()
+        stack = [node for node in results if node not in given]
+        while stack:
+            node = stack.pop()
+            if node not in needed and node.op == "call_function":
+                needed.add(node)
+                stack += [source for source in node.all_input_nodes if source not in given]
+        return dict.fromkeys(sorted(needed, key=self._index.__getitem__))
+
+    @staticmethod
+    def _last_readers(operations: dict[fx.Node, None], kept: set[fx.Node]) -> dict[fx.Node, fx.Node]:
+        last: dict[fx.Node, fx.Node] = {}
+        for node in operations:
+            for source in node.all_input_nodes:
+                last[source] = node
+        return {source: reader for source, reader in last.items() if source not in kept}
+
+    def _call(
+        self,
+        node: fx.Node,
+        operations: dict[fx.Node, None],
+        kept: set[fx.Node],
+        last_reader: dict[fx.Node, fx.Node],
+    ) -> str:
+        target: Any = node.target
+        args = node.args
+        if target is operator.getitem:
+            return f"{self._text(args[0])}[{self._text(args[1])}]"
+        if target in _IN_PLACE:
+            places = (0, 1) if target in _COMMUTATIVE and not node.kwargs else (0,)
+            for place in places:
+                temporary = args[place]
+                if (
+                    isinstance(temporary, fx.Node)
+                    and temporary in operations
+                    and last_reader.get(temporary) is node
+                    and _can_be_overwritten(temporary, node, operations)
+                ):
+                    target = _IN_PLACE[target]
+                    args = (temporary, args[1 - place]) if place else args
+                    break
+        written = [self._text(argument) for argument in args]
+        written += [f"{name}={self._text(argument)}" for name, argument in node.kwargs.items()]
+        return f"{self._constant(target, 'f')}({', '.join(written)})"
+
+    def _name(self, node: fx.Node) -> str:
+        return f"v{self._index[node]}"
+
+    def _text(self, argument: Any) -> str:
+        """Write an argument: names for nodes, literals for numbers, constants of the scope for all else."""
+        if isinstance(argument, fx.Node):
+            return self._name(argument)
+        if isinstance(argument, (list, tuple)):
+            items = "".join(f"{self._text(item)}, " for item in argument)
+            return f"[{items}]" if isinstance(argument, list) else f"({items})"
+        if isinstance(argument, slice):
+            return f"slice({self._text(argument.start)}, {self._text(argument.stop)}, {self._text(argument.step)})"
+        if argument is None or isinstance(argument, (bool, int)):
+            return repr(argument)
+        return self._constant(argument, "c")
+
+    def _constant(self, value: Any, kind: str) -> str:
+        name = f"{kind}{id(value)}"
+        self._scope[name] = value  # the scope keeps the value alive, so its id stays its own
+        return name
 
 
-def _reuse_temporaries(graph: fx.Graph) -> None:
-    """Write the result of an elementwise operation over its argument where nothing else can see that."""
-    position = {node: index for index, node in enumerate(graph.nodes)}
-    for node in graph.nodes:
-        if node.op != "call_function" or node.target not in _IN_PLACE or not isinstance(node.args[0], fx.Node):
-            continue
-        if _is_last_reader(node, node.args[0], position):
-            node.target = _IN_PLACE[node.target]
-        elif (
-            node.target in _COMMUTATIVE
-            and not node.kwargs
-            and isinstance(node.args[1], fx.Node)
-            and _is_last_reader(node, node.args[1], position)
-        ):
-            node.args = (node.args[1], node.args[0])
-            node.target = _IN_PLACE[node.target]
-
-
-def _is_last_reader(node: fx.Node, temporary: fx.Node, position: dict[fx.Node, int]) -> bool:
+def _can_be_overwritten(temporary: fx.Node, node: fx.Node, operations: dict[fx.Node, None]) -> bool:
+    """True when the result of ``node``, the last reader of ``temporary``, fits there and nothing else sees it."""
     mine, theirs = node.meta.get("val"), temporary.meta.get("val")
     if not isinstance(mine, torch.Tensor) or not isinstance(theirs, torch.Tensor):
         return False
-    if mine.shape != theirs.shape or mine.dtype != theirs.dtype or not _owns_its_storage(temporary):
+    if mine.shape != theirs.shape or mine.dtype != theirs.dtype or not allocates(temporary):
         return False
-    here = position[node]
-    for reader in temporary.users:
-        if reader is node:
-            continue
-        if position[reader] > here or temporary in possible_alias_sources(reader):
-            return False
-    return True
-
-
-def _owns_its_storage(node: fx.Node) -> bool:
-    return allocates(node) or node.target in _IN_PLACE.values()
+    return not any(
+        temporary in possible_alias_sources(reader) for reader in _other_readers(temporary, node, operations)
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from splitinfer.graph.capture import CapturedGraph, capture_graph
 from splitinfer.graph.cuts import Program, analyse, find_cuts
 from splitinfer.graph.fingerprint import architecture_digest, fingerprint, weights_digest
 from splitinfer.graph.folding import fold_batch_norms
-from splitinfer.graph.halves import Half, build_half
+from splitinfer.graph.halves import Half, HalfCompiler
 from splitinfer.graph.specs import TensorSpec
 
 
@@ -56,8 +55,8 @@ class SplitModel:
         self.uncounted_ops = self._program.uncounted
         self.inputs = tuple(leaf for leaf in captured.input_leaves if isinstance(leaf, TensorSpec))
         self.outputs = tuple(TensorSpec.of(node.meta["val"], node.name) for node in self._program.outputs)
-        self._weights = SimpleNamespace(**captured.weights)
-        self._order = [node for node in captured.graph.nodes if node.op != "output"]
+        order = [node for node in captured.graph.nodes if node.op != "output"]
+        self._compiler = HalfCompiler(order, captured.weights)
         self._halves: dict[tuple[str, int], Half] = {}
         self._lock = threading.Lock()
 
@@ -184,8 +183,8 @@ class SplitModel:
         if k == self.num_cuts:
             crossing = self._program.outputs
         if side == "head":
-            return build_half(self._program.inputs, crossing, self._order, self._weights)
-        return build_half(crossing, self._program.outputs, self._order, self._weights)
+            return self._compiler.compile(self._program.inputs, crossing)
+        return self._compiler.compile(crossing, self._program.outputs)
 
     def _check_cut(self, k: int) -> None:
         if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= self.num_cuts:

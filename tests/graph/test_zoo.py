@@ -76,10 +76,10 @@ def test_a_tail_takes_contiguous_copies_and_can_run_twice(name: str) -> None:
 def test_all_cuts_of_resnet50_share_one_set_of_weights() -> None:
     model, image = build("resnet50")
     split = SplitModel.capture(model, (image,), optimize=False)
-    held = {tensor.data_ptr() for tensor in vars(split._weights).values()}
+    held = {tensor.data_ptr() for tensor in split._captured.weights.values()}
     owned = {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     assert held <= owned
     for k in range(split.num_cuts + 1):
         split.warm(k)
-    assert {tensor.data_ptr() for tensor in vars(split._weights).values()} == held
+    assert {tensor.data_ptr() for tensor in split._captured.weights.values()} == held
     assert split.num_cuts == 54
