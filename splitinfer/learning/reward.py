@@ -1,0 +1,28 @@
+"""The reward of a partition period, equations (34) to (36)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitinfer.learning.stacked import StackedSettings
+
+Floats = NDArray[np.float64]
+
+
+def device_rewards(settings: StackedSettings, energy_j: Floats, mean_backlog: Floats) -> Floats:
+    """Return each device's part of (34): ``-(w1 (E^l + E^t) + w2 Qbar)``.
+
+    Energies and queues are means over the period's slots (35)(36); ``Qbar = sum_n beta1 Q^l/V1 + beta2 Q^t/V2 + beta3
+    Q^e/V1`` with the scenario's queue weights and scales. The paper's reward is the sum over the devices.
+
+    Args:
+        settings: of E environments.
+        energy_j: (E, M), mean ``E^l + E^t`` of a slot.
+        mean_backlog: (E, 3, M, N), mean queues in cycles, bits and cycles.
+
+    Returns:
+        (E, M).
+    """
+    scaled_queue = np.einsum("es,esmn->em", settings.queue_price, mean_backlog)
+    return np.asarray(-(settings.energy_price[:, None] * energy_j + settings.backlog_price[:, None] * scaled_queue))
