@@ -159,5 +159,7 @@ def _can_be_overwritten(temporary: fx.Node, node: fx.Node, operations: dict[fx.N
     if mine.shape != theirs.shape or mine.dtype != theirs.dtype or not allocates(temporary):
         return False
     return not any(
-        temporary in possible_alias_sources(reader) for reader in _other_readers(temporary, node, operations)
+        temporary in possible_alias_sources(reader)
+        for reader in temporary.users
+        if reader is not node and reader in operations
     )
