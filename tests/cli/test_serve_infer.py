@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from splitinfer.cli.main import main
+from splitinfer.graph import SplitModel
+
+CARD = """
+source = "tests.runtime.small:plain"
+labels = ["zero", "one", "two"]
+[[inputs]]
+shape = [3, 32, 32]
+[preprocessing]
+resize = 32
+"""
+RUN = [sys.executable, "-c", "import sys; from splitinfer.cli.main import main; sys.exit(main())"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("infer")
+    (folder / "plain.toml").write_text(CARD)
+    Image.radial_gradient("L").convert("RGB").save(folder / "photo.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[str]:
+    """A ``splitinfer serve`` of its own; its address. Checks how it starts and how it stops."""
+    command = [*RUN, "serve", "--models", f"{folder}/plain.toml", "--port", "0", "--threads", "2", "--warm"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line = process.stdout.readline()
+    started = re.fullmatch(r"serving plain on (127\.0\.0\.1:\d+) \(Ctrl-C stops\)\n", line)
+    assert started, (line, process.stderr.read())
+    yield started[1]
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output, errors) == (0, "stopped\n", "")
+
+
+def infer(folder: Path, *more: str) -> list[str]:
+    return ["infer", str(folder / "plain.toml"), "--input", str(folder / "photo.jpg"), *more]
+
+
+def test_infer_checks_and_breaks_down(folder: Path, server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(infer(folder, "--cut", "2", "--server", server, "--check", "--repeat", "3")) == 0
+    output = capsys.readouterr().out
+    assert f"plain, cut 2 of 3 after 2, edge {server}" in output
+    assert "the weights are random" in output
+    assert "checked: all 3 answers equal the whole model's, bit for bit" in output
+    assert [line.split()[0] for line in output.splitlines() if re.match(r"(head|encode|wire|tail|total) ", line)] == [
+        "head",
+        "encode",
+        "wire",
+        "tail",
+        "total",
+    ]
+
+
+@pytest.mark.parametrize("cut", ["0", "2", "3"])
+def test_infer_as_json(folder: Path, server: str, cut: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(infer(folder, "--cut", cut, "--server", server, "--check", "--json", "--stream")) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["cut"], report["checked"], len(report["top"])) == (int(cut), 1, 5)
+    assert (report["bytes_up"] > 0) == (cut != "3")
+    assert sum(entry["probability"] for entry in report["top"]) <= 1.0 + 1e-6
+
+
+def test_infer_starts_a_server_of_its_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(infer(folder, "--cut", "0", "--check")) == 0
+    assert "(started for this command)" in capsys.readouterr().out
+
+
+def test_a_wrong_answer_is_exit_code_1(
+    folder: Path, server: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The whole model computes something else, as if the split were wrong.
+    monkeypatch.setattr(SplitModel, "__call__", lambda split, image: split.run_tail(0, image + 1))
+    assert main(infer(folder, "--cut", "2", "--server", server, "--check")) == 1
+    assert re.search(r"plain cut 2: leaf 0 differs from the whole model's by up to \S+\n$", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cut", "9"], "cut 9 is out of range"),
+        (["--cut", "layer9"], "has no layer 'layer9'"),
+        (["--cut", "1", "--server", "nonsense"], "HOST:PORT"),
+        (["--cut", "1", "--server", "127.0.0.1:1"], "no edge server answers at 127.0.0.1:1"),
+        (["--cut", "1", "--deadline-s", "-1", "--server", "127.0.0.1:1"], "deadline_s"),
+        (["--cut", "1", "--input", "nowhere.jpg", "--server", "127.0.0.1:1"], "nowhere.jpg"),
+        (["--cut", "1", "--input", __file__, "--server", "127.0.0.1:1"], "test_serve_infer.py"),
+    ],
+)
+def test_mistakes_are_one_line(
+    folder: Path, server: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = arguments if "--server" in arguments else [*arguments, "--server", server]
+    assert main(infer(folder, *more)) == 2
+    errors = capsys.readouterr().err.strip()
+    assert message in errors
+    assert "\n" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--host", "0.0.0.0"], "--insecure"),
+        (["--models", "resnet19", "--port", "0"], "unknown model 'resnet19'"),
+        (["--models", ","], "--models"),
+        (["--port", "70000"], "port must be"),
+        (["--drain-s", "nan"], "drain_s"),
+    ],
+)
+def test_serve_refuses_what_makes_no_sense(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", *arguments]) == 2
+    errors = capsys.readouterr().err.strip()
+    assert message in errors
+    assert "\n" not in errors
+
+
+def test_a_taken_port_is_one_line(folder: Path, server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    port = server.rpartition(":")[2]
+    assert main(["serve", "--models", f"{folder}/plain.toml", "--port", port]) == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
