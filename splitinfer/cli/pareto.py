@@ -62,7 +62,10 @@ def pareto(
     own = points[0]
     shown = sorted((point for point in points if point.efficient or point is own), key=lambda p: p.latency_p95_s)
     unstable = sum(not point.stable for point in points)
-    print(f"{world.name}, policy {policy}: {len(points)} pairs of weights, {slots:,} slots each, {unstable} unstable or unsettled")
+    print(
+        f"{world.name}, policy {policy}: {len(points)} pairs of weights, {slots:,} slots each, "
+        f"{unstable} unstable or unsettled"
+    )
     print()
     rows = [
         [

@@ -5,11 +5,14 @@ late request lengthens by 1 - a and one in time shortens by a; if it stays finit
 *pace*, the time in which a request that meets empty queues would get through, follows the virtual queue in the
 logarithm ::
 
-    log pace_n  <-  log pace_n - g_i (1[request i late] - a),        g_i = max(g, G / (i + i0))
+    log pace_n  <-  log pace_n - g_i (1[request i late] - a_i),        g_i = max(g, G / (i + i0))
 
 which is the Robbins-Monro recursion for the quantile: it settles where P(late) = a, that is where the 95th percentile
-is the target. No more speed than that is bought, and with convex energy, less speed is less energy. Early steps are
-large (about the best gain for tails of usual shape), later ones keep the size g, so that a drifting world is followed.
+is the target. The share that it aims at pays back what went wrong: with a debt of L late requests too many so far,
+``a_i = a - L / 400``, within [a/2, 2a], so that the percentile of the whole run comes to the target and not only that
+of its end. (Linearised, the two integrators make a loop with damping near 1 at usual tails.) No more speed than that is
+bought, and with convex energy, less speed is less energy. Early steps are large (about the best gain for tails of usual
+shape), later ones keep the size g, so that a drifting world is followed.
 
 The pace becomes weights through a model of one request alone on empty queues (:class:`_Drain`). The weight of service n
 against energy is v_n / U, so the device's U^l and U^t stay at a reference and v_n is what moves: services of one device
@@ -39,6 +42,9 @@ REFERENCE_WEIGHT = 1e18
 
 _LOG_V = np.linspace(np.log(1e-8), np.log(1e12), 161)
 """Grid of log v on which the model is tabulated. Above, every device runs flat out; below, nothing moves."""
+
+_PAY_BACK = 400
+"""Requests over which a debt of late ones is paid back."""
 
 _MOST_FACTOR = np.log(30.0)
 """The pace stays within a factor of 30 of the target."""
@@ -127,8 +133,10 @@ class LatencyTarget:
         self._set_weights(cuts)
 
     def _judge(self, m: int, n: int, late: bool) -> None:
+        share = self._late_share
         gain = max(self._last_gain, self._first_gain / (self.judged[m, n] + self._gain_offset))
-        self._log_pace[m, n] -= gain * (late - self._late_share)
+        debt = self.late[m, n] - share * self.judged[m, n]
+        self._log_pace[m, n] -= gain * (late - min(max(share - debt / _PAY_BACK, share / 2), 2 * share))
         # Beyond this no weight helps; going on would only have to be unwound later.
         middle = np.log(self._targets_s[m, n])
         self._log_pace[m, n] = np.clip(self._log_pace[m, n], middle - _MOST_FACTOR, middle + _MOST_FACTOR)
