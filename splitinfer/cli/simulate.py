@@ -82,21 +82,22 @@ def _single(world: Scenario, name: str, slots: int, seed: int, solver: str, plot
     policy = policy_of(name, world)
     trace = max(1, slots // _TRACE_SAMPLES) if plot is not None else None
     result = run_simulation(world, policy, slots, seed, trace=trace, solver=solver)
+    if plot is not None:
+        fullest = max(world.profiles, key=len)
+        services, limits = [profile.model for profile in fullest], [profile.num_cuts for profile in fullest]
+        plot_run(result, plot, services=services, cut_limits=limits)
     report = getattr(policy, "report", None)
     if as_json:
         record = result.to_dict()
         if report is not None:
             record["search"] = _search_dict(report)
         print(json.dumps(record))
-    else:
-        _show(world, result)
-        if report is not None:
-            print(_search_line(report))
+        return
+    _show(world, result)
+    if report is not None:
+        print(_search_line(report))
     if plot is not None:
-        services = [profile.model for profile in world.profiles[0]]
-        plot_run(result, plot, services=services, cut_limits=world.num_cuts[0].tolist())
-        if not as_json:
-            print(f"wrote {plot}")
+        print(f"wrote {plot}")
 
 
 def _show(world: Scenario, result: SimulationResult) -> None:

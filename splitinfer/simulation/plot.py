@@ -54,7 +54,9 @@ def plot_run(result: SimulationResult, path: Path, *, services: Sequence[str], c
         axes.set_ylim(bottom=0)
     for n, colour in enumerate(colours):
         share = trace.cuts[:, :, n] / max(1, cut_limits[n])
-        _line(panels[3], time_s, share.mean(axis=1), colour, label=f"{services[n]} (K = {cut_limits[n]})")
+        # Services often sit on the same cut: dashes of their own keep all of them visible.
+        dashes = (0, (8, 4 * n)) if n else "-"
+        _line(panels[3], time_s, share.mean(axis=1), colour, f"{services[n]} (K = {cut_limits[n]})", dashes)
     panels[3].set_ylabel("cut k / K")
     panels[3].set_ylim(-0.04, 1.04)
     for n, colour in enumerate(colours):
@@ -78,7 +80,7 @@ def plot_run(result: SimulationResult, path: Path, *, services: Sequence[str], c
 _SMOOTH_PARTS = 200
 
 
-def _line(axes: Axes, time_s: Any, values: Any, colour: str, label: str | None = None) -> None:
+def _line(axes: Axes, time_s: Any, values: Any, colour: str, label: str | None = None, dashes: Any = "-") -> None:
     """A moving mean over the raw samples in a pale tone: bursts of 10 ms would fill the whole panel."""
     width = max(1, len(values) // _SMOOTH_PARTS)
     if width > 1:
@@ -86,7 +88,7 @@ def _line(axes: Axes, time_s: Any, values: Any, colour: str, label: str | None =
         kept = len(values) // width * width
         time_s = time_s[:kept].reshape(-1, width).mean(axis=1)
         values = values[:kept].reshape(-1, width).mean(axis=1)
-    axes.plot(time_s, values, color=colour, linewidth=1.4, label=label)
+    axes.plot(time_s, values, color=colour, linewidth=1.4, label=label, linestyle=dashes)
 
 
 def plot_pareto(points: Sequence[ParetoPoint], path: Path, *, title: str) -> None:
