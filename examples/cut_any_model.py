@@ -1,4 +1,4 @@
-"""Cut a model of your own: one with a skip that is changed in place, a dictionary for an output and no nn.Sequential."""
+"""Cut a model of your own: a skip changed in place, a dictionary for an output, and no nn.Sequential."""
 
 import torch
 from torch import nn
