@@ -201,3 +201,173 @@ class DescribeReply(_message.Message):
     codecs: _containers.RepeatedCompositeFieldContainer[Codec]
     server_version: str
     def __init__(self, min_protocol_version: _Optional[int] = ..., max_protocol_version: _Optional[int] = ..., models: _Optional[_Iterable[_Union[ModelDescription, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., codecs: _Optional[_Iterable[_Union[Codec, _Mapping]]] = ..., server_version: _Optional[str] = ...) -> None: ...
+
+class DeviceMessage(_message.Message):
+    __slots__ = ("hello", "slot", "farewell")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    FAREWELL_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    slot: Slot
+    farewell: Farewell
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., slot: _Optional[_Union[Slot, _Mapping]] = ..., farewell: _Optional[_Union[Farewell, _Mapping]] = ...) -> None: ...
+
+class EdgeMessage(_message.Message):
+    __slots__ = ("start", "cuts", "result", "finish")
+    START_FIELD_NUMBER: _ClassVar[int]
+    CUTS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    FINISH_FIELD_NUMBER: _ClassVar[int]
+    start: Start
+    cuts: Cuts
+    result: Result
+    finish: Finish
+    def __init__(self, start: _Optional[_Union[Start, _Mapping]] = ..., cuts: _Optional[_Union[Cuts, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("protocol_version", "device", "scenario", "fingerprints")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    SCENARIO_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINTS_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    device: int
+    scenario: str
+    fingerprints: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, protocol_version: _Optional[int] = ..., device: _Optional[int] = ..., scenario: _Optional[str] = ..., fingerprints: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Slot(_message.Message):
+    __slots__ = ("slot", "pieces", "finished", "arrived", "telemetry")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    ARRIVED_FIELD_NUMBER: _ClassVar[int]
+    TELEMETRY_FIELD_NUMBER: _ClassVar[int]
+    slot: int
+    pieces: _containers.RepeatedCompositeFieldContainer[TaskPiece]
+    finished: _containers.RepeatedCompositeFieldContainer[LocalTask]
+    arrived: _containers.RepeatedScalarFieldContainer[int]
+    telemetry: Telemetry
+    def __init__(self, slot: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[TaskPiece, _Mapping]]] = ..., finished: _Optional[_Iterable[_Union[LocalTask, _Mapping]]] = ..., arrived: _Optional[_Iterable[int]] = ..., telemetry: _Optional[_Union[Telemetry, _Mapping]] = ...) -> None: ...
+
+class TaskPiece(_message.Message):
+    __slots__ = ("task", "service", "cut", "arrival_slot", "byte_offset", "message_bytes", "data")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    ARRIVAL_SLOT_FIELD_NUMBER: _ClassVar[int]
+    BYTE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    task: int
+    service: int
+    cut: int
+    arrival_slot: int
+    byte_offset: int
+    message_bytes: int
+    data: bytes
+    def __init__(self, task: _Optional[int] = ..., service: _Optional[int] = ..., cut: _Optional[int] = ..., arrival_slot: _Optional[int] = ..., byte_offset: _Optional[int] = ..., message_bytes: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class LocalTask(_message.Message):
+    __slots__ = ("task", "service", "cut", "arrival_slot")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    ARRIVAL_SLOT_FIELD_NUMBER: _ClassVar[int]
+    task: int
+    service: int
+    cut: int
+    arrival_slot: int
+    def __init__(self, task: _Optional[int] = ..., service: _Optional[int] = ..., cut: _Optional[int] = ..., arrival_slot: _Optional[int] = ...) -> None: ...
+
+class Telemetry(_message.Message):
+    __slots__ = ("slots", "local_queue_cycles", "transmission_queue_bits", "local_frequency_hz", "rate_bps", "power_w", "max_rate_bps", "local_energy_j", "transmission_energy_j")
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_QUEUE_CYCLES_FIELD_NUMBER: _ClassVar[int]
+    TRANSMISSION_QUEUE_BITS_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_FREQUENCY_HZ_FIELD_NUMBER: _ClassVar[int]
+    RATE_BPS_FIELD_NUMBER: _ClassVar[int]
+    POWER_W_FIELD_NUMBER: _ClassVar[int]
+    MAX_RATE_BPS_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_ENERGY_J_FIELD_NUMBER: _ClassVar[int]
+    TRANSMISSION_ENERGY_J_FIELD_NUMBER: _ClassVar[int]
+    slots: int
+    local_queue_cycles: _containers.RepeatedScalarFieldContainer[float]
+    transmission_queue_bits: _containers.RepeatedScalarFieldContainer[float]
+    local_frequency_hz: _containers.RepeatedScalarFieldContainer[float]
+    rate_bps: _containers.RepeatedScalarFieldContainer[float]
+    power_w: float
+    max_rate_bps: float
+    local_energy_j: float
+    transmission_energy_j: float
+    def __init__(self, slots: _Optional[int] = ..., local_queue_cycles: _Optional[_Iterable[float]] = ..., transmission_queue_bits: _Optional[_Iterable[float]] = ..., local_frequency_hz: _Optional[_Iterable[float]] = ..., rate_bps: _Optional[_Iterable[float]] = ..., power_w: _Optional[float] = ..., max_rate_bps: _Optional[float] = ..., local_energy_j: _Optional[float] = ..., transmission_energy_j: _Optional[float] = ...) -> None: ...
+
+class Start(_message.Message):
+    __slots__ = ("starts_in_s", "slots", "slot_wall_s", "seed", "patience_s", "cuts")
+    STARTS_IN_S_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    SLOT_WALL_S_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_S_FIELD_NUMBER: _ClassVar[int]
+    CUTS_FIELD_NUMBER: _ClassVar[int]
+    starts_in_s: float
+    slots: int
+    slot_wall_s: float
+    seed: int
+    patience_s: float
+    cuts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, starts_in_s: _Optional[float] = ..., slots: _Optional[int] = ..., slot_wall_s: _Optional[float] = ..., seed: _Optional[int] = ..., patience_s: _Optional[float] = ..., cuts: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Cuts(_message.Message):
+    __slots__ = ("from_slot", "cuts")
+    FROM_SLOT_FIELD_NUMBER: _ClassVar[int]
+    CUTS_FIELD_NUMBER: _ClassVar[int]
+    from_slot: int
+    cuts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, from_slot: _Optional[int] = ..., cuts: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Result(_message.Message):
+    __slots__ = ("task", "service", "finish_slot", "reply")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    FINISH_SLOT_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    task: int
+    service: int
+    finish_slot: int
+    reply: bytes
+    def __init__(self, task: _Optional[int] = ..., service: _Optional[int] = ..., finish_slot: _Optional[int] = ..., reply: _Optional[bytes] = ...) -> None: ...
+
+class Finish(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Farewell(_message.Message):
+    __slots__ = ("checked", "wrong", "unanswered", "unexpected", "slot_overruns", "late_cuts", "jobs", "late_jobs", "late_slots", "late_s", "worst_late_s", "host_s", "wall_latency_s")
+    CHECKED_FIELD_NUMBER: _ClassVar[int]
+    WRONG_FIELD_NUMBER: _ClassVar[int]
+    UNANSWERED_FIELD_NUMBER: _ClassVar[int]
+    UNEXPECTED_FIELD_NUMBER: _ClassVar[int]
+    SLOT_OVERRUNS_FIELD_NUMBER: _ClassVar[int]
+    LATE_CUTS_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    LATE_JOBS_FIELD_NUMBER: _ClassVar[int]
+    LATE_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    LATE_S_FIELD_NUMBER: _ClassVar[int]
+    WORST_LATE_S_FIELD_NUMBER: _ClassVar[int]
+    HOST_S_FIELD_NUMBER: _ClassVar[int]
+    WALL_LATENCY_S_FIELD_NUMBER: _ClassVar[int]
+    checked: int
+    wrong: int
+    unanswered: int
+    unexpected: int
+    slot_overruns: int
+    late_cuts: int
+    jobs: int
+    late_jobs: int
+    late_slots: int
+    late_s: float
+    worst_late_s: float
+    host_s: float
+    wall_latency_s: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, checked: _Optional[int] = ..., wrong: _Optional[int] = ..., unanswered: _Optional[int] = ..., unexpected: _Optional[int] = ..., slot_overruns: _Optional[int] = ..., late_cuts: _Optional[int] = ..., jobs: _Optional[int] = ..., late_jobs: _Optional[int] = ..., late_slots: _Optional[int] = ..., late_s: _Optional[float] = ..., worst_late_s: _Optional[float] = ..., host_s: _Optional[float] = ..., wall_latency_s: _Optional[_Iterable[float]] = ...) -> None: ...

@@ -1,0 +1,123 @@
+"""Processes of a live run on this machine, which say one JSON line per event and end with their parent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from splitinfer.errors import InputError, RemoteError, SplitInferError
+
+Event = dict[str, Any]
+
+_SWITCH_S = 0.0005
+"""How often Python's threads take turns. Its default of 5 ms is half a slot, in which a head's thread would keep the
+slot's thread from beginning."""
+
+
+class Child:
+    """A process of this program's own; what it says goes into ``said`` with its name.
+
+    Args:
+        module: run with ``python -m``; its ``main`` is ``child_main`` below.
+        order: its one argument, as JSON.
+        who: its name.
+        said: takes ``(who, event)``; the event None says that it has ended.
+        threads: threads inside one operation.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        order: Event,
+        who: str,
+        said: queue.SimpleQueue[tuple[str, Event | None]],
+        *,
+        threads: int,
+    ) -> None:
+        self.who = who
+        self._said = said
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, json.dumps(order)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.pid = self._process.pid
+        threading.Thread(target=self._listen, name=f"splitinfer-{who}", daemon=True).start()
+
+    def tell(self, line: str) -> None:
+        """Write one line to the process; nothing happens if it is gone."""
+        with contextlib.suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+    def stop(self, timeout_s: float) -> int:
+        """Tell the process to leave, and return its exit code."""
+        with contextlib.suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        return code
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                self._said.put((self.who, json.loads(line)))
+        self._said.put((self.who, None))
+
+
+def error_event(error: SplitInferError) -> Event:
+    """Return how a child says why it fails."""
+    return {"event": "error", "message": str(error), "is_remote": isinstance(error, RemoteError)}
+
+
+def raised_error(event: Event, who: str) -> SplitInferError:
+    """Return the error that a child's event means."""
+    message = f"{who}: {event['message']}"
+    return RemoteError(message, status="INTERNAL") if event["is_remote"] else InputError(message)
+
+
+def child_main(work: Callable[[Event, Callable[[Event], None], TextIO], None]) -> int:
+    """Run a child: read the order, do the work, say events, and end with the parent."""
+    order: Event = json.loads(sys.argv[1])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends its children
+    sys.setswitchinterval(_SWITCH_S)
+    lock = threading.Lock()
+
+    def say(event: Event) -> None:
+        with lock, contextlib.suppress(BrokenPipeError):
+            print(json.dumps(event), flush=True)
+
+    try:
+        work(order, say, sys.stdin)
+    except SplitInferError as error:
+        say(error_event(error))
+        return error.exit_code
+    return 0
+
+
+def leave_with_parent(parent: TextIO) -> None:
+    """End this process once its parent has closed the pipe or is gone."""
+
+    def wait_for_parent() -> None:
+        while parent.readline():
+            pass
+        os._exit(3)
+
+    threading.Thread(target=wait_for_parent, daemon=True).start()

@@ -1,0 +1,240 @@
+"""One slot of one device: real tasks in its local and its transmission queue, Problems 3 and 4 for each slot."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from splitinfer.energy import local_energy_j, transmission_energy_j
+from splitinfer.radio import rate_bps
+from splitinfer.runtime.emulation import Clock, Job, Link, Piece
+from splitinfer.runtime.loop.services import LiveService
+from splitinfer.runtime.loop.world import DeviceWorld
+from splitinfer.scheduling import allocate_local, allocate_transmission
+from splitinfer.scheduling.observation import Setting
+from splitinfer.wire import Request, WireLimits, encode_request
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LiveTask:
+    """One request.
+
+    Attributes:
+        number: counts the device's requests from 1.
+        service: n.
+        cut: that it was admitted with, for good.
+        arrival_slot: in which it came.
+    """
+
+    number: int
+    service: int
+    cut: int
+    arrival_slot: int
+
+
+@dataclass(frozen=True)
+class PeriodMeans:
+    """Means over the slots of a period of one device; arrays of shape (N,), energies per slot."""
+
+    slots: int
+    local_queue_cycles: Floats
+    transmission_queue_bits: Floats
+    local_frequency_hz: Floats
+    rate_bps: Floats
+    power_w: float
+    max_rate_bps: float
+    local_energy_j: float
+    transmission_energy_j: float
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What a slot brought.
+
+    Attributes:
+        finished: tasks that were done here, without a tail, with the leaves of their answers.
+        arrived: requests per service, shape (N,).
+    """
+
+    finished: list[tuple[LiveTask, tuple[torch.Tensor, ...]]]
+    arrived: NDArray[np.int64]
+
+
+@dataclass
+class AnswerCheck:
+    """Every answer against the whole model's, bit for bit.
+
+    Attributes:
+        checked: answers.
+        wrong: of them, with other bits.
+        unexpected: answers to tasks that were not waiting for one.
+    """
+
+    checked: int = 0
+    wrong: int = 0
+    unexpected: int = 0
+
+
+@dataclass
+class _Sums:
+    services: int
+    slots: int = 0
+    arrays: Floats = field(init=False)
+    scalars: Floats = field(default_factory=lambda: np.zeros(4))
+
+    def __post_init__(self) -> None:
+        self.arrays = np.zeros((4, self.services))
+
+
+class DeviceLoop:
+    """The queues of one device and what happens to them in a slot.
+
+    The order of a slot is that of SPEC 2: ``open_slot`` observes and allocates, ``close_slot`` moves what is done
+    to the next queue and admits the requests of the slot.
+
+    Args:
+        setting: of the run.
+        device: m.
+        services: the device's models.
+        world: gains and requests.
+        clock: runs the heads, one queue per service.
+        link: sends what crosses the cuts, one queue per service.
+        limits: of the edge's messages.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        device: int,
+        services: Sequence[LiveService],
+        world: DeviceWorld,
+        clock: Clock,
+        link: Link,
+        limits: WireLimits,
+    ) -> None:
+        self.check = AnswerCheck()
+        self._setting = setting
+        self._device = device
+        self._services = services
+        self._world = world
+        self._clock = clock
+        self._link = link
+        self._limits = limits
+        self._numbers = itertools.count(1)
+        self._under_way: dict[int, LiveTask] = {}
+        self._lock = threading.Lock()
+        self._sums = _Sums(len(services))
+
+    @property
+    def under_way(self) -> int:
+        """Tasks without an answer."""
+        return len(self._under_way)
+
+    def open_slot(self, slot: int) -> list[Piece]:
+        """Solve Problems 3 and 4 for the slot and spend what they give; returns the bytes that leave in it."""
+        setting, device = self._setting, self._device
+        gain = self._world.gain(slot)
+        cycles, bits = self._clock.backlog_cycles(), self._link.backlog_bits()
+        frequency = allocate_local(
+            cycles,
+            slot_s=setting.slot_s,
+            energy_weight=setting.local_energy_weight[device],
+            energy_coefficient=setting.energy_coefficient[device],
+            max_frequency_hz=setting.max_local_frequency_hz[device],
+        )
+        rate, power = allocate_transmission(
+            bits,
+            slot_s=setting.slot_s,
+            energy_weight=setting.transmission_energy_weight[device],
+            bandwidth_hz=setting.device_bandwidth_hz,
+            noise_w_per_hz=setting.noise_w_per_hz,
+            channel_gain=gain,
+            max_power_w=setting.max_power_w[device],
+        )
+        max_rate = rate_bps(
+            setting.max_power_w[device],
+            gain=gain,
+            bandwidth_hz=setting.device_bandwidth_hz,
+            noise_w_per_hz=setting.noise_w_per_hz,
+        )
+        local_j = local_energy_j(setting.slot_s, float(setting.energy_coefficient[device]), float(frequency.sum()))
+        sums = self._sums
+        sums.slots += 1
+        sums.arrays += (cycles, bits, frequency, rate)
+        sums.scalars += (float(power), float(max_rate), local_j, transmission_energy_j(setting.slot_s, float(power)))
+        self._clock.open_slot(frequency)
+        return self._link.open_slot(rate, float(power))
+
+    def close_slot(self, slot: int, cuts: Sequence[int]) -> Closed:
+        """Move on what is done at the end of the slot, and admit the slot's requests with ``cuts``."""
+        finished = []
+        for service, job in self._clock.close_slot():
+            task = job.key
+            assert isinstance(task, LiveTask)
+            bits = self._work(self._setting.transmission_bits, task)
+            if bits > 0:
+                self._link.submit(service, task, job.result, bits)
+            else:
+                finished.append((task, job.result))
+                self._answered(task, job.result)
+        arrived = self._world.requests(slot)[: len(self._services)]
+        for wanted, count in enumerate(arrived.tolist()):
+            for _ in range(count):
+                self._admit(LiveTask(next(self._numbers), wanted, int(cuts[wanted]), slot))
+        return Closed(finished, arrived)
+
+    def period_means(self) -> PeriodMeans:
+        """Return the means over the slots opened since the last call."""
+        sums, self._sums = self._sums, _Sums(len(self._services))
+        arrays, scalars = sums.arrays / sums.slots, (sums.scalars / sums.slots).tolist()
+        return PeriodMeans(sums.slots, arrays[0], arrays[1], arrays[2], arrays[3], *scalars)
+
+    def receive(self, number: int, leaves: tuple[torch.Tensor, ...]) -> LiveTask | None:
+        """Take the answer of the edge to one task; returns the task, or None if none was waiting. Thread-safe."""
+        with self._lock:
+            task = self._under_way.get(number)
+        if task is None:
+            self.check.unexpected += 1
+            return None
+        self._answered(task, leaves)
+        return task
+
+    def _answered(self, task: LiveTask, leaves: tuple[torch.Tensor, ...]) -> None:
+        right = self._services[task.service].is_right(task.number, leaves)
+        with self._lock:
+            del self._under_way[task.number]
+            self.check.checked += 1
+            self.check.wrong += 0 if right else 1
+
+    def _admit(self, task: LiveTask) -> None:
+        with self._lock:
+            self._under_way[task.number] = task
+        cycles = self._work(self._setting.local_cycles, task)
+        if cycles > 0:
+            self._clock.submit(task.service, Job(task, lambda: self._run_head(task)), cycles)
+        else:
+            bits = self._work(self._setting.transmission_bits, task)
+            request = self._run_head(task)  # nothing to compute: the input itself crosses
+            assert isinstance(request, bytes)
+            self._link.submit(task.service, task, request, bits)
+
+    def _run_head(self, task: LiveTask) -> bytes | tuple[torch.Tensor, ...]:
+        """Return the bytes of the request for the tail; or the answer, where there is no tail."""
+        service = self._services[task.service]
+        split = service.split
+        tensors = split.run_head(task.cut, *service.inputs[task.number % len(service.inputs)])
+        if task.cut == split.num_cuts:
+            return tensors
+        request = Request(split.name, service.fingerprint, task.cut, tensors, task.number)
+        return encode_request(request, self._limits)
+
+    def _work(self, table: Floats, task: LiveTask) -> float:
+        return float(table[self._device, task.service, task.cut])

@@ -1,0 +1,232 @@
+"""A device's whole run: slot after slot over real time, against an edge at the other end of a stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from splitinfer.errors import InputError, RemoteError
+from splitinfer.runtime.emulation import EmulatedClock, EmulatedLink, Piece
+from splitinfer.runtime.loop.attendance import Attendance
+from splitinfer.runtime.loop.device import Closed, DeviceLoop, PeriodMeans
+from splitinfer.runtime.loop.services import LiveService
+from splitinfer.runtime.loop.ticker import Ticker
+from splitinfer.runtime.loop.world import DeviceWorld, check_live, digest
+from splitinfer.simulation.build import setting_of
+from splitinfer.simulation.scenario import Scenario
+from splitinfer.wire import MAX_PROTOCOL_VERSION, WireLimits, decode_reply
+from splitinfer.wire import splitinfer_pb2 as pb
+
+
+@dataclass(frozen=True)
+class DeviceTimes:
+    """How long a device waits for its edge, seconds of the wall clock.
+
+    Attributes:
+        connect_s: for the server to answer.
+        join_s: for the other devices.
+        silence_s: for the edge to finish after the last slot.
+    """
+
+    connect_s: float = 60.0
+    join_s: float = 300.0
+    silence_s: float = 60.0
+
+
+def run_device(
+    target: str,
+    scenario: Scenario,
+    device: int,
+    services: Sequence[LiveService],
+    *,
+    limits: WireLimits | None = None,
+    times: DeviceTimes | None = None,
+    on_start: Callable[[pb.Start], None] = lambda start: None,
+    on_period: Callable[[int, PeriodMeans, Sequence[int]], None] = lambda slot, means, cuts: None,
+) -> pb.Farewell:
+    """Attend a run as one device.
+
+    Args:
+        target: ``host:port`` of the edge.
+        scenario: the edge's own scenario.
+        device: m.
+        services: the device's models.
+        limits: of messages.
+        times: how long to wait.
+        on_start: called when every device is there.
+        on_period: called after each period with the slot that follows it, its means and the cuts in force.
+
+    Returns:
+        What this device alone knows of the run; the edge has it too.
+
+    Raises:
+        InputError: there is no such device.
+        RemoteError: the edge refuses, or goes away.
+    """
+    check_live(scenario)
+    if not 0 <= device < scenario.num_devices:
+        raise InputError(f"index: the scenario has devices 0..{scenario.num_devices - 1}, not {device}")
+    return _DeviceRun(target, scenario, device, services, limits or WireLimits(), times or DeviceTimes()).run(
+        on_start, on_period
+    )
+
+
+class _DeviceRun:
+    def __init__(
+        self,
+        target: str,
+        scenario: Scenario,
+        device: int,
+        services: Sequence[LiveService],
+        limits: WireLimits,
+        times: DeviceTimes,
+    ) -> None:
+        self._scenario = scenario
+        self._device = device
+        self._services = services
+        self._limits = limits
+        self._times = times
+        self._attendance = Attendance(target, self._receive)
+        self._loop: DeviceLoop | None = None
+        self._ticker: Ticker | None = None
+        self._time_scale = 1.0
+        self._wall_latency_s: list[float] = []
+        self._late_cuts = 0
+
+    def run(
+        self,
+        on_start: Callable[[pb.Start], None],
+        on_period: Callable[[int, PeriodMeans, Sequence[int]], None],
+    ) -> pb.Farewell:
+        hello = pb.Hello(
+            protocol_version=MAX_PROTOCOL_VERSION,
+            device=self._device,
+            scenario=digest(self._scenario),
+            fingerprints=[service.fingerprint for service in self._services],
+        )
+        try:
+            start = self._attendance.join(hello, connect_s=self._times.connect_s, join_s=self._times.join_s)
+            on_start(start)
+            # One thread is the device's processor: heads run one after the other, as they are served.
+            with ThreadPoolExecutor(1, "splitinfer-head", _prepare_thread) as processor:
+                farewell = self._slots(start, processor, on_period)
+            self._attendance.leave(farewell)
+        finally:
+            self._attendance.close()
+        return farewell
+
+    def _slots(
+        self,
+        start: pb.Start,
+        processor: ThreadPoolExecutor,
+        on_period: Callable[[int, PeriodMeans, Sequence[int]], None],
+    ) -> pb.Farewell:
+        setting = setting_of(self._scenario)
+        begins_s = time.perf_counter() + start.starts_in_s
+        count = len(self._services)
+        clock = EmulatedClock(count, slot_s=setting.slot_s, executor=processor, wait_s=start.patience_s)
+        link = EmulatedLink(count, slot_s=setting.slot_s)
+        world = DeviceWorld(self._scenario, start.seed, self._device)
+        loop = DeviceLoop(setting, self._device, self._services, world, clock, link, self._limits)
+        self._ticker = ticker = Ticker(begins_s, start.slot_wall_s)
+        self._time_scale = start.slot_wall_s / setting.slot_s
+        self._loop = loop
+        period = setting.slots_per_period
+        cuts: Sequence[int] = list(start.cuts)
+        awaited = 0  # the period whose cuts are late, 0 for none
+        for slot in range(start.slots + 1):
+            ticker.wait(slot)
+            message = pb.Slot(slot=slot)
+            if slot > 0:
+                if slot > 1 and (slot - 1) % period == 0:
+                    awaited = slot - 1
+                if awaited:
+                    is_due = awaited == slot - 1
+                    came = self._attendance.cuts_from(awaited, start.patience_s if is_due else 0.0)
+                    self._late_cuts += came is None and is_due
+                    cuts, awaited = (cuts, awaited) if came is None else (came, 0)
+                self._note(message, loop.close_slot(slot - 1, cuts))
+            if slot < start.slots:
+                _add_pieces(message, loop.open_slot(slot))
+                if (slot + 1) % period == 0 or slot + 1 == start.slots:
+                    means = loop.period_means()
+                    _add_telemetry(message, means)
+                    on_period(slot + 1, means, cuts)
+            self._attendance.send(message)
+            if slot < start.slots:
+                ticker.done(slot)
+        self._attendance.wait_finished(self._times.silence_s)
+        shortfall = clock.shortfall
+        return pb.Farewell(
+            checked=loop.check.checked,
+            wrong=loop.check.wrong,
+            unexpected=loop.check.unexpected,
+            unanswered=loop.under_way,
+            slot_overruns=ticker.overruns,
+            late_cuts=self._late_cuts,
+            jobs=shortfall.jobs,
+            late_jobs=shortfall.late_jobs,
+            late_slots=shortfall.late_slots,
+            late_s=shortfall.late_s,
+            worst_late_s=shortfall.worst_s,
+            host_s=shortfall.host_s,
+            wall_latency_s=self._wall_latency_s,
+        )
+
+    def _note(self, message: pb.Slot, closed: Closed) -> None:
+        message.arrived.extend(closed.arrived.tolist())
+        for task, _ in closed.finished:
+            message.finished.add(task=task.number, service=task.service, cut=task.cut, arrival_slot=task.arrival_slot)
+            self._note_latency(task.arrival_slot)
+
+    def _receive(self, result: pb.Result) -> None:
+        reply = decode_reply(result.reply, self._limits)
+        if reply.refusal is not None:
+            raise RemoteError(f"the edge refused task {result.task}: {reply.refusal[1]}", status="INTERNAL")
+        assert self._loop is not None
+        task = self._loop.receive(result.task, reply.tensors)
+        if task is not None:
+            self._note_latency(task.arrival_slot)
+
+    def _note_latency(self, arrival_slot: int) -> None:
+        """Real time from the start of the slot in which a task came to its answer, as virtual time."""
+        assert self._ticker is not None
+        self._wall_latency_s.append((time.perf_counter() - self._ticker.begins_s(arrival_slot)) / self._time_scale)
+
+
+def _prepare_thread() -> None:
+    # The number is global, but some libraries under torch keep one per thread.
+    torch.set_num_threads(torch.get_num_threads())
+
+
+def _add_pieces(message: pb.Slot, pieces: list[Piece]) -> None:
+    for piece in pieces:
+        task = piece.key
+        message.pieces.add(
+            task=task.number,
+            service=task.service,
+            cut=task.cut,
+            arrival_slot=task.arrival_slot,
+            byte_offset=piece.offset,
+            message_bytes=piece.message_bytes,
+            data=bytes(piece.data),
+        )
+
+
+def _add_telemetry(message: pb.Slot, means: PeriodMeans) -> None:
+    arrays = ("local_queue_cycles", "transmission_queue_bits", "local_frequency_hz", "rate_bps")
+    message.telemetry.CopyFrom(
+        pb.Telemetry(
+            slots=means.slots,
+            power_w=means.power_w,
+            max_rate_bps=means.max_rate_bps,
+            local_energy_j=means.local_energy_j,
+            transmission_energy_j=means.transmission_energy_j,
+            **{name: np.asarray(getattr(means, name)).tolist() for name in arrays},
+        )
+    )

@@ -1,0 +1,163 @@
+"""One slot of the edge: an edge queue per device and service, Problem 5 each slot, the policy each period."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitinfer.errors import InputError
+from splitinfer.runtime.emulation import Clock, Job
+from splitinfer.scheduling import allocate_edge
+from splitinfer.scheduling.observation import Observation, Setting
+from splitinfer.scheduling.policy import Cuts, Policy
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EdgeTask:
+    """A task whose request is on its way to the edge, or there.
+
+    Attributes:
+        device, service: m and n.
+        number: the device's own.
+        cut: that it was admitted with.
+        arrival_slot: in which it came to the device.
+    """
+
+    device: int
+    service: int
+    number: int
+    cut: int
+    arrival_slot: int
+
+
+@dataclass(frozen=True)
+class EdgeMeans:
+    """Means over the slots of a period at the edge, shape (M, N)."""
+
+    queue_cycles: Floats
+    frequency_hz: Floats
+
+
+class RequestAssembly:
+    """Puts the pieces of requests together as they come in over the emulated link.
+
+    Args:
+        max_message_bytes: of one request.
+        max_pending_bytes: of all requests at the edge, complete or not.
+    """
+
+    def __init__(self, *, max_message_bytes: int, max_pending_bytes: int) -> None:
+        self._max_message_bytes = max_message_bytes
+        self._max_pending_bytes = max_pending_bytes
+        self._pending_bytes = 0
+        self._lock = threading.Lock()
+        self._parts: dict[tuple[int, int], bytearray] = {}
+
+    def add(self, task: EdgeTask, offset: int, message_bytes: int, data: bytes) -> bytes | None:
+        """Take one piece; returns the whole request with its last one.
+
+        Raises:
+            InputError: it does not follow the piece before, or is over a limit.
+        """
+        who = f"device {task.device}, task {task.number}"
+        if not 0 < message_bytes <= self._max_message_bytes:
+            raise InputError(
+                f"{who}: a request of {message_bytes} bytes; max_message_bytes is {self._max_message_bytes}"
+            )
+        key = task.device, task.number
+        held = self._parts.get(key)
+        have = 0 if held is None else len(held)
+        if offset != have or not 0 < len(data) <= message_bytes - have:
+            raise InputError(f"{who}: bytes {offset}..{offset + len(data)} follow byte {have} of {message_bytes}")
+        with self._lock:
+            self._pending_bytes += len(data)
+            pending_bytes = self._pending_bytes
+        if pending_bytes > self._max_pending_bytes:
+            raise InputError(f"requests of more than {self._max_pending_bytes} bytes wait (max_pending_bytes)")
+        if held is None:
+            held = self._parts[key] = bytearray()
+        held += data
+        if len(held) < message_bytes:
+            return None
+        return bytes(self._parts.pop(key))
+
+    def release(self, request_bytes: int) -> None:
+        """Note that a request is answered. Thread-safe."""
+        with self._lock:
+            self._pending_bytes -= request_bytes
+
+
+class EdgeLoop:
+    """The edge queues of all devices and what happens to them in a slot.
+
+    Args:
+        setting: of the run.
+        policy: chooses the cuts; already reset.
+        clock: runs the tails, one queue per (m, n) in row-major order.
+    """
+
+    def __init__(self, setting: Setting, policy: Policy, clock: Clock) -> None:
+        self._setting = setting
+        self._policy = policy
+        self._clock = clock
+        self._shape = setting.active.shape
+        self._queue_sum = np.zeros(self._shape)
+        self._frequency_sum = np.zeros(self._shape)
+        self._slots = 0
+        self.cuts: Cuts = np.asarray(policy.cuts(Observation.first(setting)))
+
+    def open_slot(self) -> None:
+        """Solve Problem 5 for the slot and spend what it gives."""
+        setting = self._setting
+        backlog = self._clock.backlog_cycles()
+        frequency = allocate_edge(backlog, slot_s=setting.slot_s, max_frequency_hz=setting.max_edge_frequency_hz)
+        self._queue_sum += backlog.reshape(self._shape)
+        self._frequency_sum += frequency.reshape(self._shape)
+        self._slots += 1
+        self._clock.open_slot(frequency)
+
+    def close_slot(self) -> list[tuple[EdgeTask, bytes]]:
+        """Return the tasks that are done at the end of the slot, with the bytes of their replies."""
+        done = []
+        for _, job in self._clock.close_slot():
+            assert isinstance(job.key, EdgeTask)
+            done.append((job.key, job.result))
+        return done
+
+    def admit(self, task: EdgeTask, run: Callable[[], bytes]) -> None:
+        """Put a task whose request is complete into its queue; it can be served from the next slot on."""
+        cycles = float(self._setting.edge_cycles[task.device, task.service, task.cut])
+        self._clock.submit(task.device * self._shape[1] + task.service, Job(task, run), cycles)
+
+    def period_means(self) -> EdgeMeans:
+        """Return the means over the slots opened since the last call."""
+        means = EdgeMeans(self._queue_sum / self._slots, self._frequency_sum / self._slots)
+        self._queue_sum, self._frequency_sum, self._slots = np.zeros(self._shape), np.zeros(self._shape), 0
+        return means
+
+    def choose_cuts(
+        self, mean_backlog: Floats, mean_service_rate: Floats, mean_power_w: Floats, mean_max_rate_bps: Floats
+    ) -> Cuts:
+        """Ask the policy for the coming period, given the means of the one before (shapes as in ``Observation``)."""
+        observation = Observation.of_period(
+            self._setting,
+            cuts=self.cuts,
+            mean_backlog=mean_backlog,
+            mean_service_rate=mean_service_rate,
+            mean_power_w=mean_power_w,
+            mean_max_rate_bps=mean_max_rate_bps,
+        )
+        self.cuts = np.asarray(self._policy.cuts(observation))
+        return self.cuts
+
+
+def row(cuts: Cuts, device: int, services: int) -> Sequence[int]:
+    """Return the cuts of one device's services as Python numbers."""
+    numbers: list[int] = cuts[device, :services].tolist()
+    return numbers

@@ -1,0 +1,278 @@
+"""The edge's whole run: waits for the devices, keeps the slots, runs the tails, asks the policy, tells what happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitinfer.errors import RemoteError
+from splitinfer.graph import SplitModel
+from splitinfer.runtime.emulation import EmulatedClock
+from splitinfer.runtime.loop.edge import EdgeLoop, EdgeTask, RequestAssembly, row
+from splitinfer.runtime.loop.hub import Hub
+from splitinfer.runtime.loop.services import fingerprints
+from splitinfer.runtime.loop.settings import LoopSettings
+from splitinfer.runtime.loop.ticker import Ticker
+from splitinfer.runtime.loop.world import check_live, digest
+from splitinfer.runtime.settings import ServerSettings
+from splitinfer.runtime.tails import RefusedRequestError, TailRunner
+from splitinfer.scheduling.policy import Policy
+from splitinfer.simulation.build import setting_of
+from splitinfer.simulation.scenario import Scenario
+from splitinfer.simulation.simulate import prepare
+from splitinfer.simulation.surroundings import POLICY, stream
+from splitinfer.wire import encode_reply
+from splitinfer.wire import splitinfer_pb2 as pb
+
+Event = dict[str, Any]
+Floats = NDArray[np.float64]
+
+
+def run_edge(
+    scenario: Scenario,
+    policy: Policy,
+    models: Sequence[SplitModel],
+    loop: LoopSettings,
+    server: ServerSettings | None = None,
+    *,
+    on_listen: Callable[[str], None] = lambda address: None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> None:
+    """Run the edge of one scenario.
+
+    Args:
+        scenario: the world.
+        policy: chooses the cuts; reset here, and searched for first where it has to be.
+        models: of all services.
+        loop: length, seed, time.
+        server: where to listen, and limits of messages.
+        on_listen: called with ``host:port`` once devices can come.
+        on_event: called with what happens: ``start``, ``period``, ``task``, ``device`` and ``end`` (see
+            ``record.py``); plain dictionaries, ready for JSON.
+
+    Raises:
+        InputError: the policy does not fit the scenario, or the address cannot be listened on.
+        RemoteError: a device is missing, goes away or is silent.
+    """
+    check_live(scenario)
+    _EdgeRun(scenario, policy, models, loop, server or ServerSettings(), on_event).run(on_listen)
+
+
+class _EdgeRun:
+    def __init__(
+        self,
+        scenario: Scenario,
+        policy: Policy,
+        models: Sequence[SplitModel],
+        settings: LoopSettings,
+        server: ServerSettings,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self._scenario = scenario
+        self._policy = policy
+        self._settings = settings
+        self._server = server
+        self._on_event = on_event
+        self._setting = setting = setting_of(scenario)
+        self._devices = range(scenario.num_devices)
+        self._fingerprints = fingerprints(scenario, models)
+        self._tails = TailRunner(
+            models, server.limits, tails_at_once=settings.tail_workers, torch_threads=settings.torch_threads
+        )
+        self._assembly = RequestAssembly(
+            max_message_bytes=server.limits.max_message_bytes, max_pending_bytes=settings.max_pending_bytes
+        )
+        shape = setting.active.shape
+        self._telemetry: list[pb.Telemetry | None] = [None] * shape[0]
+        self._arrived = np.zeros(shape, np.int64)
+
+    def run(self, on_listen: Callable[[str], None]) -> None:
+        scenario, settings, setting = self._scenario, self._settings, self._setting
+        prepare([self._policy], scenario)
+        self._policy.reset(setting, stream(scenario, settings.seed, POLICY))
+        with (
+            ThreadPoolExecutor(settings.tail_workers, "splitinfer-tail") as processors,
+            Hub(self._fingerprints, digest(scenario), self._server) as hub,
+        ):
+            clock = EmulatedClock(
+                setting.active.size, slot_s=setting.slot_s, executor=processors, wait_s=settings.patience_s
+            )
+            edge = EdgeLoop(setting, self._policy, clock)
+            on_listen(hub.address)
+            hub.wait_for_all(settings.join_s)
+            self._start(hub, edge)
+            ticker = Ticker(time.perf_counter() + settings.starts_in_s, setting.slot_s * settings.time_scale)
+            for slot in range(settings.slots + 1):
+                ticker.wait(slot)
+                if slot > 0:
+                    self._close(hub, edge, slot - 1)
+                if slot > 0 and (slot % setting.slots_per_period == 0 or slot == settings.slots):
+                    self._end_period(hub, edge, slot)
+                if slot < settings.slots:
+                    edge.open_slot()
+                    ticker.done(slot)
+            self._finish(hub, clock, ticker)
+
+    def _start(self, hub: Hub, edge: EdgeLoop) -> None:
+        settings = self._settings
+        for device in self._devices:
+            start = pb.Start(
+                starts_in_s=settings.starts_in_s,
+                slots=settings.slots,
+                slot_wall_s=self._setting.slot_s * settings.time_scale,
+                seed=settings.seed,
+                patience_s=settings.patience_s,
+                cuts=row(edge.cuts, device, self._scenario.num_services[device]),
+            )
+            hub.send(device, pb.EdgeMessage(start=start))
+        self._on_event(
+            {
+                "event": "start",
+                "scenario": self._scenario.name,
+                "policy": self._policy.name,
+                "seed": settings.seed,
+                "slots": settings.slots,
+                "slot_s": self._setting.slot_s,
+                "time_scale": settings.time_scale,
+                "patience_s": settings.patience_s,
+                "services": [[profile.model for profile in device] for device in self._scenario.profiles],
+                "num_cuts": self._setting.num_cuts.tolist(),
+            }
+        )
+
+    def _close(self, hub: Hub, edge: EdgeLoop, slot: int) -> None:
+        """Close a slot: what was done here is answered, and what has come over the link enters its queue."""
+        messages = [hub.slot(device, slot, self._settings.silence_s) for device in self._devices]
+        for device, message in enumerate(messages):
+            self._note(device, message)
+        for task, reply in edge.close_slot():
+            result = pb.Result(task=task.number, service=task.service, finish_slot=slot, reply=reply)
+            hub.send(task.device, pb.EdgeMessage(result=result))
+            self._task_event(task, slot)
+        for device, message in enumerate(messages):
+            for piece in message.pieces:
+                self._take_piece(edge, device, piece)
+
+    def _take_piece(self, edge: EdgeLoop, device: int, piece: pb.TaskPiece) -> None:
+        services = self._scenario.num_services[device]
+        if piece.service >= services or piece.cut >= self._setting.num_cuts[device, piece.service]:
+            raise RemoteError(
+                f"device {device} sends a task of service {piece.service} at cut {piece.cut}, which has no tail",
+                status="INVALID_ARGUMENT",
+            )
+        task = EdgeTask(device, piece.service, piece.task, piece.cut, piece.arrival_slot)
+        request = self._assembly.add(task, piece.byte_offset, piece.message_bytes, piece.data)
+        if request is not None:
+            edge.admit(task, lambda: self._run_tail(request))
+
+    def _run_tail(self, request: bytes) -> bytes:
+        try:
+            reply = encode_reply(self._tails.answer(request), self._server.limits)
+        except RefusedRequestError as refused:
+            raise refused.reason from None
+        self._assembly.release(len(request))
+        return reply
+
+    def _note(self, device: int, message: pb.Slot) -> None:
+        """What the slot before ``message.slot`` brought at the device."""
+        if len(message.arrived):
+            self._arrived[device, : len(message.arrived)] += np.asarray(message.arrived)
+        for done in message.finished:
+            task = EdgeTask(device, done.service, done.task, done.cut, done.arrival_slot)
+            self._task_event(task, message.slot - 1)
+        if message.HasField("telemetry"):
+            self._telemetry[device] = message.telemetry
+
+    def _task_event(self, task: EdgeTask, finish_slot: int) -> None:
+        self._on_event(
+            {
+                "event": "task",
+                "device": task.device,
+                "service": task.service,
+                "cut": task.cut,
+                "arrival_slot": task.arrival_slot,
+                "finish_slot": finish_slot,
+            }
+        )
+
+    def _end_period(self, hub: Hub, edge: EdgeLoop, slot: int) -> None:
+        """Put the means of the period together, ask the policy for the next one, and tell the devices."""
+        is_last = slot == self._settings.slots
+        backlog, rate = np.zeros((3, *self._setting.active.shape)), np.zeros((3, *self._setting.active.shape))
+        power, max_rate = np.zeros(len(self._devices)), np.zeros(len(self._devices))
+        local_j, transmission_j = np.zeros(len(self._devices)), np.zeros(len(self._devices))
+        slots = 0
+        for device, telemetry in enumerate(self._telemetry):
+            if telemetry is None:
+                raise RemoteError(
+                    f"device {device} sent no telemetry for the period before slot {slot}", status="INTERNAL"
+                )
+            slots = telemetry.slots
+            n = self._scenario.num_services[device]
+            backlog[0, device, :n], backlog[1, device, :n] = (
+                telemetry.local_queue_cycles,
+                telemetry.transmission_queue_bits,
+            )
+            rate[0, device, :n], rate[1, device, :n] = telemetry.local_frequency_hz, telemetry.rate_bps
+            power[device], max_rate[device] = telemetry.power_w, telemetry.max_rate_bps
+            local_j[device], transmission_j[device] = telemetry.local_energy_j, telemetry.transmission_energy_j
+        self._telemetry = [None] * len(self._devices)
+        means = edge.period_means()
+        backlog[2], rate[2] = means.queue_cycles, means.frequency_hz
+        before = edge.cuts
+        if not is_last:
+            cuts = edge.choose_cuts(backlog, rate, power, max_rate)
+            for device in self._devices:
+                chosen = pb.Cuts(from_slot=slot, cuts=row(cuts, device, self._scenario.num_services[device]))
+                hub.send(device, pb.EdgeMessage(cuts=chosen))
+        self._on_event(
+            {
+                "event": "period",
+                "first_slot": slot - slots,
+                "slots": slots,
+                "cuts": before.tolist(),
+                "backlog": backlog.tolist(),
+                "service_rate": rate.tolist(),
+                "power_w": power.tolist(),
+                "max_rate_bps": max_rate.tolist(),
+                "local_energy_j": local_j.tolist(),
+                "transmission_energy_j": transmission_j.tolist(),
+            }
+        )
+
+    def _finish(self, hub: Hub, clock: EmulatedClock, ticker: Ticker) -> None:
+        for device in self._devices:
+            self._note(device, hub.slot(device, self._settings.slots, self._settings.silence_s))
+            hub.send(device, pb.EdgeMessage(finish=pb.Finish()))
+        for device in self._devices:
+            farewell = hub.farewell(device, self._settings.silence_s)
+            fields = ("checked", "wrong", "unanswered", "unexpected", "slot_overruns", "late_cuts")
+            self._on_event(
+                {"event": "device", "device": device}
+                | {name: getattr(farewell, name) for name in fields}
+                | {
+                    "shortfall": {
+                        "jobs": farewell.jobs,
+                        "late_jobs": farewell.late_jobs,
+                        "late_slots": farewell.late_slots,
+                        "late_s": farewell.late_s,
+                        "worst_s": farewell.worst_late_s,
+                        "host_s": farewell.host_s,
+                    },
+                    "wall_latency_s": list(farewell.wall_latency_s),
+                }
+            )
+        self._on_event(
+            {
+                "event": "end",
+                "arrived": self._arrived.tolist(),
+                "slot_overruns": ticker.overruns,
+                "worst_lag_s": ticker.worst_lag_s,
+                "shortfall": vars(clock.shortfall),
+            }
+        )

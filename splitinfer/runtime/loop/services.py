@@ -1,0 +1,133 @@
+"""The models behind a scenario's services, with real inputs and the answers that the whole models give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from splitinfer.errors import CheckFailedError, InputError, ScenarioError
+from splitinfer.graph import SplitModel
+from splitinfer.models import ModelCard, load_card
+from splitinfer.profiling.profile import Profile
+from splitinfer.runtime.loading import capture_card
+from splitinfer.runtime.verify import check_same_bits
+from splitinfer.simulation.scenario import Scenario
+
+_RANDOM_INPUTS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class LiveService:
+    """One service of a device.
+
+    Attributes:
+        split: the model.
+        fingerprint: of the model.
+        inputs: real inputs, which tasks take in turn.
+        answers: what the whole model makes of each, as tensor leaves.
+    """
+
+    split: SplitModel
+    fingerprint: str
+    inputs: tuple[tuple[torch.Tensor, ...], ...] = ()
+    answers: tuple[tuple[torch.Tensor, ...], ...] = ()
+
+    def is_right(self, turn: int, leaves: Sequence[torch.Tensor]) -> bool:
+        """Whether an answer has the bits of the whole model's."""
+        try:
+            check_same_bits(tuple(leaves), self.answers[turn % len(self.answers)], self.split.name)
+        except CheckFailedError:
+            return False
+        return True
+
+
+class ServiceLoader:
+    """Captures each model once, also where several services share it.
+
+    Args:
+        cards: card files by model name, for models that are no shipped cards.
+        images: pictures for models that take one; others get random inputs.
+    """
+
+    def __init__(self, cards: dict[str, str] | None = None, images: Sequence[Path] = ()) -> None:
+        self._cards = cards or {}
+        self._images = list(images)
+        self._captured: dict[str, tuple[ModelCard, SplitModel]] = {}
+        self._with_inputs: dict[str, LiveService] = {}
+
+    def models(self, scenario: Scenario) -> list[SplitModel]:
+        """Return the models of all devices, each once.
+
+        Raises:
+            InputError: there is no card for a model.
+            ScenarioError: a profile is not that of the model.
+        """
+        names = {profile.model: profile for device in scenario.profiles for profile in device}
+        return [self._capture(profile) for profile in names.values()]
+
+    def services(self, scenario: Scenario, device: int) -> tuple[LiveService, ...]:
+        """Return the services of a device, with inputs and answers.
+
+        Raises:
+            InputError, ScenarioError: as ``models``, or a picture cannot be read.
+        """
+        return tuple(self._service(profile) for profile in scenario.profiles[device])
+
+    def _service(self, profile: Profile) -> LiveService:
+        service = self._with_inputs.get(profile.model)
+        if service is None:
+            split = self._capture(profile)
+            inputs = self._inputs(self._captured[profile.model][0])
+            last = split.num_cuts
+            answers = tuple(tuple(split.run_head(last, *one)) for one in inputs)
+            service = LiveService(split, split.fingerprint, inputs, answers)
+            self._with_inputs[profile.model] = service
+        return service
+
+    def _inputs(self, card: ModelCard) -> tuple[tuple[torch.Tensor, ...], ...]:
+        if card.preprocessing is None or not self._images:
+            return tuple(card.example_inputs(seed=seed) for seed in range(_RANDOM_INPUTS))
+        others = card.example_inputs()[1:]
+        return tuple((card.preprocess(image), *others) for image in self._images)
+
+    def _capture(self, profile: Profile) -> SplitModel:
+        held = self._captured.get(profile.model)
+        if held is None:
+            card = load_card(self._cards.get(profile.model, profile.model))
+            held = card, capture_card(card)
+            self._captured[profile.model] = held
+        split = held[1]
+        _check_profile(profile, split)
+        return split
+
+
+def card_files(files: Sequence[str | Path]) -> dict[str, str]:
+    """Return card files by the names of their models.
+
+    Raises:
+        InputError: one is no card.
+    """
+    return {load_card(Path(file)).name: str(file) for file in files}
+
+
+def fingerprints(scenario: Scenario, models: Sequence[SplitModel]) -> list[list[str]]:
+    """Return the fingerprint of every service's model, one list per device."""
+    by_name = {split.name: split.fingerprint for split in models}
+    try:
+        return [[by_name[profile.model] for profile in device] for device in scenario.profiles]
+    except KeyError as error:
+        raise InputError(f"services: the card of {error} makes a model of another name") from None
+
+
+def _check_profile(profile: Profile, split: SplitModel) -> None:
+    """The schedule is made from the profile, so it has to be of this very model."""
+    measured = [cut.macs_before for cut in profile.cuts]
+    held = [cut.macs_before for cut in split.cuts]
+    if measured != held:
+        raise ScenarioError(
+            f"services: the profile of {profile.model} has {len(measured) - 1} cuts and {measured[-1]:,} MACs, the "
+            f"model {len(held) - 1} and {held[-1]:,}; profile it anew with 'splitinfer profile'"
+        )

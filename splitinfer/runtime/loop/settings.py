@@ -1,0 +1,55 @@
+"""Settings of a live run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+from splitinfer.errors import InputError
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How a live run goes; the edge decides, and tells the devices.
+
+    Attributes:
+        slots: length of the run.
+        seed: of arrivals, channel and the policy's randomness, as in ``simulate``.
+        time_scale: wall-clock time per virtual time: 1 is real time, 0.1 ten times faster.
+        patience_s: longest wait, seconds of the wall clock, for real work that is late (a head, a tail) and for cuts
+            that are late. With 0 time goes on and what is late is carried into later slots; with a long wait time
+            stands still instead, and the run equals the simulation slot by slot. Both are counted and reported.
+        starts_in_s: from the last device's hello to the first slot.
+        join_s: longest wait for the devices.
+        silence_s: longest silence of a device or the edge in the run.
+        tail_workers: tails computed at the same time at the edge.
+        torch_threads: threads inside one operation.
+        max_pending_bytes: bytes of requests that wait at the edge; more ends the run.
+    """
+
+    slots: int
+    seed: int = 0
+    time_scale: float = 1.0
+    patience_s: float = 0.0
+    starts_in_s: float = 0.3
+    join_s: float = 300.0
+    silence_s: float = 60.0
+    tail_workers: int = 1
+    torch_threads: int = 1
+    max_pending_bytes: int = 2 << 30
+
+    def __post_init__(self) -> None:
+        for name in ("slots", "tail_workers", "torch_threads", "max_pending_bytes"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
+        if not 0 <= self.seed < 1 << 63:
+            raise InputError(f"seed must be 0 or more, not {self.seed}")
+        for name in ("time_scale", "join_s", "silence_s"):
+            value = getattr(self, name)
+            if not (isfinite(value) and value > 0):
+                raise InputError(f"{name} must be above 0, not {value}")
+        for name in ("patience_s", "starts_in_s"):
+            value = getattr(self, name)
+            if not (isfinite(value) and value >= 0):
+                raise InputError(f"{name} must be 0 or more, not {value}")

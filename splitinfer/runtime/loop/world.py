@@ -1,0 +1,83 @@
+"""What one device meets in a run: its channel gains and its requests, the same ones that ``simulate`` draws."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitinfer.errors import ScenarioError
+from splitinfer.simulation.build import setting_of
+from splitinfer.simulation.scenario import Scenario
+from splitinfer.simulation.surroundings import Surroundings
+
+_BLOCK = 1000
+
+
+class DeviceWorld:
+    """Gains and requests of one device, slot after slot.
+
+    Args:
+        scenario: the world.
+        seed: of the run.
+        device: m.
+    """
+
+    def __init__(self, scenario: Scenario, seed: int, device: int) -> None:
+        self._surroundings = Surroundings(scenario, seed)
+        self._device = device
+        self._first = 0
+        self._gains: NDArray[np.float64] = np.empty(0)
+        self._requests: NDArray[np.int64] = np.empty((0, 0), np.int64)
+
+    def gain(self, slot: int) -> float:
+        """Return h of a slot. Slots are asked for in order; the one before may be asked for again."""
+        self._draw_until(slot)
+        return float(self._gains[slot - self._first])
+
+    def requests(self, slot: int) -> NDArray[np.int64]:
+        """Return the requests that arrive in a slot, shape (N,)."""
+        self._draw_until(slot)
+        own: NDArray[np.int64] = self._requests[slot - self._first]
+        return own
+
+    def _draw_until(self, slot: int) -> None:
+        while slot >= self._first + len(self._gains):
+            gains, requests = self._surroundings.draw(_BLOCK)
+            keep = self._gains[-1:], self._requests[-1:]
+            self._first += max(0, len(self._gains) - 1)
+            self._gains = np.concatenate([keep[0], gains[:, self._device]])
+            own = requests[:, self._device]
+            self._requests = np.concatenate([keep[1], own]) if len(keep[1]) else own
+
+
+def check_live(scenario: Scenario) -> None:
+    """Refuse what a live run cannot do.
+
+    Raises:
+        ScenarioError: the field that is in the way.
+    """
+    if scenario.latency_targets_s() is not None:
+        raise ScenarioError(
+            "p95_latency_s: a live run keeps the scenario's energy weights; remove the target, or use simulate"
+        )
+
+
+def digest(scenario: Scenario) -> str:
+    """Return a hash of everything that both ends must agree on for a run."""
+    setting = setting_of(scenario)
+    parts: list[object] = [
+        scenario.num_devices,
+        scenario.seed,
+        scenario.distances_m,
+        scenario.carrier_frequency_hz,
+        scenario.antenna_gain,
+        scenario.path_loss_exponent,
+        scenario.arrivals,
+        scenario.channel,
+        scenario.drift,
+    ]
+    for value in vars(setting).values():
+        parts.append(value.tobytes() if isinstance(value, np.ndarray) else value)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

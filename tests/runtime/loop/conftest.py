@@ -1,0 +1,47 @@
+"""A tiny world on real models: two devices with two services each, loads that need both of the device's resources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from splitinfer.profiling import profile
+from splitinfer.runtime.loop.services import card_files
+from splitinfer.simulation import Scenario
+
+CARD = """
+source = "tests.runtime.small:{factory}"
+[[inputs]]
+shape = [3, 32, 32]
+[preprocessing]
+resize = 32
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_cards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("tiny")
+    files = []
+    for name, factory in (("plain", "plain"), ("branchy", "Branchy")):
+        files.append(folder / f"{name}.toml")
+        files[-1].write_text(CARD.format(factory=factory))
+    return card_files(files)
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_cards: dict[str, str]) -> Scenario:
+    """Slow processors and a narrow band, so that small models take several slots in every stage."""
+    return Scenario(
+        name="tiny",
+        services=tuple(profile(Path(file)) for file in tiny_cards.values()),
+        num_devices=2,
+        arrival_rate_hz=8.0,
+        slots_per_period=5,
+        cycles_per_mac=20.0,
+        max_local_frequency_hz=1.5e8,
+        max_edge_frequency_hz=2e8,
+        bandwidth_hz=2e5,
+        energy_coefficient=1e-25,
+        local_energy_weight=1e12,
+    )
