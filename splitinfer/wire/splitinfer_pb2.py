@@ -4,86 +4,89 @@
 # source: splitinfer/wire/splitinfer.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "splitinfer/wire/splitinfer.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'splitinfer/wire/splitinfer.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n splitinfer/wire/splitinfer.proto\x12\rsplitinfer.v1"\xbd\x01\n\x0cTensorHeader\x12#\n\x05\x64type\x18\x01 \x01(\x0e\x32\x14.splitinfer.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x14\n\x0cstride_order\x18\x03 \x03(\r\x12\x15\n\rexpanded_dims\x18\x04 \x03(\r\x12\r\n\x05\x63odec\x18\x05 \x01(\r\x12\x15\n\rcodec_version\x18\x06 \x01(\r\x12\x13\n\x0b\x62yte_offset\x18\x07 \x01(\x04\x12\x11\n\tbyte_size\x18\x08 \x01(\x04"\x9c\x01\n\rRequestHeader\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x04\x12\r\n\x05model\x18\x03 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\t\x12\x0b\n\x03\x63ut\x18\x05 \x01(\r\x12,\n\x07tensors\x18\x06 \x03(\x0b\x32\x1b.splitinfer.v1.TensorHeader"^\n\x0cInferRequest\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.splitinfer.v1.RequestHeader\x12\x0f\n\x07padding\x18\x02 \x01(\x0c\x12\x0f\n\x07payload\x18\x03 \x01(\x0c"(\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t"\xab\x01\n\x0bReplyHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\'\n\x07refusal\x18\x02 \x01(\x0b\x32\x16.splitinfer.v1.Refusal\x12,\n\x07tensors\x18\x03 \x03(\x0b\x32\x1b.splitinfer.v1.TensorHeader\x12\x0f\n\x07queue_s\x18\x04 \x01(\x01\x12\x0e\n\x06tail_s\x18\x05 \x01(\x01\x12\x10\n\x08server_s\x18\x06 \x01(\x01"Z\n\nInferReply\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x1a.splitinfer.v1.ReplyHeader\x12\x0f\n\x07padding\x18\x02 \x01(\x0c\x12\x0f\n\x07payload\x18\x03 \x01(\x0c";\n\x0f\x44\x65scribeRequest\x12\x0e\n\x06models\x18\x01 \x03(\t\x12\x18\n\x10protocol_version\x18\x02 \x01(\r"G\n\x11TensorDescription\x12#\n\x05\x64type\x18\x01 \x01(\x0e\x32\x14.splitinfer.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\x03"v\n\x0e\x43utDescription\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0bmacs_before\x18\x03 \x01(\x04\x12\x32\n\x08\x63rossing\x18\x04 \x03(\x0b\x32 .splitinfer.v1.TensorDescription"\xc7\x01\n\x10ModelDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x30\n\x06inputs\x18\x03 \x03(\x0b\x32 .splitinfer.v1.TensorDescription\x12\x31\n\x07outputs\x18\x04 \x03(\x0b\x32 .splitinfer.v1.TensorDescription\x12+\n\x04\x63uts\x18\x05 \x03(\x0b\x32\x1d.splitinfer.v1.CutDescription"R\n\x06Limits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_tensor_bytes\x18\x02 \x01(\x04\x12\x13\n\x0bmax_tensors\x18\x03 \x01(\r"2\n\x05\x43odec\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0c\n\x04name\x18\x03 \x01(\t"\xe1\x01\n\rDescribeReply\x12\x1c\n\x14min_protocol_version\x18\x01 \x01(\r\x12\x1c\n\x14max_protocol_version\x18\x02 \x01(\r\x12/\n\x06models\x18\x03 \x03(\x0b\x32\x1f.splitinfer.v1.ModelDescription\x12%\n\x06limits\x18\x04 \x01(\x0b\x32\x15.splitinfer.v1.Limits\x12$\n\x06\x63odecs\x18\x05 \x03(\x0b\x32\x14.splitinfer.v1.Codec\x12\x16\n\x0eserver_version\x18\x06 \x01(\t"\x90\x01\n\rDeviceMessage\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.splitinfer.v1.HelloH\x00\x12#\n\x04slot\x18\x02 \x01(\x0b\x32\x13.splitinfer.v1.SlotH\x00\x12+\n\x08\x66\x61rewell\x18\x03 \x01(\x0b\x32\x17.splitinfer.v1.FarewellH\x00\x42\x06\n\x04kind"\xb3\x01\n\x0b\x45\x64geMessage\x12%\n\x05start\x18\x01 \x01(\x0b\x32\x14.splitinfer.v1.StartH\x00\x12#\n\x04\x63uts\x18\x02 \x01(\x0b\x32\x13.splitinfer.v1.CutsH\x00\x12\'\n\x06result\x18\x03 \x01(\x0b\x32\x15.splitinfer.v1.ResultH\x00\x12\'\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x15.splitinfer.v1.FinishH\x00\x42\x06\n\x04kind"Y\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\r\x12\x10\n\x08scenario\x18\x03 \x01(\t\x12\x14\n\x0c\x66ingerprints\x18\x04 \x03(\t"\xa8\x01\n\x04Slot\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12(\n\x06pieces\x18\x02 \x03(\x0b\x32\x18.splitinfer.v1.TaskPiece\x12*\n\x08\x66inished\x18\x03 \x03(\x0b\x32\x18.splitinfer.v1.LocalTask\x12\x0f\n\x07\x61rrived\x18\x04 \x03(\r\x12+\n\ttelemetry\x18\x05 \x01(\x0b\x32\x18.splitinfer.v1.Telemetry"\x87\x01\n\tTaskPiece\x12\x0c\n\x04task\x18\x01 \x01(\x04\x12\x0f\n\x07service\x18\x02 \x01(\r\x12\x0b\n\x03\x63ut\x18\x03 \x01(\r\x12\x14\n\x0c\x61rrival_slot\x18\x04 \x01(\r\x12\x13\n\x0b\x62yte_offset\x18\x05 \x01(\x04\x12\x15\n\rmessage_bytes\x18\x06 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c"M\n\tLocalTask\x12\x0c\n\x04task\x18\x01 \x01(\x04\x12\x0f\n\x07service\x18\x02 \x01(\r\x12\x0b\n\x03\x63ut\x18\x03 \x01(\r\x12\x14\n\x0c\x61rrival_slot\x18\x04 \x01(\r"\xe3\x01\n\tTelemetry\x12\r\n\x05slots\x18\x01 \x01(\r\x12\x1a\n\x12local_queue_cycles\x18\x02 \x03(\x01\x12\x1f\n\x17transmission_queue_bits\x18\x03 \x03(\x01\x12\x1a\n\x12local_frequency_hz\x18\x04 \x03(\x01\x12\x10\n\x08rate_bps\x18\x05 \x03(\x01\x12\x0f\n\x07power_w\x18\x06 \x01(\x01\x12\x14\n\x0cmax_rate_bps\x18\x07 \x01(\x01\x12\x16\n\x0elocal_energy_j\x18\x08 \x01(\x01\x12\x1d\n\x15transmission_energy_j\x18\t \x01(\x01"p\n\x05Start\x12\x13\n\x0bstarts_in_s\x18\x01 \x01(\x01\x12\r\n\x05slots\x18\x02 \x01(\r\x12\x13\n\x0bslot_wall_s\x18\x03 \x01(\x01\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x12\n\npatience_s\x18\x05 \x01(\x01\x12\x0c\n\x04\x63uts\x18\x06 \x03(\r"\'\n\x04\x43uts\x12\x11\n\tfrom_slot\x18\x01 \x01(\r\x12\x0c\n\x04\x63uts\x18\x02 \x03(\r"K\n\x06Result\x12\x0c\n\x04task\x18\x01 \x01(\x04\x12\x0f\n\x07service\x18\x02 \x01(\r\x12\x13\n\x0b\x66inish_slot\x18\x03 \x01(\r\x12\r\n\x05reply\x18\x04 \x01(\x0c"\x08\n\x06\x46inish"\x83\x02\n\x08\x46\x61rewell\x12\x0f\n\x07\x63hecked\x18\x01 \x01(\x04\x12\r\n\x05wrong\x18\x02 \x01(\x04\x12\x12\n\nunanswered\x18\x03 \x01(\x04\x12\x12\n\nunexpected\x18\x04 \x01(\x04\x12\x15\n\rslot_overruns\x18\x05 \x01(\r\x12\x11\n\tlate_cuts\x18\x06 \x01(\r\x12\x0c\n\x04jobs\x18\x07 \x01(\x04\x12\x11\n\tlate_jobs\x18\x08 \x01(\x04\x12\x12\n\nlate_slots\x18\t \x01(\x04\x12\x0e\n\x06late_s\x18\n \x01(\x01\x12\x14\n\x0cworst_late_s\x18\x0b \x01(\x01\x12\x0e\n\x06host_s\x18\x0c \x01(\x01\x12\x1a\n\x0ewall_latency_s\x18\r \x03(\x01\x42\x02\x10\x01*\xc5\x02\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_BOOL\x10\x01\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x02\x12\x0e\n\nDTYPE_INT8\x10\x03\x12\x10\n\x0c\x44TYPE_UINT16\x10\x04\x12\x0f\n\x0b\x44TYPE_INT16\x10\x05\x12\x10\n\x0c\x44TYPE_UINT32\x10\x06\x12\x0f\n\x0b\x44TYPE_INT32\x10\x07\x12\x10\n\x0c\x44TYPE_UINT64\x10\x08\x12\x0f\n\x0b\x44TYPE_INT64\x10\t\x12\x11\n\rDTYPE_FLOAT16\x10\n\x12\x12\n\x0e\x44TYPE_BFLOAT16\x10\x0b\x12\x11\n\rDTYPE_FLOAT32\x10\x0c\x12\x11\n\rDTYPE_FLOAT64\x10\r\x12\x13\n\x0f\x44TYPE_COMPLEX32\x10\x0e\x12\x13\n\x0f\x44TYPE_COMPLEX64\x10\x0f\x12\x14\n\x10\x44TYPE_COMPLEX128\x10\x10\x32\xe6\x01\n\x0eSplitInference\x12H\n\x08\x44\x65scribe\x12\x1e.splitinfer.v1.DescribeRequest\x1a\x1c.splitinfer.v1.DescribeReply\x12?\n\x05Infer\x12\x1b.splitinfer.v1.InferRequest\x1a\x19.splitinfer.v1.InferReply\x12I\n\x0bInferStream\x12\x1b.splitinfer.v1.InferRequest\x1a\x19.splitinfer.v1.InferReply(\x01\x30\x01\x32Y\n\x0fSplitScheduling\x12\x46\n\x06\x41ttend\x12\x1c.splitinfer.v1.DeviceMessage\x1a\x1a.splitinfer.v1.EdgeMessage(\x01\x30\x01\x62\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n splitinfer/wire/splitinfer.proto\x12\rsplitinfer.v1\"\xbd\x01\n\x0cTensorHeader\x12#\n\x05\x64type\x18\x01 \x01(\x0e\x32\x14.splitinfer.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x14\n\x0cstride_order\x18\x03 \x03(\r\x12\x15\n\rexpanded_dims\x18\x04 \x03(\r\x12\r\n\x05\x63odec\x18\x05 \x01(\r\x12\x15\n\rcodec_version\x18\x06 \x01(\r\x12\x13\n\x0b\x62yte_offset\x18\x07 \x01(\x04\x12\x11\n\tbyte_size\x18\x08 \x01(\x04\"\x9c\x01\n\rRequestHeader\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x04\x12\r\n\x05model\x18\x03 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\t\x12\x0b\n\x03\x63ut\x18\x05 \x01(\r\x12,\n\x07tensors\x18\x06 \x03(\x0b\x32\x1b.splitinfer.v1.TensorHeader\"^\n\x0cInferRequest\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.splitinfer.v1.RequestHeader\x12\x0f\n\x07padding\x18\x02 \x01(\x0c\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"(\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xab\x01\n\x0bReplyHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\'\n\x07refusal\x18\x02 \x01(\x0b\x32\x16.splitinfer.v1.Refusal\x12,\n\x07tensors\x18\x03 \x03(\x0b\x32\x1b.splitinfer.v1.TensorHeader\x12\x0f\n\x07queue_s\x18\x04 \x01(\x01\x12\x0e\n\x06tail_s\x18\x05 \x01(\x01\x12\x10\n\x08server_s\x18\x06 \x01(\x01\"Z\n\nInferReply\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x1a.splitinfer.v1.ReplyHeader\x12\x0f\n\x07padding\x18\x02 \x01(\x0c\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\";\n\x0f\x44\x65scribeRequest\x12\x0e\n\x06models\x18\x01 \x03(\t\x12\x18\n\x10protocol_version\x18\x02 \x01(\r\"G\n\x11TensorDescription\x12#\n\x05\x64type\x18\x01 \x01(\x0e\x32\x14.splitinfer.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\x03\"v\n\x0e\x43utDescription\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0bmacs_before\x18\x03 \x01(\x04\x12\x32\n\x08\x63rossing\x18\x04 \x03(\x0b\x32 .splitinfer.v1.TensorDescription\"\xc7\x01\n\x10ModelDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x30\n\x06inputs\x18\x03 \x03(\x0b\x32 .splitinfer.v1.TensorDescription\x12\x31\n\x07outputs\x18\x04 \x03(\x0b\x32 .splitinfer.v1.TensorDescription\x12+\n\x04\x63uts\x18\x05 \x03(\x0b\x32\x1d.splitinfer.v1.CutDescription\"R\n\x06Limits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_tensor_bytes\x18\x02 \x01(\x04\x12\x13\n\x0bmax_tensors\x18\x03 \x01(\r\"2\n\x05\x43odec\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0c\n\x04name\x18\x03 \x01(\t\"\xe1\x01\n\rDescribeReply\x12\x1c\n\x14min_protocol_version\x18\x01 \x01(\r\x12\x1c\n\x14max_protocol_version\x18\x02 \x01(\r\x12/\n\x06models\x18\x03 \x03(\x0b\x32\x1f.splitinfer.v1.ModelDescription\x12%\n\x06limits\x18\x04 \x01(\x0b\x32\x15.splitinfer.v1.Limits\x12$\n\x06\x63odecs\x18\x05 \x03(\x0b\x32\x14.splitinfer.v1.Codec\x12\x16\n\x0eserver_version\x18\x06 \x01(\t\"\x90\x01\n\rDeviceMessage\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.splitinfer.v1.HelloH\x00\x12#\n\x04slot\x18\x02 \x01(\x0b\x32\x13.splitinfer.v1.SlotH\x00\x12+\n\x08\x66\x61rewell\x18\x03 \x01(\x0b\x32\x17.splitinfer.v1.FarewellH\x00\x42\x06\n\x04kind\"\xb3\x01\n\x0b\x45\x64geMessage\x12%\n\x05start\x18\x01 \x01(\x0b\x32\x14.splitinfer.v1.StartH\x00\x12#\n\x04\x63uts\x18\x02 \x01(\x0b\x32\x13.splitinfer.v1.CutsH\x00\x12\'\n\x06result\x18\x03 \x01(\x0b\x32\x15.splitinfer.v1.ResultH\x00\x12\'\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x15.splitinfer.v1.FinishH\x00\x42\x06\n\x04kind\"Y\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\r\x12\x10\n\x08scenario\x18\x03 \x01(\t\x12\x14\n\x0c\x66ingerprints\x18\x04 \x03(\t\"\xa8\x01\n\x04Slot\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12(\n\x06pieces\x18\x02 \x03(\x0b\x32\x18.splitinfer.v1.TaskPiece\x12*\n\x08\x66inished\x18\x03 \x03(\x0b\x32\x18.splitinfer.v1.LocalTask\x12\x0f\n\x07\x61rrived\x18\x04 \x03(\r\x12+\n\ttelemetry\x18\x05 \x01(\x0b\x32\x18.splitinfer.v1.Telemetry\"\x87\x01\n\tTaskPiece\x12\x0c\n\x04task\x18\x01 \x01(\x04\x12\x0f\n\x07service\x18\x02 \x01(\r\x12\x0b\n\x03\x63ut\x18\x03 \x01(\r\x12\x14\n\x0c\x61rrival_slot\x18\x04 \x01(\r\x12\x13\n\x0b\x62yte_offset\x18\x05 \x01(\x04\x12\x15\n\rmessage_bytes\x18\x06 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c\"M\n\tLocalTask\x12\x0c\n\x04task\x18\x01 \x01(\x04\x12\x0f\n\x07service\x18\x02 \x01(\r\x12\x0b\n\x03\x63ut\x18\x03 \x01(\r\x12\x14\n\x0c\x61rrival_slot\x18\x04 \x01(\r\"\xe3\x01\n\tTelemetry\x12\r\n\x05slots\x18\x01 \x01(\r\x12\x1a\n\x12local_queue_cycles\x18\x02 \x03(\x01\x12\x1f\n\x17transmission_queue_bits\x18\x03 \x03(\x01\x12\x1a\n\x12local_frequency_hz\x18\x04 \x03(\x01\x12\x10\n\x08rate_bps\x18\x05 \x03(\x01\x12\x0f\n\x07power_w\x18\x06 \x01(\x01\x12\x14\n\x0cmax_rate_bps\x18\x07 \x01(\x01\x12\x16\n\x0elocal_energy_j\x18\x08 \x01(\x01\x12\x1d\n\x15transmission_energy_j\x18\t \x01(\x01\"p\n\x05Start\x12\x13\n\x0bstarts_in_s\x18\x01 \x01(\x01\x12\r\n\x05slots\x18\x02 \x01(\r\x12\x13\n\x0bslot_wall_s\x18\x03 \x01(\x01\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x12\n\npatience_s\x18\x05 \x01(\x01\x12\x0c\n\x04\x63uts\x18\x06 \x03(\r\"\'\n\x04\x43uts\x12\x11\n\tfrom_slot\x18\x01 \x01(\r\x12\x0c\n\x04\x63uts\x18\x02 \x03(\r\"K\n\x06Result\x12\x0c\n\x04task\x18\x01 \x01(\x04\x12\x0f\n\x07service\x18\x02 \x01(\r\x12\x13\n\x0b\x66inish_slot\x18\x03 \x01(\r\x12\r\n\x05reply\x18\x04 \x01(\x0c\"\x08\n\x06\x46inish\"\x83\x02\n\x08\x46\x61rewell\x12\x0f\n\x07\x63hecked\x18\x01 \x01(\x04\x12\r\n\x05wrong\x18\x02 \x01(\x04\x12\x12\n\nunanswered\x18\x03 \x01(\x04\x12\x12\n\nunexpected\x18\x04 \x01(\x04\x12\x15\n\rslot_overruns\x18\x05 \x01(\r\x12\x11\n\tlate_cuts\x18\x06 \x01(\r\x12\x0c\n\x04jobs\x18\x07 \x01(\x04\x12\x11\n\tlate_jobs\x18\x08 \x01(\x04\x12\x12\n\nlate_slots\x18\t \x01(\x04\x12\x0e\n\x06late_s\x18\n \x01(\x01\x12\x14\n\x0cworst_late_s\x18\x0b \x01(\x01\x12\x0e\n\x06host_s\x18\x0c \x01(\x01\x12\x1a\n\x0ewall_latency_s\x18\r \x03(\x01\x42\x02\x10\x01*\xc5\x02\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_BOOL\x10\x01\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x02\x12\x0e\n\nDTYPE_INT8\x10\x03\x12\x10\n\x0c\x44TYPE_UINT16\x10\x04\x12\x0f\n\x0b\x44TYPE_INT16\x10\x05\x12\x10\n\x0c\x44TYPE_UINT32\x10\x06\x12\x0f\n\x0b\x44TYPE_INT32\x10\x07\x12\x10\n\x0c\x44TYPE_UINT64\x10\x08\x12\x0f\n\x0b\x44TYPE_INT64\x10\t\x12\x11\n\rDTYPE_FLOAT16\x10\n\x12\x12\n\x0e\x44TYPE_BFLOAT16\x10\x0b\x12\x11\n\rDTYPE_FLOAT32\x10\x0c\x12\x11\n\rDTYPE_FLOAT64\x10\r\x12\x13\n\x0f\x44TYPE_COMPLEX32\x10\x0e\x12\x13\n\x0f\x44TYPE_COMPLEX64\x10\x0f\x12\x14\n\x10\x44TYPE_COMPLEX128\x10\x10\x32\xe6\x01\n\x0eSplitInference\x12H\n\x08\x44\x65scribe\x12\x1e.splitinfer.v1.DescribeRequest\x1a\x1c.splitinfer.v1.DescribeReply\x12?\n\x05Infer\x12\x1b.splitinfer.v1.InferRequest\x1a\x19.splitinfer.v1.InferReply\x12I\n\x0bInferStream\x12\x1b.splitinfer.v1.InferRequest\x1a\x19.splitinfer.v1.InferReply(\x01\x30\x01\x32Y\n\x0fSplitScheduling\x12\x46\n\x06\x41ttend\x12\x1c.splitinfer.v1.DeviceMessage\x1a\x1a.splitinfer.v1.EdgeMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "splitinfer.wire.splitinfer_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'splitinfer.wire.splitinfer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_FAREWELL"].fields_by_name["wall_latency_s"]._loaded_options = None
-    _globals["_FAREWELL"].fields_by_name["wall_latency_s"]._serialized_options = b"\020\001"
-    _globals["_DTYPE"]._serialized_start = 3169
-    _globals["_DTYPE"]._serialized_end = 3494
-    _globals["_TENSORHEADER"]._serialized_start = 52
-    _globals["_TENSORHEADER"]._serialized_end = 241
-    _globals["_REQUESTHEADER"]._serialized_start = 244
-    _globals["_REQUESTHEADER"]._serialized_end = 400
-    _globals["_INFERREQUEST"]._serialized_start = 402
-    _globals["_INFERREQUEST"]._serialized_end = 496
-    _globals["_REFUSAL"]._serialized_start = 498
-    _globals["_REFUSAL"]._serialized_end = 538
-    _globals["_REPLYHEADER"]._serialized_start = 541
-    _globals["_REPLYHEADER"]._serialized_end = 712
-    _globals["_INFERREPLY"]._serialized_start = 714
-    _globals["_INFERREPLY"]._serialized_end = 804
-    _globals["_DESCRIBEREQUEST"]._serialized_start = 806
-    _globals["_DESCRIBEREQUEST"]._serialized_end = 865
-    _globals["_TENSORDESCRIPTION"]._serialized_start = 867
-    _globals["_TENSORDESCRIPTION"]._serialized_end = 938
-    _globals["_CUTDESCRIPTION"]._serialized_start = 940
-    _globals["_CUTDESCRIPTION"]._serialized_end = 1058
-    _globals["_MODELDESCRIPTION"]._serialized_start = 1061
-    _globals["_MODELDESCRIPTION"]._serialized_end = 1260
-    _globals["_LIMITS"]._serialized_start = 1262
-    _globals["_LIMITS"]._serialized_end = 1344
-    _globals["_CODEC"]._serialized_start = 1346
-    _globals["_CODEC"]._serialized_end = 1396
-    _globals["_DESCRIBEREPLY"]._serialized_start = 1399
-    _globals["_DESCRIBEREPLY"]._serialized_end = 1624
-    _globals["_DEVICEMESSAGE"]._serialized_start = 1627
-    _globals["_DEVICEMESSAGE"]._serialized_end = 1771
-    _globals["_EDGEMESSAGE"]._serialized_start = 1774
-    _globals["_EDGEMESSAGE"]._serialized_end = 1953
-    _globals["_HELLO"]._serialized_start = 1955
-    _globals["_HELLO"]._serialized_end = 2044
-    _globals["_SLOT"]._serialized_start = 2047
-    _globals["_SLOT"]._serialized_end = 2215
-    _globals["_TASKPIECE"]._serialized_start = 2218
-    _globals["_TASKPIECE"]._serialized_end = 2353
-    _globals["_LOCALTASK"]._serialized_start = 2355
-    _globals["_LOCALTASK"]._serialized_end = 2432
-    _globals["_TELEMETRY"]._serialized_start = 2435
-    _globals["_TELEMETRY"]._serialized_end = 2662
-    _globals["_START"]._serialized_start = 2664
-    _globals["_START"]._serialized_end = 2776
-    _globals["_CUTS"]._serialized_start = 2778
-    _globals["_CUTS"]._serialized_end = 2817
-    _globals["_RESULT"]._serialized_start = 2819
-    _globals["_RESULT"]._serialized_end = 2894
-    _globals["_FINISH"]._serialized_start = 2896
-    _globals["_FINISH"]._serialized_end = 2904
-    _globals["_FAREWELL"]._serialized_start = 2907
-    _globals["_FAREWELL"]._serialized_end = 3166
-    _globals["_SPLITINFERENCE"]._serialized_start = 3497
-    _globals["_SPLITINFERENCE"]._serialized_end = 3727
-    _globals["_SPLITSCHEDULING"]._serialized_start = 3729
-    _globals["_SPLITSCHEDULING"]._serialized_end = 3818
+  DESCRIPTOR._loaded_options = None
+  _globals['_FAREWELL'].fields_by_name['wall_latency_s']._loaded_options = None
+  _globals['_FAREWELL'].fields_by_name['wall_latency_s']._serialized_options = b'\020\001'
+  _globals['_DTYPE']._serialized_start=3169
+  _globals['_DTYPE']._serialized_end=3494
+  _globals['_TENSORHEADER']._serialized_start=52
+  _globals['_TENSORHEADER']._serialized_end=241
+  _globals['_REQUESTHEADER']._serialized_start=244
+  _globals['_REQUESTHEADER']._serialized_end=400
+  _globals['_INFERREQUEST']._serialized_start=402
+  _globals['_INFERREQUEST']._serialized_end=496
+  _globals['_REFUSAL']._serialized_start=498
+  _globals['_REFUSAL']._serialized_end=538
+  _globals['_REPLYHEADER']._serialized_start=541
+  _globals['_REPLYHEADER']._serialized_end=712
+  _globals['_INFERREPLY']._serialized_start=714
+  _globals['_INFERREPLY']._serialized_end=804
+  _globals['_DESCRIBEREQUEST']._serialized_start=806
+  _globals['_DESCRIBEREQUEST']._serialized_end=865
+  _globals['_TENSORDESCRIPTION']._serialized_start=867
+  _globals['_TENSORDESCRIPTION']._serialized_end=938
+  _globals['_CUTDESCRIPTION']._serialized_start=940
+  _globals['_CUTDESCRIPTION']._serialized_end=1058
+  _globals['_MODELDESCRIPTION']._serialized_start=1061
+  _globals['_MODELDESCRIPTION']._serialized_end=1260
+  _globals['_LIMITS']._serialized_start=1262
+  _globals['_LIMITS']._serialized_end=1344
+  _globals['_CODEC']._serialized_start=1346
+  _globals['_CODEC']._serialized_end=1396
+  _globals['_DESCRIBEREPLY']._serialized_start=1399
+  _globals['_DESCRIBEREPLY']._serialized_end=1624
+  _globals['_DEVICEMESSAGE']._serialized_start=1627
+  _globals['_DEVICEMESSAGE']._serialized_end=1771
+  _globals['_EDGEMESSAGE']._serialized_start=1774
+  _globals['_EDGEMESSAGE']._serialized_end=1953
+  _globals['_HELLO']._serialized_start=1955
+  _globals['_HELLO']._serialized_end=2044
+  _globals['_SLOT']._serialized_start=2047
+  _globals['_SLOT']._serialized_end=2215
+  _globals['_TASKPIECE']._serialized_start=2218
+  _globals['_TASKPIECE']._serialized_end=2353
+  _globals['_LOCALTASK']._serialized_start=2355
+  _globals['_LOCALTASK']._serialized_end=2432
+  _globals['_TELEMETRY']._serialized_start=2435
+  _globals['_TELEMETRY']._serialized_end=2662
+  _globals['_START']._serialized_start=2664
+  _globals['_START']._serialized_end=2776
+  _globals['_CUTS']._serialized_start=2778
+  _globals['_CUTS']._serialized_end=2817
+  _globals['_RESULT']._serialized_start=2819
+  _globals['_RESULT']._serialized_end=2894
+  _globals['_FINISH']._serialized_start=2896
+  _globals['_FINISH']._serialized_end=2904
+  _globals['_FAREWELL']._serialized_start=2907
+  _globals['_FAREWELL']._serialized_end=3166
+  _globals['_SPLITINFERENCE']._serialized_start=3497
+  _globals['_SPLITINFERENCE']._serialized_end=3727
+  _globals['_SPLITSCHEDULING']._serialized_start=3729
+  _globals['_SPLITSCHEDULING']._serialized_end=3818
 # @@protoc_insertion_point(module_scope)
