@@ -19,10 +19,11 @@ from splitinfer.runtime.allocator import tune_allocator
 from splitinfer.runtime.channel import DESCRIBE, INFER, client_options
 from splitinfer.runtime.description import EdgeDescription, read_description
 from splitinfer.runtime.exchange import Exchange, Outgoing, local_result, raised, run_head
-from splitinfer.runtime.lane import Lane, TimedLane, Watchdog
+from splitinfer.runtime.lane import Lane
 from splitinfer.runtime.result import InferenceResult
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import error_of_call
+from splitinfer.runtime.timed_lane import TimedLane
 
 if TYPE_CHECKING:
     from splitinfer.runtime.async_client import AsyncEdgeClient
@@ -57,9 +58,8 @@ class EdgeClient:
         self._exchange = Exchange(self.target, self.settings)
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
-        self._lane: TimedLane | None = None
+        self._lane = TimedLane(self._open_channel, self.target, self.settings.deadline_s)
         self._lane_is_free = threading.Lock()
-        self._watchdog = Watchdog()
         self._async: list[AsyncEdgeClient] = []
         self._is_closed = False
 
@@ -136,10 +136,7 @@ class EdgeClient:
         with self._lock:
             self._is_closed = True
             channel, self._channel = self._channel, None
-            lane, self._lane = self._lane, None
-        if lane is not None:
-            lane.cancel()
-        self._watchdog.close()
+        self._lane.close()
         if channel is not None:
             channel.close()
 
@@ -174,9 +171,8 @@ class EdgeClient:
         if len(data) > self.settings.stream_up_to_bytes or not self._lane_is_free.acquire(blocking=False):
             return self._call(INFER, data)
         try:
-            return self._open_lane().exchange(data)
+            return self._lane.exchange(data)
         except RemoteError as error:
-            self._drop_lane()
             self._note(error)
             raise
         finally:
@@ -254,18 +250,6 @@ class EdgeClient:
             if self._channel is None:
                 self._channel = grpc.insecure_channel(self.target, options=client_options(self.settings))
             return self._channel
-
-    def _open_lane(self) -> TimedLane:
-        lane = self._lane
-        if lane is None or not lane.is_open:
-            lane = TimedLane(self._open_channel(), self.target, self._watchdog, self.settings.deadline_s)
-            self._lane = lane
-        return lane
-
-    def _drop_lane(self) -> None:
-        lane, self._lane = self._lane, None
-        if lane is not None:
-            lane.cancel()
 
     def _note(self, error: RemoteError) -> None:
         """After a lost connection start afresh: a new channel has no waiting time behind it."""

@@ -82,7 +82,7 @@ class ClientSettings:
     deadline_s: float = 30.0
     limits: WireLimits = field(default_factory=WireLimits)
     window: int = 3
-    stream_up_to_bytes: int = 2 << 20
+    stream_up_to_bytes: int = 64 << 20
     keepalive_s: float = 30.0
     allocator_tuning: bool = False
 

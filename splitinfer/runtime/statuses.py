@@ -58,11 +58,16 @@ def remote_error(code: grpc.StatusCode | int, message: str) -> RemoteError:
 
 def error_of_call(error: grpc.RpcError, target: str) -> RemoteError:
     """Return the error that a client raises for a failed call to ``target``."""
-    code: grpc.StatusCode = error.code()
-    details = (error.details() or "").strip().splitlines()
-    message = details[0] if details else code.name
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-        # gRPC cancels a stream that it closes under us; the caller's own cancellation never comes here.
+    return error_of_status(error.code().value[0], error.details() or "", target)
+
+
+def error_of_status(number: int, details: str, target: str) -> RemoteError:
+    """Return the error that a client raises for the status that ended a call to ``target``."""
+    code = _BY_NUMBER.get(number, grpc.StatusCode.UNKNOWN)
+    lines = details.strip().splitlines()
+    message = lines[0] if lines else code.name
+    if code in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        # gRPC cancels a stream that it closes under us, and a server that stops ends it with OK.
         return EdgeUnavailableError(
             f"no edge server answers at {target}, or the connection was lost: {message}",
             status=grpc.StatusCode.UNAVAILABLE.name,

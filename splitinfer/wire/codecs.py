@@ -11,11 +11,17 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
 
-# A buffer of bytes that is joined into the message without another copy.
+# Bytes that are joined into the message without another copy.
 Buffer = memoryview | bytes
+# Bytes of a received message.
+Memory = NDArray[np.uint8]
+
+# dtypes that numpy does not have, and one of the same size that it has.
+_NOT_IN_NUMPY = {torch.bfloat16: torch.int16, torch.complex32: torch.int32}
 
 
 class Codec(Protocol):
@@ -31,11 +37,11 @@ class Codec(Protocol):
     version: int
     name: str
 
-    def encode(self, flat: torch.Tensor) -> Buffer:
-        """Return the bytes of a 1-D CPU tensor, its own memory where possible."""
+    def encode(self, tensor: torch.Tensor) -> Buffer:
+        """Return the bytes of a row-major CPU tensor, its own memory where possible."""
         ...
 
-    def decode(self, data: memoryview, dtype: torch.dtype, elements: int) -> torch.Tensor:
+    def decode(self, data: Memory, dtype: torch.dtype, elements: int) -> torch.Tensor:
         """Return a 1-D tensor of ``elements`` elements, on the memory of ``data`` where possible.
 
         Raises:
@@ -52,14 +58,14 @@ class _Lender:
     """
 
     def __init__(self, data: memoryview) -> None:
-        view = np.frombuffer(data, np.uint8)
-        self._view = view
-        self.__array_interface__ = {
-            "data": (view.__array_interface__["data"][0], False),
-            "shape": view.shape,
-            "typestr": "|u1",
-            "version": 3,
-        }
+        self._view = np.frombuffer(data, np.uint8)
+        self.__array_interface__ = self._view.__array_interface__
+        self.__array_interface__["data"] = (self.__array_interface__["data"][0], False)
+
+
+def lend(data: memoryview) -> Memory:
+    """Return an array of the bytes of a received message, on its memory."""
+    return np.asarray(_Lender(data)) if len(data) else np.empty(0, np.uint8)
 
 
 class RawCodec:
@@ -69,21 +75,23 @@ class RawCodec:
     version = 1
     name = "raw"
 
-    def encode(self, flat: torch.Tensor) -> Buffer:
-        if flat.numel() == 0:
+    def encode(self, tensor: torch.Tensor) -> Buffer:
+        if tensor.numel() == 0:
             return b""
-        return flat.view(torch.uint8).numpy().data
+        if tensor.dtype in _NOT_IN_NUMPY:
+            tensor = tensor.view(_NOT_IN_NUMPY[tensor.dtype])
+        # Not view(-1): one element that was expanded keeps its stride of 0, and numpy keeps it out of a buffer.
+        return tensor.numpy().data.cast("B") if tensor.dim() else tensor.view(1).numpy().data.cast("B")
 
-    def decode(self, data: memoryview, dtype: torch.dtype, elements: int) -> torch.Tensor:
-        if len(data) != elements * dtype.itemsize:
+    def decode(self, data: Memory, dtype: torch.dtype, elements: int) -> torch.Tensor:
+        if data.nbytes != elements * dtype.itemsize:
             name = str(dtype).removeprefix("torch.")
-            raise InputError(f"{elements} elements of {name} are {elements * dtype.itemsize} bytes, not {len(data)}")
+            raise InputError(f"{elements} elements of {name} are {elements * dtype.itemsize} bytes, not {data.nbytes}")
         if elements == 0:
             return torch.empty(0, dtype=dtype)
-        memory = torch.from_numpy(np.asarray(_Lender(data)))
-        if memory.data_ptr() % dtype.itemsize:
-            memory = memory.clone()  # from a peer that does not align; kernels may count on aligned elements
-        return memory.view(dtype)
+        flat = torch.frombuffer(data, dtype=dtype)
+        # From a peer that does not align; kernels may count on aligned elements.
+        return flat.clone() if flat.data_ptr() % dtype.itemsize else flat
 
 
 def _registry(*codecs: Codec) -> dict[int, Codec]:

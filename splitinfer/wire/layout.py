@@ -8,6 +8,7 @@ and dimensions made by ``expand`` (stride 0) travel once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 import torch
@@ -39,30 +40,42 @@ class Layout:
         return prod(self.stored_shape)
 
 
-def flatten(tensor: torch.Tensor) -> tuple[Layout, torch.Tensor]:
-    """Return the layout and a 1-D tensor of the stored elements in memory order.
+def dense(tensor: torch.Tensor) -> tuple[Layout, torch.Tensor]:
+    """Return the layout, and a row-major tensor of the stored elements in memory order.
 
-    The 1-D tensor shares the tensor's memory unless the tensor has gaps or overlaps, and is then a row-major copy.
+    It shares the tensor's memory unless the tensor has gaps or overlaps, and is then a copy.
     """
-    shape = tuple(tensor.shape)
-    strides = tensor.stride()
-    expanded = tuple(dim for dim, size in enumerate(shape) if size > 1 and strides[dim] == 0)
-    for dim in expanded:
+    layout, is_dense = _plan(tensor.shape, tensor.stride())
+    for dim in layout.expanded_dims:
         tensor = tensor.narrow(dim, 0, 1)
+    if not is_dense:
+        return layout, tensor.contiguous()
+    if layout.stride_order:
+        tensor = tensor.permute(layout.stride_order)
+    return layout, tensor
+
+
+@lru_cache(maxsize=4096)
+def _plan(shape: torch.Size, strides: tuple[int, ...]) -> tuple[Layout, bool]:
+    """Return the layout of such a tensor, and whether its stored elements are dense in memory.
+
+    A model has few kinds of tensors, and finding this out takes longer than sending a small one.
+    """
+    sizes = tuple(shape)
+    expanded = tuple(dim for dim, size in enumerate(sizes) if size > 1 and strides[dim] == 0)
+    stored = [1 if dim in expanded else size for dim, size in enumerate(sizes)]
     # Equal strides mean a dimension of size 1 beside a larger one; the larger one is the outer.
-    strides = tensor.stride()
-    order = tuple(sorted(range(len(shape)), key=lambda dim: (-strides[dim], tensor.shape[dim] == 1, dim)))
-    permuted = tensor.permute(order)
-    if not permuted.is_contiguous():
-        permuted, order = tensor.contiguous(), ()
-    if order == tuple(range(len(shape))):
-        order = ()
-    # Not view(-1): one element that was expanded keeps its stride of 0, and is not a row of bytes then.
-    return Layout(shape, order, expanded), permuted.as_strided((permuted.numel(),), (1,))
+    order = tuple(sorted(range(len(sizes)), key=lambda dim: (-strides[dim], stored[dim] == 1, dim)))
+    step = 1
+    for dim in reversed(order):
+        if stored[dim] != 1 and strides[dim] != step and 0 not in stored:
+            return Layout(sizes, (), expanded), False
+        step *= stored[dim]
+    return Layout(sizes, () if order == tuple(range(len(sizes))) else order, expanded), True
 
 
 def restore(layout: Layout, flat: torch.Tensor) -> torch.Tensor:
-    """Undo :func:`flatten`: a view of ``flat`` with the layout's shape and strides."""
+    """Undo :func:`dense`: a view of the 1-D tensor ``flat`` with the layout's shape and strides."""
     stored = layout.stored_shape
     if layout.stride_order:
         tensor = flat.view([stored[dim] for dim in layout.stride_order])

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
 
 import torch
 
 from splitinfer.errors import InputError
 from splitinfer.wire import splitinfer_pb2 as pb
-from splitinfer.wire.codecs import RAW, Buffer, Codec, find_codec
+from splitinfer.wire.codecs import RAW, Buffer, Codec, find_codec, lend
 from splitinfer.wire.dtypes import dtype_number, dtype_of_number
-from splitinfer.wire.layout import Layout, flatten, restore
+from splitinfer.wire.layout import Layout, dense, restore
 from splitinfer.wire.limits import LimitError, WireLimits
 
 # Every record starts at a multiple of this within the payload: one cache line, and what torch's own allocator gives.
 RECORD_ALIGNMENT = 64
 _ZEROS = bytes(RECORD_ALIGNMENT)
+# Checked headers are kept up to this size, so that a stranger cannot fill the memory with them.
+_LARGEST_KEPT_HEADER = 256
 
 
 @dataclass
@@ -45,16 +48,15 @@ def pack(tensors: Sequence[torch.Tensor], codec: Codec = RAW) -> Payload:
     seen: dict[tuple[int, int, torch.dtype], tuple[int, int]] = {}
     alive: list[torch.Tensor] = []  # or the address of a freed copy could come back as another tensor's
     for tensor in tensors:
-        if tensor.layout != torch.strided:
-            raise InputError(f"only dense tensors can be sent, not {tensor.layout}")
         number = dtype_number(tensor.dtype)
-        layout, flat = flatten(tensor.detach().cpu())
-        flat = flat.resolve_conj().resolve_neg()
-        alive.append(flat)
-        key = (flat.data_ptr(), flat.numel(), flat.dtype)
-        place = seen.get(key) if flat.numel() else (0, 0)
+        layout, stored = dense(_on_this_machine(tensor))
+        if stored.is_conj() or stored.is_neg():  # flags on a view; the values in memory are others
+            stored = stored.resolve_conj().resolve_neg()
+        alive.append(stored)
+        key = (stored.data_ptr(), stored.numel(), stored.dtype)
+        place = seen.get(key) if key[1] else (0, 0)
         if place is None:
-            buffer = codec.encode(flat)
+            buffer = codec.encode(stored)
             gap = -payload.size % RECORD_ALIGNMENT
             if gap:
                 payload.buffers.append(_ZEROS[:gap])
@@ -89,22 +91,22 @@ def unpack(headers: Iterable[pb.TensorHeader], payload: memoryview, limits: Wire
     headers = list(headers)
     if len(headers) > limits.max_tensors:
         raise LimitError(f"{len(headers)} tensors in one message; max_tensors is {limits.max_tensors}")
-    flats: dict[tuple[int, int, int, int], torch.Tensor] = {}
+    memory = lend(payload)
+    flats: dict[tuple[int, int, torch.dtype, int], torch.Tensor] = {}
     tensors = []
     end = 0
     for index, header in enumerate(headers):
         try:
-            dtype, layout = _read_layout(header, limits)
-            codec = find_codec(header.codec, header.codec_version)
-            place = (header.byte_offset, header.byte_size, header.dtype, header.codec)
+            record = _read_record(header, limits)
+            layout, offset, stop = record.layout, record.offset, record.offset + record.size
+            place = (offset, record.size, record.dtype, record.codec.number)
             flat = flats.get(place)
-            if flat is None or flat.numel() != layout.stored_elements:
-                if header.byte_size and header.byte_offset < end:
-                    raise InputError(f"byte_offset {header.byte_offset} lies inside another tensor's bytes")
-                stop = header.byte_offset + header.byte_size
-                if stop > len(payload):
-                    raise InputError(f"bytes {header.byte_offset}..{stop} of a payload of {len(payload)} bytes")
-                flat = codec.decode(payload[header.byte_offset : stop], dtype, layout.stored_elements)
+            if flat is None or flat.numel() != record.elements:
+                if record.size and offset < end:
+                    raise InputError(f"byte_offset {offset} lies inside another tensor's bytes")
+                if stop > len(memory):
+                    raise InputError(f"bytes {offset}..{stop} of a payload of {len(memory)} bytes")
+                flat = record.codec.decode(memory[offset:stop], record.dtype, record.elements)
                 flats[place] = flat
                 end = max(end, stop)
             tensors.append(restore(layout, flat))
@@ -112,12 +114,45 @@ def unpack(headers: Iterable[pb.TensorHeader], payload: memoryview, limits: Wire
             raise LimitError(f"tensor {index}: {error}") from None
         except InputError as error:
             raise InputError(f"tensor {index}: {error}") from None
-    if len(payload) > end:
-        raise InputError(f"the payload has {len(payload)} bytes but its tensors end at byte {end}")
+    if len(memory) > end:
+        raise InputError(f"the payload has {len(memory)} bytes but its tensors end at byte {end}")
     return tuple(tensors)
 
 
-def _read_layout(header: pb.TensorHeader, limits: WireLimits) -> tuple[torch.dtype, Layout]:
+@dataclass(frozen=True)
+class _Record:
+    """What a header says, checked in itself but not yet against the payload."""
+
+    dtype: torch.dtype
+    layout: Layout
+    elements: int
+    codec: Codec
+    offset: int
+    size: int
+
+
+def _on_this_machine(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.layout != torch.strided:
+        raise InputError(f"only dense tensors can be sent, not {tensor.layout}")
+    if tensor.requires_grad or tensor.device.type != "cpu":
+        tensor = tensor.detach().cpu()
+    return tensor
+
+
+def _read_record(header: pb.TensorHeader, limits: WireLimits) -> _Record:
+    """Check a header. Models send the same ones again and again, and a look-up is quicker than the checks."""
+    serialized = header.SerializeToString()
+    if len(serialized) > _LARGEST_KEPT_HEADER:
+        return _check_record(header, limits)
+    return _kept_record(serialized, limits)
+
+
+@lru_cache(maxsize=4096)
+def _kept_record(serialized: bytes, limits: WireLimits) -> _Record:
+    return _check_record(pb.TensorHeader.FromString(serialized), limits)
+
+
+def _check_record(header: pb.TensorHeader, limits: WireLimits) -> _Record:
     dtype = dtype_of_number(header.dtype)
     shape = tuple(header.shape)
     if len(shape) > limits.max_dims:
@@ -134,4 +169,6 @@ def _read_layout(header: pb.TensorHeader, limits: WireLimits) -> tuple[torch.dty
     expanded = tuple(header.expanded_dims)
     if len(set(expanded)) != len(expanded) or any(dim >= len(shape) for dim in expanded):
         raise InputError(f"expanded_dims {expanded} are not dimensions of shape {shape}")
-    return dtype, Layout(shape, order, expanded)
+    layout = Layout(shape, order, expanded)
+    codec = find_codec(header.codec, header.codec_version)
+    return _Record(dtype, layout, layout.stored_elements, codec, header.byte_offset, header.byte_size)

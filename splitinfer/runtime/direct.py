@@ -1,0 +1,122 @@
+"""A lane without threads of gRPC's Python layer between the caller and the network.
+
+The public interface hands every message of a stream to a thread that sends it, and every reply from a thread that
+receives it: two wake-ups per request, which cost more than a small message itself. Here the caller's own thread starts
+one operation "send this and receive the reply" on gRPC's core and waits for it, as gRPC's own blocking calls do. That
+part of grpcio is not public; where another version differs, :func:`open_lane` gives the public stream.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+import grpc
+
+from splitinfer.errors import RemoteError
+from splitinfer.runtime.channel import INFER_STREAM
+from splitinfer.runtime.lane import Lane
+from splitinfer.runtime.statuses import error_of_status
+
+logger = logging.getLogger(__name__)
+
+_FLAGS = 0
+_INITIAL, _STATUS, _EXCHANGE = "initial metadata", "status", "exchange"
+
+
+class RequestLane(Protocol):
+    """An open stream for one request at a time."""
+
+    @property
+    def is_open(self) -> bool: ...
+
+    def exchange(self, data: bytes) -> bytes: ...
+
+    def cancel(self) -> None: ...
+
+
+def open_lane(channel: grpc.Channel, target: str) -> RequestLane:
+    """Open a stream, by the short way where this grpcio has it."""
+    try:
+        return DirectLane(channel, target)
+    except (ImportError, AttributeError, TypeError) as error:
+        logger.info("grpcio %s offers no direct calls (%s); using its public streams", grpc.__version__, error)
+        return Lane(channel, target)
+
+
+class DirectLane:
+    """An open stream whose replies the caller's thread waits for itself.
+
+    Raises:
+        ImportError, AttributeError, TypeError: this grpcio has other internals.
+    """
+
+    def __init__(self, channel: grpc.Channel, target: str) -> None:
+        from grpc._cython import cygrpc
+
+        self._target = target
+        self._send = cygrpc.SendMessageOperation
+        self._receive = cygrpc.ReceiveMessageOperation
+        self._is_message = cygrpc.OperationType.receive_message
+        self._is_status = cygrpc.OperationType.receive_status_on_client
+        self._error: RemoteError | None = None
+        # Tags of operations that the core has yet to report.
+        self._due = {_INITIAL, _STATUS}
+        core: Any = channel._channel
+        self._call: Any = core.segregated_call(
+            cygrpc.PropagationConstants.GRPC_PROPAGATE_DEFAULTS,
+            INFER_STREAM.encode(),
+            None,  # host: the channel's
+            None,  # deadline: a lane stays open
+            None,  # metadata
+            None,  # credentials
+            (
+                (
+                    (cygrpc.SendInitialMetadataOperation(None, _FLAGS), cygrpc.ReceiveInitialMetadataOperation(_FLAGS)),
+                    _INITIAL,
+                ),
+                ((cygrpc.ReceiveStatusOnClientOperation(_FLAGS),), _STATUS),
+            ),
+            None,  # census context
+            None,  # registered call
+        )
+
+    @property
+    def is_open(self) -> bool:
+        return self._error is None
+
+    def exchange(self, data: bytes) -> bytes:
+        """Send a request and wait for its reply.
+
+        Raises:
+            RemoteError: the stream has ended.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._call.operate((self._send(data, _FLAGS), self._receive(_FLAGS)), _EXCHANGE):
+            self._due.add(_EXCHANGE)
+        while _EXCHANGE in self._due:
+            reply = self._next()
+            if reply is not None:
+                return reply
+        while self._error is None:  # no message came: the stream has ended, and its status says why
+            self._next()
+        raise self._error
+
+    def cancel(self) -> None:
+        """End the stream now; a waiting :meth:`exchange` raises. Safe to call from another thread."""
+        if self._error is None:
+            self._call.cancel(grpc.StatusCode.CANCELLED.value[0], "cancelled by the client")
+
+    def _next(self) -> bytes | None:
+        """Wait for one event of the core and return the message in it, if there is one."""
+        event = self._call.next_event()
+        self._due.discard(event.tag)
+        for operation in event.batch_operations:
+            kind = operation.type()
+            if kind == self._is_message:
+                message: bytes | None = operation.message()
+                return message
+            if kind == self._is_status:
+                self._error = error_of_status(operation.code(), operation.details() or "", self._target)
+        return None

@@ -1,0 +1,125 @@
+"""Deadlines for the requests of an open stream; gRPC has them for whole streams only."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import grpc
+
+from splitinfer.errors import DeadlineError, EdgeUnavailableError
+from splitinfer.runtime.direct import RequestLane, open_lane
+
+
+class Watchdog:
+    """Cancels a lane whose reply is late.
+
+    It sleeps in a thread of its own, and in the usual case, every deadline later than the last, arming it wakes nobody:
+    it finds the newer deadline when it wakes up for the older one.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._armed: tuple[float, Callable[[], None]] | None = None
+        self._wakes_at = 0.0
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+
+    def arm(self, seconds: float, expire: Callable[[], None]) -> None:
+        """Call ``expire`` in so many seconds unless disarmed."""
+        deadline = time.monotonic() + seconds
+        with self._condition:
+            self._armed = (deadline, expire)
+            if self._thread is None:
+                self._wakes_at = deadline
+                self._thread = threading.Thread(target=self._watch, name="splitinfer-deadline", daemon=True)
+                self._thread.start()
+            elif deadline < self._wakes_at:
+                self._condition.notify()
+
+    def disarm(self) -> None:
+        with self._condition:
+            self._armed = None
+
+    def close(self) -> None:
+        with self._condition:
+            self._is_closed = True
+            self._armed = None
+            self._condition.notify()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _watch(self) -> None:
+        rest_s = 3600.0
+        with self._condition:
+            while not self._is_closed:
+                now = time.monotonic()
+                if self._armed is not None and self._armed[0] <= now:
+                    expire = self._armed[1]
+                    self._armed = None
+                    expire()
+                self._wakes_at = self._armed[0] if self._armed is not None else now + rest_s
+                self._condition.wait(self._wakes_at - now)
+
+
+class TimedLane:
+    """A lane with a deadline per request, opened at its first use and again after it has ended."""
+
+    def __init__(self, open_channel: Callable[[], grpc.Channel], target: str, deadline_s: float) -> None:
+        self._open_channel = open_channel
+        self._target = target
+        self._deadline_s = deadline_s
+        self._watchdog = Watchdog()
+        self._lane: RequestLane | None = None
+        self._is_late = False
+
+    def exchange(self, data: bytes) -> bytes:
+        """Send a request and wait for its reply.
+
+        A lane that was closed while it lay idle is opened again; computing a tail twice does no harm.
+
+        Raises:
+            DeadlineError: no reply within the deadline; the lane is closed.
+            RemoteError: the stream has ended.
+        """
+        self._is_late = False
+        self._watchdog.arm(self._deadline_s, self._expire)
+        try:
+            lane = self._lane
+            if lane is not None and lane.is_open:
+                try:
+                    return lane.exchange(data)
+                except EdgeUnavailableError:
+                    if self._is_late:
+                        raise
+            self._lane = lane = open_lane(self._open_channel(), self._target)
+            return lane.exchange(data)
+        except EdgeUnavailableError:
+            self.cancel()
+            if self._is_late:
+                raise DeadlineError(
+                    f"the edge at {self._target} did not answer within {self._deadline_s:g} s",
+                    status=grpc.StatusCode.DEADLINE_EXCEEDED.name,
+                ) from None
+            raise
+        except BaseException:  # interrupted: the reply would be taken for the next request's
+            self.cancel()
+            raise
+        finally:
+            self._watchdog.disarm()
+
+    def cancel(self) -> None:
+        """End the stream now; the next request opens another."""
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            lane.cancel()
+
+    def close(self) -> None:
+        self.cancel()
+        self._watchdog.close()
+
+    def _expire(self) -> None:
+        self._is_late = True
+        self.cancel()
