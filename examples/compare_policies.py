@@ -1,7 +1,5 @@
 """Schedule one busy edge with four policies and see what each costs: energy, latency, and whether queues grow."""
 
-import numpy as np
-
 from splitinfer.scheduling import BestStaticCut, FixedCut, MyopicCut, RandomCut
 from splitinfer.simulation import Scenario, simulate
 
@@ -19,9 +17,8 @@ def main(slots: int = 30_000) -> None:
     print(f"{scenario.num_devices} devices, services {scenario.services}, {slots} slots")
     for name, policy in policies.items():
         result = simulate(scenario, policy, slots=slots, seed=0)
-        energy_mj = 1e3 * np.mean(np.asarray(result.energy_local_j) + np.asarray(result.energy_transmission_j))
-        latency_s = np.mean(result.latency_s) if len(result.latency_s) else float("nan")
         stable = "stable" if result.stability.stable else "queues grow"
+        energy_mj, latency_s = 1e3 * result.energy_j, result.latency_s.mean()
         print(f"{name:<16} {energy_mj:7.3f} mJ a slot  {latency_s:8.3f} s mean latency  {stable}")
 
 
