@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import grpc
+import pytest
+import torch
+
+from splitinfer.errors import DeadlineError
+from splitinfer.graph import SplitModel
+from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess, EdgeServer, ServerSettings
+from splitinfer.runtime import direct as direct_module
+from splitinfer.runtime.direct import DirectLane, open_lane
+from splitinfer.runtime.lane import Lane
+from splitinfer.runtime.verify import check_same_bits
+from tests.runtime import small
+
+
+def test_the_installed_grpcio_has_the_short_way(edge: EdgeProcess) -> None:
+    # Otherwise every request would be slower, and nothing else would tell.
+    with grpc.insecure_channel(edge.address) as channel:
+        lane = open_lane(channel, edge.address)
+        assert isinstance(lane, DirectLane)
+        lane.cancel()
+
+
+def test_another_grpcio_falls_back_to_public_streams(
+    edge: EdgeProcess, models: dict[str, SplitModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(channel: grpc.Channel, target: str) -> None:
+        raise TypeError("segregated_call() takes 11 positional arguments")
+
+    monkeypatch.setattr(direct_module, "DirectLane", refuse)
+    image = torch.ones(1, 3, 32, 32)
+    with EdgeClient(edge.address) as client:
+        assert isinstance(open_lane(client._open_channel(), edge.address), Lane)
+        for k in range(models["branchy"].num_cuts):
+            check_same_bits(client.infer(models["branchy"], k, image).output, models["branchy"](image), f"cut {k}")
+    small.release.clear()
+    with (
+        EdgeServer([models["waiting"]]) as server,
+        EdgeClient(server.address, ClientSettings(deadline_s=0.3)) as client,
+        pytest.raises(DeadlineError),
+    ):
+        client.infer(models["waiting"], 0, image)
+    small.release.set()
+
+
+def test_a_lane_closed_while_idle_is_opened_again(models: dict[str, SplitModel]) -> None:
+    image, split = torch.ones(1, 3, 32, 32), models["plain"]
+    with EdgeServer([split]) as first:
+        port = int(first.address.rpartition(":")[2])
+        client = EdgeClient(first.address)
+        check_same_bits(client.infer(split, 1, image).output, split(image), "first server")
+    with EdgeServer([split], ServerSettings(port=port)), client:
+        # The first server has closed the stream and another has taken its place; the caller need not know.
+        check_same_bits(client.infer(split, 1, image).output, split(image), "second server")
