@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitinfer.errors import InputError
-
 if TYPE_CHECKING:
     import torch
 
@@ -40,13 +38,14 @@ def demo(
     import torch
 
     from splitinfer.models import load_card
+    from splitinfer.models.photos import shipped_photo
     from splitinfer.profiling import profile
     from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess, ServerSettings
     from splitinfer.runtime.loading import capture_card
 
     torch.set_num_threads(threads)
     start = time.perf_counter()
-    photo = image or _photo()
+    photo = image or shipped_photo()
     card = load_card(model)
     picture = card.preprocess(photo)
     edge = EdgeProcess([model], ServerSettings(torch_threads=threads))
@@ -63,16 +62,6 @@ def demo(
         edge.stop()
     _show_results(split, results, repeats)
     print(f"the whole demo took {time.perf_counter() - start:.0f} s")
-
-
-def _photo() -> Path:
-    """Return a photograph that is on every machine with splitinfer: matplotlib brings one (public domain)."""
-    import matplotlib
-
-    path = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-    if not path.is_file():
-        raise InputError("this matplotlib brings no photograph; give one with --input")
-    return path
 
 
 def _show_profile(measured: Profile) -> None:

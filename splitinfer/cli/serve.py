@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from splitinfer.errors import InputError
 
 if TYPE_CHECKING:
     from splitinfer.runtime import EdgeServer
+    from splitinfer.wire import WireLimits
 
 
 def serve(
@@ -31,19 +33,64 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen beyond this machine, unencrypted and open to everyone.")
     ] = False,
+    scenario: Annotated[
+        str | None,
+        typer.Option(help="Be the edge of one live run of this preset or TOML file; its services name the models."),
+    ] = None,
+    policy: Annotated[str, typer.Option(help="With --scenario: as for the run verb.")] = "fixed",
+    duration: Annotated[float, typer.Option(help="With --scenario: length of the run, seconds.")] = 60.0,
+    seed: Annotated[int, typer.Option(min=0, help="With --scenario: of arrivals and channel.")] = 0,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="With --scenario: change a field of it."),
+    ] = None,
+    cards: Annotated[
+        list[Path] | None,
+        typer.Option("--card", metavar="FILE", help="With --scenario: card file of a model that is not shipped."),
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --scenario: write every event as a line of JSON.")
+    ] = None,
+    join_s: Annotated[float, typer.Option(help="With --scenario: longest wait for the devices, seconds.")] = 300.0,
 ) -> None:
     """Run the edge server: it computes the tails of the models it holds.
 
     It stops cleanly on Ctrl-C or SIGTERM, after the calls under way. Health checks and reflection are on.
 
+    With --scenario it is the edge of one live run instead: it waits for every device of the scenario (the device verb,
+    here or on other machines), decides their cuts, runs their tails, and prints a report at the end.
+
     Example:
       splitinfer serve --models resnet18,mobilenet_v2 --port 50051
+      splitinfer serve --scenario table2 --policy myopic --duration 60 --host 192.168.1.10 --insecure
     """
     from splitinfer.cli.profile import parse_input_size
     from splitinfer.runtime.serving import serve as serve_until_stopped
     from splitinfer.runtime.settings import ServerSettings
-    from splitinfer.wire.limits import MIB, WireLimits
 
+    if scenario is not None:
+        from splitinfer.cli.serve_scenario import serve_scenario
+
+        serve_scenario(
+            scenario,
+            policy,
+            duration_s=duration,
+            seed=seed,
+            changes=changes or [],
+            cards=cards or [],
+            trace=trace,
+            server=ServerSettings(
+                host=host,
+                port=port,
+                insecure=insecure,
+                torch_threads=threads,
+                parallel_tails=workers,
+                drain_s=drain_s,
+                limits=_limits(max_message_mib),
+            ),
+            join_s=join_s,
+        )
+        return
     names = [name.strip() for name in models.split(",") if name.strip()]
     if not names:
         raise InputError("--models needs at least one model, for example resnet18")
@@ -54,10 +101,16 @@ def serve(
         torch_threads=threads,
         parallel_tails=workers,
         drain_s=drain_s,
-        limits=WireLimits(max_message_bytes=max_message_mib * MIB, max_tensor_bytes=max_message_mib * MIB),
+        limits=_limits(max_message_mib),
     )
     serve_until_stopped(names, settings, announce=_announce, warm=warm, input_size=parse_input_size(input_size))
     print("stopped", flush=True)
+
+
+def _limits(max_message_mib: int) -> WireLimits:
+    from splitinfer.wire.limits import MIB, WireLimits
+
+    return WireLimits(max_message_bytes=max_message_mib * MIB, max_tensor_bytes=max_message_mib * MIB)
 
 
 def _announce(server: EdgeServer) -> None:

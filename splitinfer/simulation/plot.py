@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def plot_run(result: SimulationResult, path: Path, *, services: Sequence[str], cut_limits: Sequence[int]) -> None:
+def plot_run(
+    result: SimulationResult,
+    path: Path,
+    *,
+    services: Sequence[str],
+    cut_limits: Sequence[int],
+    origin: str = "simulated",
+) -> None:
     """Draw queues, cuts, frequency and power over time; devices are averaged, each service has its colour.
 
     Args:
@@ -25,6 +32,7 @@ def plot_run(result: SimulationResult, path: Path, *, services: Sequence[str], c
         path: PNG, PDF or SVG.
         services: names of the services, length N.
         cut_limits: K of each service, length N.
+        origin: what the title says of where the figures come from.
 
     Raises:
         InputError: the run has no trace, or the file cannot be written.
@@ -41,7 +49,7 @@ def plot_run(result: SimulationResult, path: Path, *, services: Sequence[str], c
     FigureCanvasAgg(figure)
     panels = figure.subplots(6, 1, sharex=True)
     figure.suptitle(
-        f"{result.scenario}, policy {result.policy}, seed {result.seed} (simulated): "
+        f"{result.scenario}, policy {result.policy}, seed {result.seed} ({origin}): "
         f"{result.energy_j * 1e3:.3f} mJ per device and slot, p95 latency {result.latency_percentile_s(95):.2f} s, "
         f"{'stable' if result.stability.stable else 'growing: ' + result.stability.growing[0]}"
     )

@@ -17,7 +17,7 @@ from splitinfer.errors import InputError, RemoteError, SplitInferError
 
 Event = dict[str, Any]
 
-_SWITCH_S = 0.0005
+SWITCH_S = 0.0005
 """How often Python's threads take turns. Its default of 5 ms is half a slot, in which a head's thread would keep the
 slot's thread from beginning."""
 
@@ -74,6 +74,10 @@ class Child:
             code = self._process.wait()
         return code
 
+    def kill(self) -> None:
+        """End the process now."""
+        self._process.kill()
+
     def _listen(self) -> None:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
@@ -97,7 +101,7 @@ def child_main(work: Callable[[Event, Callable[[Event], None], TextIO], None]) -
     """Run a child: read the order, do the work, say events, and end with the parent."""
     order: Event = json.loads(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends its children
-    sys.setswitchinterval(_SWITCH_S)
+    sys.setswitchinterval(SWITCH_S)
     lock = threading.Lock()
 
     def say(event: Event) -> None:

@@ -16,7 +16,7 @@ from splitinfer.runtime.loop.attendance import Attendance
 from splitinfer.runtime.loop.device import Closed, DeviceLoop, PeriodMeans
 from splitinfer.runtime.loop.services import LiveService
 from splitinfer.runtime.loop.ticker import Ticker
-from splitinfer.runtime.loop.world import DeviceWorld, check_live, digest
+from splitinfer.runtime.loop.world import DeviceWorld, check_live, digest, warm_allocation
 from splitinfer.simulation.build import setting_of
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.wire import MAX_PROTOCOL_VERSION, WireLimits, decode_reply
@@ -68,12 +68,22 @@ def run_device(
         InputError: there is no such device.
         RemoteError: the edge refuses, or goes away.
     """
-    check_live(scenario)
-    if not 0 <= device < scenario.num_devices:
-        raise InputError(f"index: the scenario has devices 0..{scenario.num_devices - 1}, not {device}")
+    check_device(scenario, device)
     return _DeviceRun(target, scenario, device, services, limits or WireLimits(), times or DeviceTimes()).run(
         on_start, on_period
     )
+
+
+def check_device(scenario: Scenario, device: int) -> None:
+    """Refuse a scenario or a device that cannot be run.
+
+    Raises:
+        ScenarioError: a field is in the way of a live run.
+        InputError: there is no such device.
+    """
+    check_live(scenario)
+    if not 0 <= device < scenario.num_devices:
+        raise InputError(f"index: the scenario has devices 0..{scenario.num_devices - 1}, not {device}")
 
 
 class _DeviceRun:
@@ -109,6 +119,7 @@ class _DeviceRun:
             scenario=digest(self._scenario),
             fingerprints=[service.fingerprint for service in self._services],
         )
+        warm_allocation()
         try:
             start = self._attendance.join(hello, connect_s=self._times.connect_s, join_s=self._times.join_s)
             on_start(start)
@@ -126,8 +137,8 @@ class _DeviceRun:
         processor: ThreadPoolExecutor,
         on_period: Callable[[int, PeriodMeans, Sequence[int]], None],
     ) -> pb.Farewell:
-        setting = setting_of(self._scenario)
         begins_s = time.perf_counter() + start.starts_in_s
+        setting = setting_of(self._scenario)
         count = len(self._services)
         clock = EmulatedClock(count, slot_s=setting.slot_s, executor=processor, wait_s=start.patience_s)
         link = EmulatedLink(count, slot_s=setting.slot_s)

@@ -18,7 +18,7 @@ from splitinfer.runtime.loop.hub import Hub
 from splitinfer.runtime.loop.services import fingerprints
 from splitinfer.runtime.loop.settings import LoopSettings
 from splitinfer.runtime.loop.ticker import Ticker
-from splitinfer.runtime.loop.world import check_live, digest
+from splitinfer.runtime.loop.world import check_live, digest, warm_allocation
 from splitinfer.runtime.settings import ServerSettings
 from splitinfer.runtime.tails import RefusedRequestError, TailRunner
 from splitinfer.scheduling.policy import Policy
@@ -94,6 +94,7 @@ class _EdgeRun:
     def run(self, on_listen: Callable[[str], None]) -> None:
         scenario, settings, setting = self._scenario, self._settings, self._setting
         prepare([self._policy], scenario)
+        warm_allocation()
         self._policy.reset(setting, stream(scenario, settings.seed, POLICY))
         with (
             ThreadPoolExecutor(settings.tail_workers, "splitinfer-tail") as processors,

@@ -11,6 +11,7 @@ from typing import Any
 
 from splitinfer.errors import DeadlineError, EdgeUnavailableError
 from splitinfer.runtime.loop.children import Child, raised_error
+from splitinfer.runtime.loop.policies import live_policy
 from splitinfer.runtime.loop.record import LiveRecord
 from splitinfer.runtime.loop.settings import LoopSettings
 from splitinfer.runtime.loop.world import check_live
@@ -50,6 +51,7 @@ def run_locally(
         RemoteError: a process is lost or silent.
     """
     check_live(scenario)
+    live_policy(policy, scenario)  # a wrong name is said before anything is started
     record = LiveRecord()
     said: queue.SimpleQueue[tuple[str, Event | None]] = queue.SimpleQueue()
     children: list[Child] = []
@@ -70,6 +72,10 @@ def run_locally(
                     Child("splitinfer.runtime.loop.device_child", order, f"device {device}", said, threads=threads)
                 )
             _follow(children, said, record, settings, on_event)
+        except BaseException:
+            for child in children:
+                child.kill()
+            raise
         finally:
             for child in children:
                 child.stop(_STOP_S)

@@ -98,6 +98,8 @@ class ServiceLoader:
         if held is None:
             card = load_card(self._cards.get(profile.model, profile.model))
             held = card, capture_card(card)
+            for k in range(held[1].num_cuts + 1):  # not in the slot that first needs the cut
+                held[1].warm(k)
             self._captured[profile.model] = held
         split = held[1]
         _check_profile(profile, split)

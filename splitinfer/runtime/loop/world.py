@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitinfer.errors import ScenarioError
+from splitinfer.scheduling import allocate_edge, allocate_local, allocate_transmission
 from splitinfer.simulation.build import setting_of
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.simulation.surroundings import Surroundings
@@ -81,3 +82,19 @@ def digest(scenario: Scenario) -> str:
     for value in vars(setting).values():
         parts.append(value.tobytes() if isinstance(value, np.ndarray) else value)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def warm_allocation() -> None:
+    """Load the compiled allocation rules now rather than in the first slot."""
+    one = np.ones(1)
+    allocate_local(one, slot_s=1.0, energy_weight=1.0, energy_coefficient=1.0, max_frequency_hz=1.0)
+    allocate_transmission(
+        one,
+        slot_s=1.0,
+        energy_weight=1.0,
+        bandwidth_hz=1.0,
+        noise_w_per_hz=1.0,
+        channel_gain=1.0,
+        max_power_w=1.0,
+    )
+    allocate_edge(one, slot_s=1.0, max_frequency_hz=1.0)

@@ -59,8 +59,13 @@ def test_the_myopic_policy_sees_what_it_sees_in_the_simulator(tiny, tiny_cards):
 
 
 def test_a_wrong_policy_is_one_clear_line(tiny, tiny_cards):
-    with pytest.raises(InputError, match=r"edge: policy: no 'mystic'"):
+    with pytest.raises(InputError, match=r"policy: no 'mystic'"):
         run_locally(tiny, "mystic", LoopSettings(slots=10), cards=tiny_cards)
+
+
+def test_what_a_process_refuses_is_said_with_its_name(tiny):
+    with pytest.raises(InputError, match=r"(edge|device [01]): unknown model"):
+        run_locally(tiny, "fixed", LoopSettings(slots=10))
 
 
 def test_a_latency_target_is_refused(tiny):

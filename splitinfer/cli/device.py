@@ -1,0 +1,68 @@
+"""``splitinfer device``: one device under an edge's scheduler."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from splitinfer.wire import splitinfer_pb2 as pb
+
+
+def device(
+    server: Annotated[str, typer.Option(metavar="HOST:PORT", help="The edge: splitinfer serve --scenario ...")],
+    index: Annotated[int, typer.Option(min=0, help="Which device of the scenario this is, from 0.")] = 0,
+    scenario: Annotated[str, typer.Option(help="The edge's scenario: a preset or a TOML file.")] = "table2",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, as at the edge.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of pictures to run on; one photo by default.")] = None,
+    cards: Annotated[
+        list[Path] | None, typer.Option("--card", metavar="FILE", help="Card file of a model that is not shipped.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads inside one operation.")] = 1,
+) -> None:
+    """Run the heads of one device: its queues, its allocation each slot, its emulated clock and radio.
+
+    The edge decides when the run starts, how long it is, and the cuts. Every answer is compared with the whole model's.
+
+    Example:
+      splitinfer device --server 192.168.1.10:50051 --index 0 --scenario table2
+    """
+    import torch
+
+    from splitinfer.errors import CheckFailedError
+    from splitinfer.models.photos import photos
+    from splitinfer.runtime.client import checked_target
+    from splitinfer.runtime.loop import run_device
+    from splitinfer.runtime.loop.children import SWITCH_S
+    from splitinfer.runtime.loop.device_run import check_device
+    from splitinfer.runtime.loop.services import ServiceLoader, card_files
+    from splitinfer.simulation import find_scenario, with_settings
+
+    world = with_settings(find_scenario(scenario), settings or [])
+    check_device(world, index)
+    target = checked_target(server)
+    pictures = photos(images)
+    torch.set_num_threads(threads)
+    sys.setswitchinterval(SWITCH_S)
+    services = ServiceLoader(card_files(cards or []), pictures).services(world, index)
+    print(f"device {index}: {', '.join(service.split.name for service in services)}; waiting for {target}", flush=True)
+
+    def on_start(start: pb.Start) -> None:
+        print(f"device {index}: {start.slots:,} slots of {start.slot_wall_s * 1e3:g} ms begin", flush=True)
+
+    farewell = run_device(target, world, index, services, on_start=on_start)
+    _show(index, farewell)
+    if farewell.wrong or farewell.unexpected:
+        raise CheckFailedError(f"{farewell.wrong} of {farewell.checked} answers are wrong")
+
+
+def _show(index: int, farewell: pb.Farewell) -> None:
+    print(
+        f"device {index}: {farewell.checked} answers, all checked, {farewell.wrong} wrong; {farewell.unanswered} tasks "
+        f"under way; {farewell.slot_overruns} slots overran, {farewell.late_jobs} of {farewell.jobs} heads were late"
+    )

@@ -1,0 +1,121 @@
+"""The report of a live run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from splitinfer.runtime.loop import LiveResult
+    from splitinfer.simulation import Scenario
+
+
+def print_report(scenario: Scenario, result: LiveResult) -> None:
+    """Print energies per device and task, latencies, queues, answers checked, and where this machine was too slow."""
+    figures = result.figures
+    print(
+        f"{figures.scenario}, policy {figures.policy}, seed {figures.seed}: {figures.slots:,} slots of "
+        f"{figures.slot_s * 1e3:g} ms at time scale {result.time_scale:g}, run on real processes"
+    )
+    print(
+        f"{figures.arrived} requests, {figures.finished} answered, {figures.in_flight} under way at the end; "
+        f"energy per device and slot {figures.energy_j * 1e3:.4f} mJ ({figures.energy_local_j * 1e3:.4f} local, "
+        f"{figures.energy_transmission_j * 1e3:.4f} transmission), from the model"
+    )
+    print()
+    _print_devices(result)
+    print()
+    _print_services(scenario, result)
+    print()
+    print(_stability(result))
+    print(_answers(result))
+    for line in _lateness(result):
+        print(line)
+
+
+def _print_devices(result: LiveResult) -> None:
+    from splitinfer.cli.output import print_table
+
+    figures = result.figures
+    rows = []
+    for device, (local_j, sent_j) in enumerate(
+        zip(figures.device_energy_local_j, figures.device_energy_transmission_j, strict=True)
+    ):
+        total_j = (local_j + sent_j) * figures.slots
+        done = int(figures.finished_by_service[device].sum())
+        rows.append(
+            [
+                str(device),
+                str(done),
+                f"{total_j * 1e3:.1f}",
+                f"{local_j * figures.slots * 1e3:.1f}",
+                f"{sent_j * figures.slots * 1e3:.1f}",
+                f"{total_j / done * 1e3:.1f}" if done else "-",
+                f"{figures.utilisation.local[device]:.0%}",
+                f"{figures.utilisation.link[device]:.0%}",
+            ]
+        )
+    print_table(["device", "tasks", "energy mJ", "local mJ", "sending mJ", "mJ/task", "CPU", "link"], rows)
+
+
+def _print_services(scenario: Scenario, result: LiveResult) -> None:
+    import numpy as np
+
+    from splitinfer.cli.output import print_table
+
+    figures = result.figures
+    rows = []
+    for device, profiles in enumerate(scenario.profiles):
+        for service, profile in enumerate(profiles):
+            latency_s = figures.service_latency_s(device, service)
+            cells = ["-"] * 4
+            if len(latency_s):
+                values = [float(latency_s.mean()), *np.percentile(latency_s, [50, 95, 99]).tolist()]
+                cells = [f"{value * 1e3:.0f}" for value in values]
+            mine = (figures.tasks.device == device) & (figures.tasks.service == service)
+            cuts = sorted({int(cut) for cut in figures.tasks.cut[mine]})
+            shown = ",".join(map(str, cuts)) if len(cuts) <= 3 else f"{len(cuts)} cuts {cuts[0]}..{cuts[-1]}"
+            rows.append([str(device), profile.model, str(len(latency_s)), *cells, shown])
+    columns = ["device", "service", "tasks", "mean ms", "p50 ms", "p95 ms", "p99 ms", "cuts"]
+    print_table(columns, rows, left=("service", "cuts"))
+    wall = result.wall_latency_s
+    if len(wall):
+        print(
+            f"latency counted in slots: mean {figures.latency_s.mean() * 1e3:.0f} ms; on the wall clock, until the "
+            f"answer was on the device: mean {wall.mean() * 1e3:.0f} ms, p95 {np.percentile(wall, 95) * 1e3:.0f} ms"
+        )
+
+
+def _stability(result: LiveResult) -> str:
+    stability = result.figures.stability
+    return "no queue grows" if stability.stable else f"GROWING: {', '.join(stability.growing)}"
+
+
+def _answers(result: LiveResult) -> str:
+    if result.is_right:
+        return f"all {result.checked} answers equal the whole model's, bit for bit; no task is lost or repeated"
+    return (
+        f"WRONG: {result.checked} answers checked, {result.wrong} with other bits, {result.unexpected} unexpected, "
+        f"{result.figures.finished} tasks finished, {result.unanswered} unanswered where {result.figures.in_flight} "
+        "should be"
+    )
+
+
+def _lateness(result: LiveResult) -> list[str]:
+    lines = []
+    slots = result.figures.slots
+    for one in result.lateness:
+        parts = []
+        if one.slot_overruns:
+            parts.append(f"{one.slot_overruns} of {slots} slots overran")
+        if one.late_cuts:
+            parts.append(f"{one.late_cuts} cuts came late")
+        if one.late_jobs:
+            work = "tails" if one.who == "edge" else "heads"
+            parts.append(
+                f"{one.late_jobs} of {one.jobs} {work} were slower here than on the emulated processor, by "
+                f"{one.late_s / one.late_jobs * 1e3:.0f} ms on average and {one.worst_s * 1e3:.0f} ms at most "
+                f"({one.late_slots} slots in all)"
+            )
+        if parts:
+            lines.append(f"{one.who}: {'; '.join(parts)}")
+    return lines or ["every slot was on time, and this machine was as fast as the emulated processors"]

@@ -1,0 +1,156 @@
+"""``splitinfer run``: the scheduler in the loop on this machine."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from splitinfer.errors import CheckFailedError, InputError
+
+if TYPE_CHECKING:
+    from splitinfer.runtime.loop import LiveResult
+    from splitinfer.simulation import Scenario
+
+
+def run(
+    scenario: Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")] = "table2",
+    policy: Annotated[
+        str,
+        typer.Option(help="fixed, fixed:0,53, random, best-static, myopic, or the folder of a training run."),
+    ] = "fixed",
+    duration: Annotated[float, typer.Option(help="Length of the run, seconds of the scenario's time.")] = 60.0,
+    devices: Annotated[int | None, typer.Option(min=1, help="Number of devices instead of the scenario's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of arrivals and channel, as in simulate.")] = 0,
+    time_scale: Annotated[
+        float, typer.Option(help="Real time per scenario time; 0.1 is ten times faster, where the machine allows.")
+    ] = 1.0,
+    patience_s: Annotated[
+        float,
+        typer.Option(help="Let time stand still this long for late work, instead of carrying it into later slots."),
+    ] = 0.0,
+    images: Annotated[Path | None, typer.Option(help="Folder of pictures to run on; one photo by default.")] = None,
+    cards: Annotated[
+        list[Path] | None, typer.Option("--card", metavar="FILE", help="Card file of a model that is not shipped.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the scenario.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads inside one operation.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Tails computed at the same time at the edge.")] = 1,
+    trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every event as a line of JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw queues, cuts, frequency and power over time.")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Simulate the same run too, and show both.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Run a scenario on real processes: an edge, and one process per device.
+
+    Heads and tails really run, on real photos; tensors really cross, over gRPC; every answer is compared with the whole
+    model's. Emulated are the devices' clock and radio, which pace the real work slot by slot. Energies come from the
+    model. Exits with 1 when an answer is wrong.
+
+    Example:
+      splitinfer run --scenario table2 --policy fixed --duration 60
+      splitinfer run --scenario table2 --policy myopic --duration 20 --trace run.jsonl --plot run.png
+    """
+    from splitinfer.cli.live_report import print_report
+    from splitinfer.cli.live_view import LiveView
+    from splitinfer.models.photos import photos
+    from splitinfer.runtime.loop import LoopSettings, run_locally
+    from splitinfer.runtime.loop.services import card_files
+    from splitinfer.simulation import find_scenario, with_settings
+    from splitinfer.simulation.plot import check_plot_path
+
+    world = with_settings(find_scenario(scenario), settings or [])
+    if devices is not None:
+        world = world.replace(num_devices=devices)
+    if plot is not None:
+        check_plot_path(plot)
+    loop = LoopSettings(
+        slots=slots_of(duration, world.slot_s),
+        seed=seed,
+        time_scale=time_scale,
+        patience_s=patience_s,
+        torch_threads=threads,
+        tail_workers=workers,
+    )
+    pictures = photos(images)
+    with ExitStack() as stack:
+        file = stack.enter_context(trace.open("w", encoding="utf-8")) if trace is not None else None
+        view = stack.enter_context(LiveView())
+
+        def on_event(event: dict[str, Any]) -> None:
+            view.add(event)
+            if file is not None:
+                file.write(json.dumps(event) + "\n")
+
+        record = run_locally(world, policy, loop, cards=card_files(cards or []), images=pictures, on_event=on_event)
+    result = record.result(world)
+    simulated = _simulated(world, policy, loop.slots, seed) if compare else None
+    if plot is not None:
+        draw(world, result, plot)
+    if as_json:
+        print(json.dumps(result.to_dict() | ({"simulated": simulated} if simulated else {})))
+    else:
+        print_report(world, result)
+        if simulated is not None:
+            _show_both(result, simulated)
+        for path in (trace, plot):
+            if path is not None:
+                print(f"wrote {path}")
+    if not result.is_right:
+        raise CheckFailedError(f"{result.wrong} of {result.checked} answers are wrong, or a task is lost")
+
+
+def slots_of(duration_s: float, slot_s: float) -> int:
+    """Return a duration in slots."""
+    slots = round(duration_s / slot_s)
+    if slots < 1:
+        raise InputError(f"--duration: must be at least one slot ({slot_s} s), not {duration_s}")
+    return slots
+
+
+def draw(scenario: Scenario, result: LiveResult, path: Path) -> None:
+    """Draw a run as ``simulate --plot`` draws a simulated one."""
+    from splitinfer.simulation.plot import plot_run
+
+    fullest = max(scenario.profiles, key=len)
+    plot_run(
+        result.figures,
+        path,
+        services=[profile.model for profile in fullest],
+        cut_limits=[profile.num_cuts for profile in fullest],
+        origin="run on real processes",
+    )
+
+
+def _simulated(world: Scenario, name: str, slots: int, seed: int) -> dict[str, Any]:
+    from splitinfer.runtime.loop.policies import live_policy
+    from splitinfer.simulation import simulate
+
+    return simulate(world, live_policy(name, world), slots, seed).to_dict()
+
+
+def _show_both(result: LiveResult, simulated: dict[str, Any]) -> None:
+    from splitinfer.cli.output import print_table
+
+    live = result.figures.to_dict()
+
+    def cells(figures: dict[str, Any]) -> list[str]:
+        latency = figures["latency_s"]
+        return [
+            f"{figures['energy_j'] * 1e3:.4f}",
+            f"{(latency['mean'] or 0) * 1e3:.1f}",
+            f"{(latency['p95'] or 0) * 1e3:.1f}",
+            str(figures["finished"]),
+        ]
+
+    print()
+    print_table(
+        ["", "energy mJ", "latency ms", "p95 ms", "finished"],
+        [["run", *cells(live)], ["simulated", *cells(simulated)]],
+        left=("",),
+    )
