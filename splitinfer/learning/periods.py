@@ -90,6 +90,11 @@ class Periods:
     def __len__(self) -> int:
         return len(self._scenarios)
 
+    @property
+    def in_flight(self) -> Floats:
+        """(E, M): tasks in each device's three queues, those at the edge included."""
+        return np.asarray(self._engine.in_flight.sum(axis=(1, 3)), np.float64)
+
     def start(self, seeds: Sequence[int], *, skip_s: Sequence[float] | None = None) -> StackedObservation:
         """Begin all environments anew, with empty queues.
 
@@ -99,7 +104,8 @@ class Periods:
         """
         self._worlds = [Surroundings(scenario, seed) for scenario, seed in zip(self._scenarios, seeds, strict=True)]
         for world, scenario, seconds in zip(self._worlds, self._scenarios, skip_s or [], strict=False):
-            world.draw(int(seconds / scenario.slot_s))
+            if seconds > 0:
+                world.draw(int(seconds / scenario.slot_s))
         self._next = self._gains.shape[1]
         self._engine.reset()
         self.observation = first_observation(self.settings)

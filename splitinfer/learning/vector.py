@@ -59,6 +59,11 @@ class PeriodVecEnv(SteppedVecEnv):
         seed: the environments run on ``seed``, ``seed + 1`` and so on.
         periods_per_episode: steps of an episode.
 
+    Attributes:
+        energy_j: mean energy per device and slot of the last period, over all environments.
+        mean_reward: (34) of the last period, mean over the environments.
+        latency_s: latencies of the tasks finished in the last period.
+
     Raises:
         InputError: the services differ.
     """
@@ -81,6 +86,9 @@ class PeriodVecEnv(SteppedVecEnv):
         self._length = periods_per_episode
         self._step = 0
         self._returns = np.zeros(len(scenarios))
+        self.energy_j = 0.0
+        self.mean_reward = 0.0
+        self.latency_s = np.zeros(0)
         self.render_mode = None
         super().__init__(len(scenarios), state_space(settings), self._layout.space())
 
@@ -96,6 +104,9 @@ class PeriodVecEnv(SteppedVecEnv):
         period = self._periods.step(cuts, request)
         self._step += 1
         self._returns += period.reward
+        self.energy_j = float(period.energy_j.mean())
+        self.mean_reward = float(period.reward.mean())
+        self.latency_s = period.statistics.tasks.latency_s
         states = state_vector(self._periods.settings, period.observation)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         done = self._step >= self._length

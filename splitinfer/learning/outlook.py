@@ -1,0 +1,245 @@
+"""What a coming task would cost at each candidate cut: the input of the network that services share.
+
+A network for all services, devices and models cannot take cut numbers and cycles as input. It is shown, for every
+candidate cut of a service, what that cut would mean now: seconds of work for each station, joules, and what they cost
+in the unit of the reward (34). All numbers are of order one in any world.
+
+The cost. A task that brings x seconds of work to a station where T seconds are waiting adds ``((T + x)^2 - T^2)/2``
+times the station's capacity to the integral of that station's queue, if nothing follows it. With the prices of (34),
+
+    cost_k = w1 E_k / G + w2 / (G tau) · sum over stations  price_s · capacity_s · ((T_s + x_s)^2 - T_s^2)/2
+
+is then exactly the reward that the task takes away from the periods to come: w1 E / G because (35) averages energies
+over G slots. Where others follow, they wait behind the task too; with a share u of the station in use, the added
+waiting lasts 1/(1 - u) times as long. That is the ``cost`` that candidates are compared by before anything is learned;
+the network learns what it leaves out (other services' reactions, channels that move, the shared edge).
+
+x and E follow from the allocation of section 3, as in :mod:`splitinfer.scheduling.myopic`: below
+``q0 = 3 U^l delta F^2`` cycles the device runs slower than it could, ``T = 2 sqrt(3 U^l delta q)``,
+``E = q^2 / (6 U^l)``; the link's rate is that of the backlog which the task finds on average.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitinfer.learning.actions import candidate_cuts
+from splitinfer.learning.stacked import StackedObservation, StackedSettings
+
+Floats = NDArray[np.float64]
+
+FEATURES = (
+    "local share c",
+    "log bits ratio d",
+    "local seconds",
+    "link seconds",
+    "edge seconds",
+    "waiting locally",
+    "waiting at the link",
+    "waiting at the edge",
+    "local energy",
+    "link energy",
+    "local load",
+    "link load",
+    "edge load",
+    "channel now over its mean",
+    "in force",
+    "cost",
+)
+"""Order of the features. Times are ``log(1 + s / period)``, energies ``log(1 + w1 E / G)``, cost likewise."""
+
+CHANNEL_SMOOTHING = 0.1
+"""Share of the newest period in the mean of R: about a second of memory, as Myopic has."""
+
+LOAD_SMOOTHING = 0.02
+"""Share of the newest period in the mean load: about five seconds, a few tasks."""
+
+MOST_LOAD = 0.9
+"""Loads above this count as this in 1/(1 - u)."""
+
+FIRST_GUESS_BITS_PER_S_PER_HZ = 8.0
+"""R over b before anything was observed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What the candidates of every service look like now.
+
+    Attributes:
+        features: (E, M, N, C, F), in the order of ``FEATURES``; 0 where there is no candidate.
+        cost: (E, M, N, C), the reward that one task would take away at each candidate; infinite where there is none.
+    """
+
+    features: NDArray[np.float32]
+    cost: Floats
+
+
+class Outlook:
+    """Follows E environments and shows each period what every candidate cut of every service would cost.
+
+    Args:
+        settings: of the environments; they may differ in everything.
+        width: C, the number of candidates to pad to; by default the most that any service has.
+    """
+
+    def __init__(self, settings: StackedSettings, *, width: int | None = None) -> None:
+        self.settings = settings
+        environments, devices, services = settings.shape
+        tables = [candidate_cuts(settings, "pareto", row) for row in range(environments)]
+        most = max(len(cuts) for table in tables for device in table for cuts in device)
+        self.width = most if width is None else width
+        self.choices = np.zeros((environments, devices, services, self.width), np.int64)
+        self.valid = np.zeros((environments, devices, services, self.width), np.bool_)
+        for row, table in enumerate(tables):
+            for device, own in enumerate(table):
+                for service, cuts in zip(np.flatnonzero(settings.active[row, device]), own, strict=True):
+                    self.choices[row, device, service, : len(cuts)] = cuts
+                    self.choices[row, device, service, len(cuts) :] = cuts[-1]
+                    self.valid[row, device, service, : len(cuts)] = True
+        at = self.choices[:, None]
+        self._work = np.take_along_axis(settings.work, at, axis=4)
+        whole = np.maximum(settings.work[:, 2, :, :, 0], 1e-300)[..., None]
+        size = np.maximum(settings.work[:, 1, :, :, 0], 1e-300)[..., None]
+        self._share = self._work[:, 0] / whole
+        self._ratio = np.log1p(np.minimum(self._work[:, 1] / size, 1e3))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was observed."""
+        environments, devices, _ = self.settings.shape
+        self._mean_rate: Floats | None = None
+        self._load = np.zeros((environments, 3, devices))
+
+    def cuts(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the cuts (E, M, N) of candidate indices (E, M, N)."""
+        chosen = np.take_along_axis(self.choices, index[..., None], axis=3)[..., 0]
+        return np.where(self.settings.active, chosen, 0)
+
+    def look(self, observation: StackedObservation) -> Candidates:
+        """Take in the period that has passed, and return the view of the coming one."""
+        settings = self.settings
+        rate = self._follow(observation)
+        waiting = self._waiting(observation)
+        local_s, local_j, local_wait_s = self._local(waiting[:, 0])
+        link_s, link_j, link_wait_s = self._link(waiting[:, 1], rate)
+        edge_hz = settings.max_edge_frequency_hz[:, None, None, None]
+        edge_s = self._work[:, 2] / edge_hz
+        edge_wait_s = waiting[:, 2].sum(axis=1)[:, None, None, None] / edge_hz
+
+        load = self._load[..., None, None]
+        patience = 1 / (1 - np.minimum(load, MOST_LOAD))
+        period_s = (settings.slot_s * settings.slots_per_period)[:, None, None, None]
+        price = settings.queue_price * settings.backlog_price[:, None]
+        capacity = (settings.max_local_frequency_hz[..., None, None], rate[..., None, None], edge_hz)
+        energy_price = settings.energy_price[:, None, None, None] / settings.slots_per_period
+        cost = energy_price * (local_j + link_j)
+        for stage, (wait_s, own_s) in enumerate(
+            ((local_wait_s, local_s), (link_wait_s, link_s), (edge_wait_s, edge_s))
+        ):
+            added = own_s * (wait_s + own_s / 2) * capacity[stage] * patience[:, stage]
+            cost = cost + price[:, stage, None, None, None] / period_s * added
+
+        shape = self.choices.shape
+        now = observation.max_rate_bps / np.maximum(rate, 1e-300)
+        now = np.where(observation.max_rate_bps > 0, now, 1.0)
+        parts = (
+            self._share,
+            self._ratio,
+            np.log1p(local_s / period_s),
+            np.log1p(link_s / period_s),
+            np.log1p(edge_s / period_s),
+            np.log1p(local_wait_s / period_s),
+            np.log1p(link_wait_s / period_s),
+            np.log1p(edge_wait_s / period_s),
+            np.log1p(energy_price * local_j),
+            np.log1p(energy_price * link_j),
+            load[:, 0],
+            load[:, 1],
+            load[:, 2],
+            now[..., None, None],
+            self.choices == observation.cuts[..., None],
+            np.log1p(cost),
+        )
+        features = np.stack([np.broadcast_to(part, shape) for part in parts], axis=-1).astype(np.float32)
+        features[~self.valid] = 0
+        return Candidates(features, np.where(self.valid, cost, np.inf))
+
+    def _follow(self, observation: StackedObservation) -> Floats:
+        """Update the running means; returns the mean of R, (E, M)."""
+        settings = self.settings
+        seen = observation.max_rate_bps
+        if not seen.any():
+            guess = FIRST_GUESS_BITS_PER_S_PER_HZ * settings.bandwidth_hz[:, None]
+            return np.asarray(np.broadcast_to(guess, seen.shape))
+        if self._mean_rate is None:
+            self._mean_rate = seen.copy()
+        # An episode begins with zeros while its world, and what is known of the channel, goes on.
+        self._mean_rate = np.where(
+            seen > 0, self._mean_rate + CHANNEL_SMOOTHING * (seen - self._mean_rate), self._mean_rate
+        )
+        rate = np.where(self._mean_rate > 0, self._mean_rate, settings.bandwidth_hz[:, None])
+        served = observation.service_rate.sum(axis=3)
+        edge = np.broadcast_to(served[:, 2].sum(axis=1, keepdims=True), served[:, 2].shape)
+        used = np.stack(
+            [
+                served[:, 0] / settings.max_local_frequency_hz,
+                served[:, 1] / rate,
+                edge / settings.max_edge_frequency_hz[:, None],
+            ],
+            axis=1,
+        )
+        self._load = self._load + LOAD_SMOOTHING * (np.minimum(used, 1.0) - self._load)
+        return np.asarray(rate)
+
+    def _waiting(self, observation: StackedObservation) -> Floats:
+        """Work queued or on its way to each station of a device, (E, 3, M); the edge's by the device it comes from."""
+        local, bits, edge = np.moveaxis(self.settings.work_at(observation.cuts), 1, 0)
+        queued = observation.backlog
+        link = queued[:, 1] + _ratio(queued[:, 0], local) * bits
+        last = queued[:, 2] + _ratio(link, bits) * edge
+        return np.asarray(np.stack([queued[:, 0], link, last], axis=1).sum(axis=3))
+
+    def _local(self, waiting: Floats) -> tuple[Floats, Floats, Floats]:
+        """Seconds and joules that a task adds at each candidate, (E, M, N, C), and seconds waiting, (E, M, 1, 1)."""
+        settings = self.settings
+        top = settings.max_local_frequency_hz[..., None, None]
+        delta = settings.energy_coefficient[..., None, None]
+        slow = 3 * settings.local_energy_weight[..., None, None] * delta
+        knee = slow * top**2
+
+        def drain_s(queue: Floats) -> Floats:
+            return np.asarray(2 * np.sqrt(slow * np.minimum(queue, knee)) + np.maximum(queue - knee, 0) / top)
+
+        def energy_j(queue: Floats) -> Floats:
+            crawling = np.square(np.minimum(queue, knee)) / (2 * np.maximum(knee, 1e-300))
+            return np.asarray(delta * top**2 * (crawling + np.maximum(queue - knee, 0)))
+
+        before = waiting[..., None, None]
+        after = before + self._work[:, 0]
+        return drain_s(after) - drain_s(before), energy_j(after) - energy_j(before), drain_s(before)
+
+    def _link(self, waiting: Floats, max_rate: Floats) -> tuple[Floats, Floats, Floats]:
+        """The same for the link, at the mean channel."""
+        settings = self.settings
+        bandwidth = settings.bandwidth_hz[:, None, None, None]
+        power = settings.max_power_w[..., None, None]
+        weight = settings.transmission_energy_weight[..., None, None]
+        full = max_rate[..., None, None]
+        snr = np.expm1(full / bandwidth * np.log(2))
+        before = waiting[..., None, None]
+        work = self._work[:, 1]
+        with np.errstate(divide="ignore"):
+            wanted = bandwidth * np.log2((before + work / 2) * snr * bandwidth / (power * weight * np.log(2)))
+        # A backlog too small to be sent at all waits until it is not; a floor keeps its delay finite.
+        rate = np.clip(wanted, 0.01 * full, full)
+        spent = power * np.expm1(rate / bandwidth * np.log(2)) / snr
+        return np.asarray(work / rate), np.asarray(spent * work / rate), np.asarray(before / rate)
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    out = np.zeros_like(part)
+    np.divide(part, whole, out=out, where=whole > 0)
+    return out

@@ -1,0 +1,98 @@
+"""What a training leaves behind, and how it is read back. No pickle anywhere.
+
+=====================  ================================================================================
+``run.json``           schema, algorithm, settings, seed, versions of everything that matters, progress
+``scenario.toml``      the scenario that was trained on
+``policy.safetensors`` the actor's weights: all that is needed to decide
+``curve.csv``          one row per update: slots, energy, latency, reward
+``checkpoint.pt``      all weights and the optimiser's state; tensors and numbers only (``weights_only``)
+``tensorboard/``       the same curves and the losses
+=====================  ================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from splitinfer.errors import InputError
+from splitinfer.learning.policies import FlatCutPolicy, SharedCutPolicy
+from splitinfer.learning.settings import TrainingSettings
+from splitinfer.learning.weights import load_weights
+from splitinfer.scheduling.policy import Policy
+
+SCHEMA = 1
+RUN_FILE = "run.json"
+SCENARIO_FILE = "scenario.toml"
+POLICY_FILE = "policy.safetensors"
+CURVE_FILE = "curve.csv"
+CHECKPOINT_FILE = "checkpoint.pt"
+_PACKAGES = ("splitinfer", "torch", "stable-baselines3", "gymnasium", "numpy", "numba")
+
+
+def load_policy(folder: str | Path) -> Policy:
+    """Return the policy of a training run; it needs neither torch nor the extra ``learn``.
+
+    Args:
+        folder: what ``splitinfer train`` wrote.
+
+    Raises:
+        InputError: the folder is no training run, is damaged, or comes from another version of the format.
+    """
+    folder = Path(folder)
+    record = read_run(folder)
+    weights = load_weights(folder / POLICY_FILE)
+    settings = record["settings"]
+    if settings["variant"] == "paper":
+        return FlatCutPolicy(weights)
+    return SharedCutPolicy(weights)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return the record of a run.
+
+    Raises:
+        InputError: as ``load_policy``.
+    """
+    try:
+        record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"policy: {folder} is no training run (it has no {RUN_FILE})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"policy: {folder / RUN_FILE} is damaged: {error}") from None
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA or "settings" not in record:
+        raise InputError(f"policy: {folder / RUN_FILE} is not of schema {SCHEMA}, the one this version reads")
+    return record
+
+
+def settings_of(record: dict[str, Any]) -> TrainingSettings:
+    """Return the settings that a run was made with."""
+    try:
+        return TrainingSettings(**record["settings"])
+    except TypeError as error:
+        raise InputError(f"{RUN_FILE}: settings: {error}") from None
+
+
+def write_run(folder: Path, settings: TrainingSettings, *, scenario: str, slots_done: int, seconds: float) -> None:
+    """Write or renew the record of a run."""
+    record = {
+        "schema": SCHEMA,
+        "algorithm": "lyappo",
+        "scenario": scenario,
+        "settings": asdict(settings),
+        "slots_done": slots_done,
+        "training_seconds": round(seconds, 1),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+    }
+    (folder / RUN_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,69 @@
+"""Learned networks at run time: plain matrices out of a safetensors file, applied with numpy.
+
+A decision is a few small matrix products; this needs no torch, and no pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitinfer.errors import InputError
+
+Floats = NDArray[np.float32]
+Weights = Mapping[str, Floats]
+
+
+def load_weights(path: Path) -> dict[str, Floats]:
+    """Read a safetensors file.
+
+    Raises:
+        InputError: there is no such file, or it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(path))
+    except FileNotFoundError:
+        raise InputError(f"policy: {path} does not exist") from None
+    except SafetensorError as error:
+        raise InputError(f"policy: {path} is damaged: {error}") from None
+
+
+class Perceptron:
+    """Linear layers with tanh between them.
+
+    Args:
+        weights: a state dict.
+        names: the layers' names in it, in order.
+
+    Raises:
+        InputError: a layer is missing.
+    """
+
+    def __init__(self, weights: Weights, names: list[str]) -> None:
+        try:
+            self._layers = [(weights[f"{name}.weight"].T, weights[f"{name}.bias"]) for name in names]
+        except KeyError as error:
+            raise InputError(f"policy: the weights lack {error}") from None
+
+    @property
+    def inputs(self) -> int:
+        """Number of inputs."""
+        return int(self._layers[0][0].shape[0])
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs."""
+        return int(self._layers[-1][0].shape[1])
+
+    def __call__(self, x: Floats) -> Floats:
+        """Return the outputs for rows of inputs, (..., inputs) -> (..., outputs)."""
+        for number, (weight, bias) in enumerate(self._layers):
+            x = np.tanh(x) if number else x
+            x = x @ weight + bias
+        return x

@@ -1,0 +1,151 @@
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("stable_baselines3")
+
+import torch
+
+import splitinfer
+from splitinfer.errors import InputError
+from splitinfer.learning import TrainingSettings
+from splitinfer.learning.network import CandidateScores
+from splitinfer.learning.outlook import FEATURES, Outlook
+from splitinfer.learning.policies import network_input
+from splitinfer.learning.stacked import stack_observation, stack_settings
+from splitinfer.learning.training import train_lyappo
+from splitinfer.scheduling import RandomCut
+from splitinfer.simulation import Scenario, simulate
+from splitinfer.simulation.build import setting_of
+from tests.simulation.small import BIG, small_scenario
+
+SCENARIO = small_scenario(arrival_rate_hz=0.8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def settings(variant="default", **changes):
+    base = TrainingSettings.for_variant(variant, slots=16_000)
+    return replace(base, environments=4, periods_per_rollout=100, periods_per_episode=100, epochs=3, **changes)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train_lyappo(SCENARIO, settings(), tmp_path_factory.mktemp("runs") / "default")
+
+
+@pytest.fixture(scope="module")
+def paper_run(tmp_path_factory):
+    return train_lyappo(SCENARIO, settings("paper", batch_size=100), tmp_path_factory.mktemp("runs") / "paper")
+
+
+def test_a_learned_policy_beats_random_cuts(run):
+    learned = simulate(SCENARIO, splitinfer.load_policy(run), slots=10_000, seed=3)
+    random = simulate(SCENARIO, RandomCut(), slots=10_000, seed=3)
+    assert learned.energy_j < 0.9 * random.energy_j
+    assert learned.latency_s.mean() < random.latency_s.mean()
+
+
+def test_a_run_folder_holds_no_pickle_and_says_what_was_done(run):
+    record = json.loads((run / "run.json").read_text())
+    assert record["slots_done"] == 16_000
+    assert record["settings"]["seed"] == 0
+    assert record["versions"]["torch"] == torch.__version__
+    assert Scenario.load(run / "scenario.toml").arrival_rates_hz().tolist() == [[0.8, 0.8], [0.8, 0.8]]
+    assert {path.suffix for path in run.iterdir()} <= {".json", ".toml", ".csv", ".safetensors", ".pt", ""}
+    torch.load(run / "checkpoint.pt", weights_only=True)
+    with (run / "curve.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["slots"]) for row in rows] == [4_000, 8_000, 12_000, 16_000]
+    assert any((run / "tensorboard").iterdir())
+
+
+class Recorder:
+    """Asks a policy and keeps what it saw and said; simulate copies policies, so the record is shared by all."""
+
+    name = "recorder"
+    record: list = []  # noqa: RUF012
+
+    def __init__(self, policy):
+        self._policy = policy
+
+    def reset(self, setting, rng):
+        self._policy.reset(setting, rng)
+
+    def cuts(self, observation):
+        cuts = self._policy.cuts(observation)
+        self.record.append((observation, cuts))
+        return cuts
+
+
+def test_the_policy_that_is_loaded_is_the_network_that_was_trained(run):
+    network = CandidateScores(len(FEATURES), 64)
+    trained = torch.load(run / "checkpoint.pt", weights_only=True)["policy"]
+    own = {k.removeprefix("mlp_extractor."): v for k, v in trained.items() if k.startswith("mlp_extractor.")}
+    network.load_state_dict(own)
+    simulate(SCENARIO, Recorder(splitinfer.load_policy(run)), slots=1_000)
+    stacked = stack_settings([setting_of(SCENARIO)])
+    outlook = Outlook(stacked)
+    assert len(Recorder.record) == 100
+    for observation, cuts in Recorder.record:
+        seen = network_input(outlook.look(stack_observation(observation)))
+        with torch.no_grad():
+            logits = network.forward_actor(torch.from_numpy(seen.reshape(-1, *seen.shape[3:])))
+        expected = outlook.cuts(logits.argmax(dim=1).numpy().reshape(stacked.shape))[0]
+        np.testing.assert_array_equal(cuts, expected)
+
+
+def test_same_seed_same_weights(run, tmp_path):
+    again = train_lyappo(SCENARIO, settings(), tmp_path / "again")
+    assert (again / "policy.safetensors").read_bytes() == (run / "policy.safetensors").read_bytes()
+
+
+def test_training_goes_on_from_a_checkpoint(tmp_path):
+    folder = train_lyappo(SCENARIO, replace(settings(), slots=4_000), tmp_path / "run")
+    before = (folder / "policy.safetensors").read_bytes()
+    train_lyappo(SCENARIO, replace(settings(), slots=8_000), folder, resume=True)
+    assert json.loads((folder / "run.json").read_text())["slots_done"] == 8_000
+    assert len((folder / "curve.csv").read_text().splitlines()) == 3
+    assert (folder / "policy.safetensors").read_bytes() != before
+
+
+def test_a_shared_policy_works_where_nothing_is_as_it_was_in_training(run):
+    elsewhere = small_scenario(services=("resnet18", "squeezenet1_1", BIG), num_devices=3, arrival_rate_hz=0.3)
+    result = simulate(elsewhere, splitinfer.load_policy(run), slots=4_000)
+    assert result.stability.stable
+    assert result.finished > 0
+
+
+def test_the_papers_variant_loads_and_fits_its_services_only(paper_run):
+    policy = splitinfer.load_policy(paper_run)
+    assert simulate(SCENARIO, policy, slots=2_000).finished > 0
+    with pytest.raises(InputError, match="trained for other services"):
+        simulate(small_scenario(services=(BIG, BIG)), policy, slots=100)
+
+
+def test_a_folder_is_not_overwritten(run):
+    with pytest.raises(InputError, match="holds a training run already"):
+        train_lyappo(SCENARIO, settings(), run)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no training run"):
+        splitinfer.load_policy(tmp_path)
+    (tmp_path / "run.json").write_text('{"schema": 99}')
+    with pytest.raises(InputError, match="schema"):
+        splitinfer.load_policy(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"slots": 0}, {"variant": "best"}, {"seed": -1}, {"environments": 0}])
+def test_wrong_settings_are_named(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        TrainingSettings(**wrong)
