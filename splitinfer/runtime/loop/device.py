@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from splitinfer.energy import local_energy_j, transmission_energy_j
-from splitinfer.radio import rate_bps
+from splitinfer.radio import shannon_rate_bps
 from splitinfer.runtime.emulation import Clock, Job, Link, Piece
 from splitinfer.runtime.loop.services import LiveService
 from splitinfer.runtime.loop.world import DeviceWorld
@@ -143,35 +143,42 @@ class DeviceLoop:
         setting, device = self._setting, self._device
         gain = self._world.gain(slot)
         cycles, bits = self._clock.backlog_cycles(), self._link.backlog_bits()
-        frequency = allocate_local(
-            cycles,
-            slot_s=setting.slot_s,
-            energy_weight=setting.local_energy_weight[device],
-            energy_coefficient=setting.energy_coefficient[device],
-            max_frequency_hz=setting.max_local_frequency_hz[device],
-        )
-        rate, power = allocate_transmission(
-            bits,
-            slot_s=setting.slot_s,
-            energy_weight=setting.transmission_energy_weight[device],
-            bandwidth_hz=setting.device_bandwidth_hz,
-            noise_w_per_hz=setting.noise_w_per_hz,
-            channel_gain=gain,
-            max_power_w=setting.max_power_w[device],
-        )
-        max_rate = rate_bps(
-            setting.max_power_w[device],
-            gain=gain,
-            bandwidth_hz=setting.device_bandwidth_hz,
-            noise_w_per_hz=setting.noise_w_per_hz,
+        frequency, rate, power = self._allocate(cycles, bits, gain)
+        max_rate = shannon_rate_bps(
+            float(setting.max_power_w[device]), gain, setting.device_bandwidth_hz, setting.noise_w_per_hz
         )
         local_j = local_energy_j(setting.slot_s, float(setting.energy_coefficient[device]), float(frequency.sum()))
         sums = self._sums
         sums.slots += 1
         sums.arrays += (cycles, bits, frequency, rate)
-        sums.scalars += (float(power), float(max_rate), local_j, transmission_energy_j(setting.slot_s, float(power)))
+        sums.scalars += (power, max_rate, local_j, transmission_energy_j(setting.slot_s, power))
         self._clock.open_slot(frequency)
-        return self._link.open_slot(rate, float(power))
+        return self._link.open_slot(rate, power)
+
+    def _allocate(self, cycles: Floats, bits: Floats, gain: float) -> tuple[Floats, Floats, float]:
+        """Solve Problems 3 and 4: f^l and r per service, and p. Empty queues get nothing, without asking."""
+        setting, device = self._setting, self._device
+        frequency, rate, power = np.zeros_like(cycles), np.zeros_like(bits), 0.0
+        if cycles.any():
+            frequency = allocate_local(
+                cycles,
+                slot_s=setting.slot_s,
+                energy_weight=setting.local_energy_weight[device],
+                energy_coefficient=setting.energy_coefficient[device],
+                max_frequency_hz=setting.max_local_frequency_hz[device],
+            )
+        if bits.any():
+            rate, least_power = allocate_transmission(
+                bits,
+                slot_s=setting.slot_s,
+                energy_weight=setting.transmission_energy_weight[device],
+                bandwidth_hz=setting.device_bandwidth_hz,
+                noise_w_per_hz=setting.noise_w_per_hz,
+                channel_gain=gain,
+                max_power_w=setting.max_power_w[device],
+            )
+            power = float(least_power)
+        return frequency, rate, power
 
     def close_slot(self, slot: int, cuts: Sequence[int]) -> Closed:
         """Move on what is done at the end of the slot, and admit the slot's requests with ``cuts``."""

@@ -116,9 +116,11 @@ class EdgeLoop:
         """Solve Problem 5 for the slot and spend what it gives."""
         setting = self._setting
         backlog = self._clock.backlog_cycles()
-        frequency = allocate_edge(backlog, slot_s=setting.slot_s, max_frequency_hz=setting.max_edge_frequency_hz)
-        self._queue_sum += backlog.reshape(self._shape)
-        self._frequency_sum += frequency.reshape(self._shape)
+        frequency = np.zeros_like(backlog)
+        if backlog.any():  # empty queues get nothing, without asking
+            frequency = allocate_edge(backlog, slot_s=setting.slot_s, max_frequency_hz=setting.max_edge_frequency_hz)
+            self._queue_sum += backlog.reshape(self._shape)
+            self._frequency_sum += frequency.reshape(self._shape)
         self._slots += 1
         self._clock.open_slot(frequency)
 

@@ -1,0 +1,126 @@
+"""The scheduler's own cost in the loop, against the time that it has: a slot of 10 ms.
+
+The edge decides Problem 5 for all queues each slot, on the same path as a live run (queues, clock and allocation; no
+tail computes here). A device decides Problems 3 and 4. A policy decides all cuts once a period.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from splitinfer.runtime.emulation import EmulatedClock, Job
+from splitinfer.runtime.loop.edge import EdgeLoop
+from splitinfer.runtime.loop.policies import live_policy
+from splitinfer.scheduling import allocate_local, allocate_transmission
+from splitinfer.scheduling.observation import Observation, Setting
+from splitinfer.scheduling.policy import Policy
+from splitinfer.simulation import Scenario
+from splitinfer.simulation.build import setting_of
+
+
+def _percentiles_s(action: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Median and 99th percentile of an action's time, seconds."""
+    for _ in range(3):
+        action()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times), float(np.percentile(times, 99))
+
+
+def edge_slot_s(setting: Setting, policy: Policy, repeats: int) -> tuple[float, float]:
+    """Time of one slot of the edge with something in every queue."""
+    with ThreadPoolExecutor(1) as executor:
+        clock = EmulatedClock(setting.active.size, slot_s=setting.slot_s, executor=executor)
+        edge = EdgeLoop(setting, policy, clock)
+        rng = np.random.default_rng(0)
+        for queue in range(setting.active.size):
+            clock.submit(queue, Job(queue, lambda: b""), float(rng.uniform(1e12, 2e12)))
+
+        def slot() -> None:
+            edge.close_slot()
+            edge.open_slot()
+
+        return _percentiles_s(slot, repeats)
+
+
+def device_slot_s(setting: Setting, repeats: int) -> tuple[float, float]:
+    """Time of Problems 3 and 4 of one device."""
+    services = setting.active.shape[1]
+    cycles, bits = np.linspace(1e8, 2e8, services), np.linspace(1e5, 2e5, services)
+
+    def decide() -> None:
+        allocate_local(
+            cycles,
+            slot_s=setting.slot_s,
+            energy_weight=setting.local_energy_weight[0],
+            energy_coefficient=setting.energy_coefficient[0],
+            max_frequency_hz=setting.max_local_frequency_hz[0],
+        )
+        allocate_transmission(
+            bits,
+            slot_s=setting.slot_s,
+            energy_weight=setting.transmission_energy_weight[0],
+            bandwidth_hz=setting.device_bandwidth_hz,
+            noise_w_per_hz=setting.noise_w_per_hz,
+            channel_gain=1e-9,
+            max_power_w=setting.max_power_w[0],
+        )
+
+    return _percentiles_s(decide, repeats)
+
+
+def policy_s(setting: Setting, policy: Policy, repeats: int) -> tuple[float, float]:
+    """Time of one decision on all cuts."""
+    observation = Observation.first(setting)
+    return _percentiles_s(lambda: policy.cuts(observation), repeats)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print times and their share of what they may take."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.control_loop", description=__doc__)
+    parser.add_argument("--devices", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=500)
+    parser.add_argument("--policy", default="myopic", help="as for splitinfer run, also the folder of a training run")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(argv)
+    scenario = Scenario.preset("xr").replace(num_devices=options.devices)
+    setting = setting_of(scenario)
+    policy = live_policy(options.policy, scenario)
+    policy.reset(setting, np.random.default_rng(0))
+    times = {
+        "edge_slot_ms": edge_slot_s(setting, policy, options.repeats),
+        "device_slot_ms": device_slot_s(setting, options.repeats),
+        "policy_ms": policy_s(setting, policy, max(10, options.repeats // 10)),
+    }
+    slot_s = setting.slot_s
+    ratios = {
+        f"edge, {options.devices} devices x {setting.active.shape[1]} services / a slot (goal 0.1)": times[
+            "edge_slot_ms"
+        ][0]
+        / slot_s,
+        "device, Problems 3 and 4 / a slot": times["device_slot_ms"][0] / slot_s,
+        f"policy {options.policy} / 5 ms (goal 1)": times["policy_ms"][0] / 5e-3,
+    }
+    if options.json:
+        record = {name: {"p50": p50 * 1e3, "p99": p99 * 1e3} for name, (p50, p99) in times.items()}
+        print(json.dumps({"name": "control_loop", "ratios": ratios, "times": record}))
+    else:
+        for name, (p50, p99) in times.items():
+            print(f"{name}: p50 {p50 * 1e3:.3f}, p99 {p99 * 1e3:.3f}")
+        for key, value in ratios.items():
+            print(f"{key}: {value:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
