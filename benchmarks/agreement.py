@@ -1,9 +1,9 @@
 """Does a live run measure what the simulator computes? Energy and mean latency of both, for the same seed.
 
-Each preset runs on real processes, by default at half the speed of real time: late work is carried into later slots, as on real devices. The
-machine has to be about as fast as what it emulates, so pictures are scaled down to ``--pixels``, with the cycles per
-MAC and the bits per element scaled up to match: in virtual time every task is as heavy as in the preset. Presets whose
-task rate alone is too much for a few cores run with fewer devices, each with the preset's bandwidth.
+Each preset runs on real processes, by default at half the speed of real time: late work is carried into later slots,
+as on real devices. The machine has to be about as fast as what it emulates, so pictures are scaled down to
+``--pixels``, with the cycles per MAC and the bits per element scaled up to match: in virtual time every task is as
+heavy as in the preset. The presets run with fewer devices, each with the preset's bandwidth.
 """
 
 from __future__ import annotations
