@@ -7,14 +7,14 @@ in the sum over all devices, and what is learned does not depend on M, N or the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
+from splitinfer.errors import InputError
 from splitinfer.learning.outlook import FEATURES, Candidates, Outlook
 from splitinfer.learning.periods import Periods
 from splitinfer.learning.policies import LARGEST_INPUT, network_input
@@ -51,7 +51,7 @@ class ServiceAgents(SteppedVecEnv):
         *,
         seed: int = 0,
         periods_per_episode: int = 200,
-        task_price: float = 0.05,
+        task_price: float = 0.1,
         calibration_periods: int = 200,
     ) -> None:
         self._scenarios = list(scenarios)
@@ -80,7 +80,31 @@ class ServiceAgents(SteppedVecEnv):
         self._begin()
         return self._observed(self._outlook.look(self._periods.observation))
 
-    def step_wait(self) -> VecEnvStepReturn:
+    def index_of(self, cuts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the actions (agents,) that choose these cuts, (M, N), in every environment; all must be candidates."""
+        same = (self._outlook.choices == np.asarray(cuts)[None, ..., None]) & self._outlook.valid
+        if not same.any(axis=3)[self._existing].all():
+            raise InputError("cuts: a service has no such candidate")
+        return np.asarray(np.argmax(same, axis=3)[self._existing])
+
+    def score(self, choose: Callable[[NDArray[np.float32]], NDArray[np.int64]], periods: int) -> float:
+        """Return the mean scaled reward of a rule on these worlds from their beginning; 0 is the unlearned policy's.
+
+        Args:
+            choose: from what the agents observe to their actions.
+            periods: length of the trial.
+        """
+        observed = self.reset()
+        total = 0.0
+        for _ in range(periods):
+            self.step_async(choose(observed))
+            observed, rewards, _, _ = self.step_wait()
+            total += float(rewards.mean())
+        return total / periods
+
+    def step_wait(
+        self,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         index = np.zeros(self._existing.shape, np.int64)
         index[self._existing] = self._actions
         mean, deviation = self._scale

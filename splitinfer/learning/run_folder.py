@@ -77,8 +77,16 @@ def settings_of(record: dict[str, Any]) -> TrainingSettings:
         raise InputError(f"{RUN_FILE}: settings: {error}") from None
 
 
-def write_run(folder: Path, settings: TrainingSettings, *, scenario: str, slots_done: int, seconds: float) -> None:
-    """Write or renew the record of a run."""
+def write_run(
+    folder: Path,
+    settings: TrainingSettings,
+    *,
+    scenario: str,
+    slots_done: int,
+    seconds: float,
+    history: dict[str, Any] | None = None,
+) -> None:
+    """Write or renew the record of a run; ``history`` says how it started and which policy was kept."""
     record = {
         "schema": SCHEMA,
         "algorithm": "lyappo",
@@ -86,6 +94,7 @@ def write_run(folder: Path, settings: TrainingSettings, *, scenario: str, slots_
         "settings": asdict(settings),
         "slots_done": slots_done,
         "training_seconds": round(seconds, 1),
+        "history": history or {},
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
     }
     (folder / RUN_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ PAPER_SLOTS = 5_000_000
 """2500 episodes of 200 periods of 10 slots."""
 
 VARIANTS = ("default", "paper")
+STARTS = ("auto", "expected-cost", "best-static")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class TrainingSettings:
             capacity queues take minutes to settle, so the default variant lets them.
         task_price: default variant: reward lost per task in a device and period, see ``ServiceAgents``.
         most_samples: default variant: samples per pass at most.
+        start: default variant: ``"expected-cost"``; ``"best-static"``, whose cuts the network first learns by
+            imitation; or ``"auto"``, whichever of them gets the better reward in a trial.
+        validations: default variant: so many times during the training the policy is tried without exploration on
+            worlds of their own; the best one is kept.
 
     Raises:
         InputError: a value is out of range.
@@ -46,9 +51,9 @@ class TrainingSettings:
     seed: int = 0
     environments: int = 32
     hidden: int = 64
-    learning_rate: float = 5e-4
+    learning_rate: float = 3e-4
     learning_rate_falls: bool = True
-    gamma: float = 0.97
+    gamma: float = 0.98
     gae_lambda: float = 0.9
     clip: float = 0.2
     epochs: int = 6
@@ -56,12 +61,16 @@ class TrainingSettings:
     entropy_weight: float = 0.0
     periods_per_rollout: int = 200
     periods_per_episode: int = 5000
-    task_price: float = 0.05
+    task_price: float = 0.1
     most_samples: int = 16_384
+    start: str = "auto"
+    validations: int = 10
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise InputError(f"variant: must be one of {', '.join(VARIANTS)}, not {self.variant!r}")
+        if self.start not in STARTS:
+            raise InputError(f"start: must be one of {', '.join(STARTS)}, not {self.start!r}")
         for name in (
             "slots",
             "environments",
@@ -71,6 +80,7 @@ class TrainingSettings:
             "periods_per_rollout",
             "periods_per_episode",
             "most_samples",
+            "validations",
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")

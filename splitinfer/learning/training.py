@@ -18,7 +18,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from splitinfer.errors import InputError
 from splitinfer.learning.actions import CutActions
 from splitinfer.learning.agents import ServiceAgents
-from splitinfer.learning.network import ConsequentialBuffer, SharedPolicy
+from splitinfer.learning.network import CandidateScores, ConsequentialBuffer, SharedPolicy
+from splitinfer.learning.outlook import FEATURES
 from splitinfer.learning.run_folder import (
     CHECKPOINT_FILE,
     CURVE_FILE,
@@ -29,6 +30,7 @@ from splitinfer.learning.run_folder import (
     settings_of,
     write_run,
 )
+from splitinfer.learning.selection import Selection
 from splitinfer.learning.settings import TrainingSettings
 from splitinfer.learning.vector import PeriodVecEnv
 from splitinfer.simulation.scenario import Scenario
@@ -80,17 +82,26 @@ def train_lyappo(
     folder.mkdir(parents=True, exist_ok=True)
     environment = _environment(scenario, settings, done)
     model = _model(environment, settings, done)
+    selection = None if settings.variant == "paper" else Selection(scenario, settings)
     if resume:
+        if selection is not None:
+            # The policy kept so far stands against what comes.
+            kept = CandidateScores(len(FEATURES), settings.hidden)
+            kept.load_state_dict(torch.load(folder / CHECKPOINT_FILE, weights_only=True)["kept"])
+            selection.history |= record["history"]
+            selection.consider(kept, done)
         _restore(model, folder / CHECKPOINT_FILE)
     else:
         scenario.save(folder / SCENARIO_FILE)
+        if selection is not None:
+            selection.start(_network(model))
     # With `resume` the curve goes on; TensorBoard keeps every session's file.
     model.set_logger(configure(str(folder / "tensorboard"), ["tensorboard"]))
-    keeper = _Keeper(environment, scenario, settings, folder, done, seconds, progress)
+    keeper = _Keeper(environment, selection, scenario, settings, folder, done, seconds, progress)
     if done < settings.slots:
         steps = (settings.slots - done) * environment.num_envs // (settings.environments * scenario.slots_per_period)
         model.learn(max(1, steps), callback=keeper)
-    keeper.save(model)
+        keeper.save(model)
     return folder
 
 
@@ -152,16 +163,15 @@ def _restore(model: PPO, path: Path) -> None:
     model.policy.optimizer.load_state_dict(state["optimizer"])
 
 
-def actor_weights(model: PPO) -> dict[str, torch.Tensor]:
-    """Return the actor's weights alone, under the names that ``learning.policies`` reads."""
+def _network(model: Any) -> CandidateScores:
+    network = model.policy.mlp_extractor
+    assert isinstance(network, CandidateScores), "only the default variant is tried along the way"
+    return network
+
+
+def _flat_weights(model: PPO) -> dict[str, torch.Tensor]:
+    """The actor's weights of the paper's variant, under the names that ``FlatCutPolicy`` reads."""
     state = model.policy.state_dict()
-    shared = {
-        name.removeprefix("mlp_extractor."): tensor
-        for name, tensor in state.items()
-        if name.startswith("mlp_extractor.actor.")
-    }
-    if shared:
-        return shared
     layers = {"mlp_extractor.policy_net.0": 0, "mlp_extractor.policy_net.2": 1, "action_net": 2}
     return {
         f"layer.{number}.{part}": state[f"{name}.{part}"]
@@ -176,6 +186,7 @@ class _Keeper(BaseCallback):
     def __init__(
         self,
         environment: ServiceAgents | PeriodVecEnv,
+        selection: Selection | None,
         scenario: Scenario,
         settings: TrainingSettings,
         folder: Path,
@@ -185,6 +196,8 @@ class _Keeper(BaseCallback):
     ) -> None:
         super().__init__()
         self._environment = environment
+        self._selection = selection
+        self._next_trial = done
         self._scenario = scenario
         self._settings = settings
         self._folder = folder
@@ -200,6 +213,16 @@ class _Keeper(BaseCallback):
         self._energy_j: list[float] = []
         self._latency_s: list[Any] = []
         self._reward: list[float] = []
+
+    def _on_rollout_start(self) -> None:
+        if self._selection is not None and self._slots >= self._next_trial:
+            score = self._selection.consider(_network(self.model), self._slots)
+            self.logger.record("validation/score", score)
+            self._next_trial = self._slots + self._settings.slots // self._settings.validations
+
+    def _on_training_end(self) -> None:
+        if self._selection is not None:
+            self._selection.consider(_network(self.model), self._slots)
 
     def _on_step(self) -> bool:
         environment = self._environment
@@ -239,8 +262,17 @@ class _Keeper(BaseCallback):
         from safetensors.torch import save_file
 
         self._saved = time.monotonic()
-        weights = {name: tensor.detach().contiguous() for name, tensor in actor_weights(model).items()}
         state = {"policy": model.policy.state_dict(), "optimizer": model.policy.optimizer.state_dict()}
+        history = None
+        if self._selection is None:
+            weights = _flat_weights(model)
+        else:
+            kept = self._selection.best
+            assert kept is not None, "a policy is tried before the first rollout"
+            weights = {name: tensor for name, tensor in kept.items() if name.startswith("actor.")}
+            state["kept"] = kept
+            history = self._selection.history
+        weights = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
         for name, write in (
             (POLICY_FILE, lambda path: save_file(weights, path)),
             (CHECKPOINT_FILE, lambda path: torch.save(state, path)),
@@ -254,4 +286,5 @@ class _Keeper(BaseCallback):
             scenario=self._scenario.name,
             slots_done=self._slots,
             seconds=self._seconds + self._saved - self._began,
+            history=history,
         )

@@ -17,7 +17,7 @@ from splitinfer.learning.outlook import FEATURES, Outlook
 from splitinfer.learning.policies import network_input
 from splitinfer.learning.stacked import stack_observation, stack_settings
 from splitinfer.learning.training import train_lyappo
-from splitinfer.scheduling import RandomCut
+from splitinfer.scheduling import FixedCut, RandomCut
 from splitinfer.simulation import Scenario, simulate
 from splitinfer.simulation.build import setting_of
 from tests.simulation.small import BIG, small_scenario
@@ -35,7 +35,8 @@ def one_thread():
 
 def settings(variant="default", **changes):
     base = TrainingSettings.for_variant(variant, slots=16_000)
-    return replace(base, environments=4, periods_per_rollout=100, periods_per_episode=100, epochs=3, **changes)
+    small = {"environments": 4, "periods_per_rollout": 100, "epochs": 3, "validations": 2, "start": "expected-cost"}
+    return replace(base, **(small | changes))
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +90,8 @@ class Recorder:
 
 def test_the_policy_that_is_loaded_is_the_network_that_was_trained(run):
     network = CandidateScores(len(FEATURES), 64)
-    trained = torch.load(run / "checkpoint.pt", weights_only=True)["policy"]
-    own = {k.removeprefix("mlp_extractor."): v for k, v in trained.items() if k.startswith("mlp_extractor.")}
-    network.load_state_dict(own)
+    trained = torch.load(run / "checkpoint.pt", weights_only=True)["kept"]
+    network.load_state_dict(trained)
     simulate(SCENARIO, Recorder(splitinfer.load_policy(run)), slots=1_000)
     stacked = stack_settings([setting_of(SCENARIO)])
     outlook = Outlook(stacked)
@@ -111,11 +111,33 @@ def test_same_seed_same_weights(run, tmp_path):
 
 def test_training_goes_on_from_a_checkpoint(tmp_path):
     folder = train_lyappo(SCENARIO, replace(settings(), slots=4_000), tmp_path / "run")
-    before = (folder / "policy.safetensors").read_bytes()
+    before = _weights_in_training(folder)
     train_lyappo(SCENARIO, replace(settings(), slots=8_000), folder, resume=True)
     assert json.loads((folder / "run.json").read_text())["slots_done"] == 8_000
     assert len((folder / "curve.csv").read_text().splitlines()) == 3
-    assert (folder / "policy.safetensors").read_bytes() != before
+    after = _weights_in_training(folder)
+    assert not torch.equal(before["value_net.weight"], after["value_net.weight"])
+
+
+def _weights_in_training(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["policy"]
+
+
+def test_training_may_start_from_the_best_fixed_cuts(tmp_path):
+    changes = {"start": "best-static", "slots": 4_000, "learning_rate": 1e-9}
+    folder = train_lyappo(SCENARIO, settings(**changes), tmp_path / "run")
+    history = json.loads((folder / "run.json").read_text())["history"]
+    assert history["imitated"] > 0.98
+    learned = simulate(SCENARIO, splitinfer.load_policy(folder), slots=10_000, seed=3)
+    fixed = simulate(SCENARIO, FixedCut(history["best_static_cuts"]), slots=10_000, seed=3)
+    assert learned.energy_j == pytest.approx(fixed.energy_j, rel=0.02)
+
+
+def test_the_policy_kept_is_the_best_of_the_trials(run):
+    history = json.loads((run / "run.json").read_text())["history"]
+    scores = dict(history["validations"])
+    assert len(scores) == 3  # at the start, half way, at the end
+    assert history["kept_score"] == max(scores.values())
 
 
 def test_a_shared_policy_works_where_nothing_is_as_it_was_in_training(run):
@@ -145,7 +167,9 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
         splitinfer.load_policy(tmp_path)
 
 
-@pytest.mark.parametrize("wrong", [{"slots": 0}, {"variant": "best"}, {"seed": -1}, {"environments": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"slots": 0}, {"variant": "best"}, {"seed": -1}, {"environments": 0}, {"start": "luck"}]
+)
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         TrainingSettings(**wrong)
