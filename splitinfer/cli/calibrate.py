@@ -1,0 +1,99 @@
+"""``splitinfer calibrate``: the energy model's constants of this host."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from splitinfer.errors import InputError
+
+
+def calibrate(
+    models: Annotated[str, typer.Option(help="Models to time, separated by commas.")] = "resnet50,mobilenet_v2",
+    threads: Annotated[str, typer.Option(help="Numbers of threads, separated by commas.")] = "1",
+    repeats: Annotated[int, typer.Option(min=1, help="Inferences of each.")] = 10,
+    meter: Annotated[str, typer.Option(help="auto, rapl, nvml or none.")] = "auto",
+    scenario: Annotated[
+        str | None, typer.Option(help="Preset or TOML file to fit; --out is then a scenario ready to use.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result as TOML.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Measure this host's cycles per MAC for each model, and, with a meter, its energy coefficient.
+
+    What the host does not tell is said, and stays as the scenario has it.
+
+    Example:
+      splitinfer calibrate --models resnet50,mobilenet_v2 --threads 1,2 --out device.toml
+      splitinfer calibrate --scenario table2 --out here.toml
+    """
+    import tomli_w
+
+    from splitinfer.cli.output import print_table
+    from splitinfer.energy.calibration import calibrate as measure
+    from splitinfer.energy.meter import find_meter
+    from splitinfer.simulation import find_scenario
+
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    counts = _thread_counts(threads)
+    base = None if scenario is None else find_scenario(scenario)
+    if base is not None and out is None:
+        raise InputError("--scenario needs --out FILE for the fitted scenario")
+    found, about = find_meter(meter)
+    result = measure(_runs(names, counts), repeats=repeats, meter=found)
+    if out is not None and base is not None:
+        base.replace(**result.device_fields()).save(out)
+    elif out is not None:
+        out.write_text(tomli_w.dumps(result.to_dict()), encoding="utf-8")
+    if as_json:
+        print(json.dumps(result.to_dict() | {"meter": about, "missing": result.missing()}))
+        return
+    rows = [
+        [
+            one.model,
+            str(one.threads),
+            f"{one.macs / 1e6:,.1f}",
+            f"{one.median_s * 1e3:.2f}",
+            "-" if one.cycles_per_mac is None else f"{one.cycles_per_mac:.3f}",
+            "-" if one.energy_coefficient is None else f"{one.energy_coefficient:.2e}",
+        ]
+        for one in result.timings
+    ]
+    print_table(["model", "threads", "MMACs", "ms", "cycles/MAC", "delta W s^3"], rows, left=("model",))
+    for field, value in result.device_fields().items():
+        print(f"{field} = {value:.4g}")
+    print(about)
+    for line in result.missing():
+        print(line)
+    if out is not None:
+        print(f"wrote {out}")
+
+
+def _thread_counts(text: str) -> list[int]:
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = [0]
+    if min(counts) < 1:
+        raise InputError(f"--threads: write numbers of at least 1, for example 1,2, not {text!r}")
+    return counts
+
+
+def _runs(names: list[str], counts: list[int]) -> Iterator[tuple[str, int, int, Callable[[], object]]]:
+    import torch
+
+    from splitinfer.models import load_card
+    from splitinfer.runtime.loading import capture_card
+
+    for name in names:
+        card = load_card(name)
+        split = capture_card(card)
+        inputs = card.example_inputs()
+        for threads in counts:
+            torch.set_num_threads(threads)
+            yield split.name, threads, split.total_macs, partial(split, *inputs)

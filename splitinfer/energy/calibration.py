@@ -1,0 +1,157 @@
+"""Fits the energy model to this host: cycles per MAC (rho) from times, and delta from a meter.
+
+rho is what makes the model's ``cycles = rho·MACs`` and ``time = cycles / f`` true here: measured time times the
+processor's frequency over MACs. It differs from model to model and with the number of threads. delta follows from
+``P = delta·f^3`` (equation 5 over tau), with P what a meter shows above the idle host.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from splitinfer.energy.meter import EnergyMeter
+from splitinfer.errors import InputError
+
+
+@dataclass(frozen=True)
+class ModelTiming:
+    """One model at one number of threads.
+
+    Attributes:
+        model: name.
+        threads: inside one operation.
+        macs: of one inference.
+        median_s: time of one inference.
+        cycles_per_mac: rho; None where the processor's frequency is unknown.
+        energy_coefficient: delta in W·s³; None without a meter or frequency.
+    """
+
+    model: str
+    threads: int
+    macs: int
+    median_s: float
+    cycles_per_mac: float | None
+    energy_coefficient: float | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured on this host.
+
+    Attributes:
+        frequency_hz: of the processor while it was busy; None where it cannot be read.
+        meter: name of the meter, None without one.
+        idle_power_w: of the idle host, None without a meter.
+        timings: per model and number of threads.
+    """
+
+    frequency_hz: float | None
+    meter: str | None
+    idle_power_w: float | None
+    timings: tuple[ModelTiming, ...]
+
+    def device_fields(self) -> dict[str, float]:
+        """Return the scenario's fields that were measured: medians over all timings."""
+        fields: dict[str, float] = {}
+        if self.frequency_hz is not None:
+            fields["max_local_frequency_hz"] = self.frequency_hz
+            fields["cycles_per_mac"] = statistics.median(
+                one.cycles_per_mac for one in self.timings if one.cycles_per_mac is not None
+            )
+        deltas = [one.energy_coefficient for one in self.timings if one.energy_coefficient is not None]
+        if deltas:
+            fields["energy_coefficient"] = statistics.median(deltas)
+        return fields
+
+    def missing(self) -> list[str]:
+        """Return one line for each thing that this host does not tell."""
+        lines = []
+        if self.frequency_hz is None:
+            lines.append("the processor's frequency cannot be read here, so there is no rho, only times")
+        if self.meter is None:
+            lines.append("no energy can be read here, so delta stays as the scenario has it")
+        lines.append("the frequency was not set: all of it holds at the frequency that the host chose")
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, without those that were not measured."""
+        record: dict[str, Any] = dict(self.device_fields())
+        record["measured"] = [
+            {name: value for name, value in vars(one).items() if value is not None} for one in self.timings
+        ]
+        return record
+
+
+def calibrate(
+    models: Iterable[tuple[str, int, int, Callable[[], object]]],
+    *,
+    repeats: int = 10,
+    meter: EnergyMeter | None = None,
+    idle_s: float = 2.0,
+    frequency_hz: Callable[[], float | None] | None = None,
+    now: Callable[[], float] = time.perf_counter,
+) -> Calibration:
+    """Time models, with energy where there is a meter.
+
+    Args:
+        models: name, threads, MACs, and a call that runs one inference with that many threads.
+        repeats: inferences that are counted; one more is run first.
+        meter: of energy.
+        idle_s: how long the idle host is watched first, with a meter.
+        frequency_hz: reads the processor's frequency; this host's by default.
+        now: reads the clock, seconds.
+
+    Raises:
+        InputError: a number is out of range, or a model has no MACs.
+    """
+    if repeats < 1:
+        raise InputError(f"repeats must be at least 1, not {repeats}")
+    read_hz = frequency_hz or host_frequency_hz
+    idle_w = None
+    if meter is not None:
+        start, before = now(), meter.joules()
+        time.sleep(idle_s)
+        idle_w = (meter.joules() - before) / (now() - start)
+    timings, seen_hz = [], []
+    for name, threads, macs, run in models:
+        if macs < 1:
+            raise InputError(f"{name} has no MACs, so nothing can be said per MAC")
+        run()
+        times = []
+        begin, before_j = now(), meter.joules() if meter is not None else 0.0
+        for _ in range(repeats):
+            start = now()
+            run()
+            times.append(now() - start)
+        power_w = (meter.joules() - before_j) / (now() - begin) if meter is not None else None
+        hz = read_hz()
+        delta = None
+        if hz is not None:
+            seen_hz.append(hz)
+            if power_w is not None and idle_w is not None and power_w > idle_w:
+                delta = (power_w - idle_w) / hz**3
+        median_s = statistics.median(times)
+        timings.append(ModelTiming(name, threads, macs, median_s, None if hz is None else median_s * hz / macs, delta))
+    return Calibration(
+        frequency_hz=statistics.median(seen_hz) if seen_hz else None,
+        meter=None if meter is None else meter.name,
+        idle_power_w=idle_w,
+        timings=tuple(timings),
+    )
+
+
+def host_frequency_hz(root: Path = Path("/")) -> float | None:
+    """Return the fastest processor's frequency now (Linux), or None where the host does not tell."""
+    files = sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
+    try:
+        if files:
+            return max(float(file.read_text()) for file in files) * 1e3
+        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return max(float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")) * 1e6
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,112 @@
+"""Calibration against a host whose clock, frequency and meter are known exactly; and the verb on this one."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from splitinfer.cli.main import main
+from splitinfer.energy.calibration import calibrate, host_frequency_hz
+from splitinfer.energy.meter import find_meter
+from splitinfer.errors import InputError
+from splitinfer.simulation import Scenario
+
+
+class Host:
+    """Runs 1e9 MACs in 40 ms; draws 3 W while its first two readings are taken, a second apart, and 11 W busy."""
+
+    name = "known"
+
+    def __init__(self):
+        self.time_s = 0.0
+        self.energy_j = 0.0
+        self.readings = 0
+
+    def now(self):
+        return self.time_s
+
+    def joules(self):
+        self.readings += 1
+        if self.readings == 2:
+            self.time_s += 1.0
+            self.energy_j += 3.0
+        return self.energy_j
+
+    def run(self):
+        self.time_s += 0.04
+        self.energy_j += 0.04 * 11.0
+
+
+def test_rho_and_delta_of_a_known_host():
+    host = Host()
+    result = calibrate(
+        [("known", 1, 10**9, host.run)], repeats=5, meter=host, idle_s=0.0, frequency_hz=lambda: 2e9, now=host.now
+    )
+    assert result.idle_power_w == pytest.approx(3.0)
+    (timing,) = result.timings
+    assert timing.median_s == pytest.approx(0.04)
+    assert timing.cycles_per_mac == pytest.approx(0.08)
+    assert timing.energy_coefficient == pytest.approx(8.0 / 8e27)
+    assert result.device_fields() == pytest.approx(
+        {"max_local_frequency_hz": 2e9, "cycles_per_mac": 0.08, "energy_coefficient": 1e-27}
+    )
+
+
+def test_what_the_host_does_not_tell_is_said_and_left_out():
+    host = Host()
+    result = calibrate([("known", 1, 10**9, host.run)], frequency_hz=lambda: None, now=host.now)
+    assert result.device_fields() == {}
+    assert result.timings[0].cycles_per_mac is None
+    assert any("frequency cannot be read" in line for line in result.missing())
+    assert any("no energy can be read" in line for line in result.missing())
+
+
+def test_a_model_without_macs_is_refused():
+    with pytest.raises(InputError, match="idle has no MACs"):
+        calibrate([("idle", 1, 0, lambda: None)])
+
+
+def test_frequency_is_read_from_cpufreq_or_cpuinfo(tmp_path):
+    assert host_frequency_hz(tmp_path) is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text("processor\t: 0\ncpu MHz\t\t: 2000.5\nprocessor\t: 1\ncpu MHz\t\t: 2500.0\n")
+    assert host_frequency_hz(tmp_path) == 2.5e9
+    folder = tmp_path / "sys/devices/system/cpu/cpu0/cpufreq"
+    folder.mkdir(parents=True)
+    (folder / "scaling_cur_freq").write_text("3100000\n")
+    assert host_frequency_hz(tmp_path) == 3.1e9
+
+
+def test_meters_by_name():
+    meter, about = find_meter("none")
+    assert meter is None
+    assert "energy comes from the model" in about
+    with pytest.raises(InputError, match="meter: must be auto"):
+        find_meter("guess")
+    meter, about = find_meter("auto")
+    assert (meter is None) == about.startswith("no meter")
+
+
+def test_the_verb_writes_a_scenario_that_runs_here(tmp_path, capsys):
+    out = tmp_path / "here.toml"
+    arguments = ["calibrate", "--models", "mobilenet_v3_small", "--repeats", "2", "--meter", "none"]
+    assert main([*arguments, "--scenario", "table2", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "mobilenet_v3_small" in said
+    fitted = Scenario.load(out)
+    if "cycles_per_mac = " in said:
+        assert fitted.cycles_per_mac != Scenario.preset("table2").cycles_per_mac
+    assert fitted.energy_coefficient == Scenario.preset("table2").energy_coefficient
+    assert tomllib.loads(out.read_text())["num_devices"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [(["--threads", "0"], "--threads"), (["--meter", "guess"], "meter: must be"), (["--scenario", "table2"], "--out")],
+)
+def test_mistakes_are_one_line(arguments, reason, capsys):
+    assert main(["calibrate", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert reason in said
+    assert len(said.splitlines()) == 1
