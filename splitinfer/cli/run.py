@@ -41,6 +41,9 @@ def run(
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads inside one operation.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Tails computed at the same time at the edge.")] = 1,
+    meter: Annotated[
+        str, typer.Option(help="Also measure what this whole host spends: rapl or nvml; auto takes what there is.")
+    ] = "none",
     trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every event as a line of JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw queues, cuts, frequency and power over time.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Simulate the same run too, and show both.")] = False,
@@ -58,6 +61,7 @@ def run(
     """
     from splitinfer.cli.live_report import print_report
     from splitinfer.cli.live_view import LiveView
+    from splitinfer.energy.meter import find_meter
     from splitinfer.models.photos import photos
     from splitinfer.runtime.loop import LoopSettings, run_locally
     from splitinfer.runtime.loop.services import card_files
@@ -78,12 +82,16 @@ def run(
         tail_workers=workers,
     )
     pictures = photos(images)
+    host_meter, about_meter = find_meter(meter)
+    readings_j: list[float] = []
     with ExitStack() as stack:
         file = stack.enter_context(trace.open("w", encoding="utf-8")) if trace is not None else None
         view = stack.enter_context(LiveView())
 
         def on_event(event: dict[str, Any]) -> None:
             view.add(event)
+            if host_meter is not None and event["event"] in ("start", "end"):
+                readings_j.append(host_meter.joules())
             if file is not None:
                 file.write(json.dumps(event) + "\n")
 
@@ -92,10 +100,16 @@ def run(
     simulated = _simulated(world, policy, loop.slots, seed) if compare else None
     if plot is not None:
         draw(world, result, plot)
+    host_j = readings_j[-1] - readings_j[0] if readings_j else None
     if as_json:
-        print(json.dumps(result.to_dict() | ({"simulated": simulated} if simulated else {})))
+        extra = ({"simulated": simulated} if simulated else {}) | {"host_energy_j": host_j}
+        print(json.dumps(result.to_dict() | extra))
     else:
         print_report(world, result)
+        if host_j is not None:
+            print(f"measured meanwhile: {host_j:.1f} J, {about_meter}, whatever else it did")
+        elif meter != "none":
+            print(about_meter)
         if simulated is not None:
             _show_both(result, simulated)
         for path in (trace, plot):

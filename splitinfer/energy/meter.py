@@ -96,7 +96,7 @@ def find_meter(name: str = "auto") -> tuple[EnergyMeter | None, str]:
     except (InputError, MissingExtraError) as error:
         if name == "rapl":
             raise
-        return None, f"no meter: {error}; energy comes from the model"
+        return None, f"no meter: {str(error).removeprefix('meter: ')}; energy comes from the model"
 
 
 def _zeus(module: str) -> Any:
