@@ -19,6 +19,9 @@ TRIAL_ENVIRONMENTS = 4
 TRIAL_PERIODS = 500
 """50 s of each world at Table II's periods; a scenario with a timetable is met at four points of it."""
 
+CLEARLY_BETTER = 0.05
+"""By so many standard deviations must Best-static lead, or its lead is taken for noise and nothing is imitated."""
+
 State = dict[str, torch.Tensor]
 
 
@@ -64,7 +67,7 @@ class Selection:
             target = self._agents.index_of(report.cuts)
             score = self._agents.score(lambda observed: target, TRIAL_PERIODS)
             record["best_static_score"] = score
-            if wanted == "best-static" or score > 0:
+            if wanted == "best-static" or score > CLEARLY_BETTER:
                 record["start"] = "best-static"
                 record["imitated"] = imitate(network, self._agents, report.cuts, seed=self._settings.seed)
         self.history |= record

@@ -38,7 +38,7 @@ class TrainingSettings:
         task_price: default variant: reward lost per task in a device and period, see ``ServiceAgents``.
         most_samples: default variant: samples per pass at most.
         start: default variant: ``"expected-cost"``; ``"best-static"``, whose cuts the network first learns by
-            imitation; or ``"auto"``, whichever of them gets the better reward in a trial.
+            imitation; or ``"auto"``: the former, unless the latter gets a clearly better reward in a trial.
         validations: default variant: so many times during the training the policy is tried without exploration on
             worlds of their own; the best one is kept.
 
