@@ -1,0 +1,160 @@
+"""Who may attend a run, and what happens when somebody goes away. No model is needed for that."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from splitinfer.errors import DeadlineError, EdgeUnavailableError, InputError, ModelMismatchError, RemoteError
+from splitinfer.runtime.loop.attendance import Attendance
+from splitinfer.runtime.loop.edge import EdgeTask, RequestAssembly
+from splitinfer.runtime.loop.hub import Hub
+from splitinfer.runtime.settings import ServerSettings
+from splitinfer.wire import splitinfer_pb2 as pb
+
+PRINTS = [["a", "b"], ["a"]]
+WAIT_S = 20.0
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub(PRINTS, "world", ServerSettings(drain_s=0.1)) as hub:
+        yield hub
+
+
+def hello(device: int = 0, **changes: object) -> pb.Hello:
+    fields = {"protocol_version": 1, "device": device, "scenario": "world", "fingerprints": PRINTS[device % 2]}
+    return pb.Hello(**(fields | changes))
+
+
+class Guest:
+    """A device that joins on a thread of its own, since joining waits for the start."""
+
+    def __init__(self, hub: Hub, greeting: pb.Hello) -> None:
+        self.results: list[pb.Result] = []
+        self.attendance = Attendance(hub.address, self.results.append)
+        self.start: pb.Start | None = None
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._join, args=(greeting,))
+        self._thread.start()
+
+    def _join(self, greeting: pb.Hello) -> None:
+        try:
+            self.start = self.attendance.join(greeting, connect_s=WAIT_S, join_s=WAIT_S)
+        except RemoteError as error:
+            self.error = error
+
+    def joined(self) -> Guest:
+        self._thread.join()
+        return self
+
+
+@pytest.mark.parametrize(
+    ("greeting", "kind", "reason"),
+    [
+        (hello(2), RemoteError, "devices 0..1, not 2"),
+        (hello(0, scenario="another"), RemoteError, "another scenario"),
+        (hello(0, fingerprints=["a", "c"]), ModelMismatchError, "other models or weights"),
+        (hello(1, fingerprints=[]), ModelMismatchError, "other models or weights"),
+        (hello(0, protocol_version=99), RemoteError, "protocol version"),
+    ],
+)
+def test_a_device_that_does_not_fit_is_told_why(hub: Hub, greeting: pb.Hello, kind: type, reason: str) -> None:
+    guest = Guest(hub, greeting).joined()
+    guest.attendance.close()
+    assert isinstance(guest.error, kind)
+    assert reason in str(guest.error)
+
+
+def test_a_seat_is_taken_once(hub: Hub) -> None:
+    first = Guest(hub, hello(0))
+    while 0 not in hub._seats:
+        pass
+    second = Guest(hub, hello(0)).joined()
+    assert "device 0 is there already" in str(second.error)
+    hub.send(0, pb.EdgeMessage(start=pb.Start(slots=3)))
+    assert first.joined().start == pb.Start(slots=3)
+    for guest in (first, second):
+        guest.attendance.close()
+
+
+def test_messages_go_both_ways_in_order_and_a_lost_device_is_named(hub: Hub) -> None:
+    guests = [Guest(hub, hello(0)), Guest(hub, hello(1))]
+    hub.wait_for_all(WAIT_S)
+    for device in range(2):
+        hub.send(device, pb.EdgeMessage(start=pb.Start(slots=3, cuts=[device])))
+    assert [guest.joined().start.cuts[0] for guest in guests] == [0, 1]
+    attendance = guests[1].attendance
+    attendance.send(pb.Slot(slot=0))
+    attendance.send(pb.Slot(slot=1))
+    assert [hub.slot(1, slot, WAIT_S).slot for slot in range(2)] == [0, 1]
+    hub.send(1, pb.EdgeMessage(result=pb.Result(task=7, reply=b"answer")))
+    hub.send(1, pb.EdgeMessage(cuts=pb.Cuts(from_slot=5, cuts=[3])))
+    assert attendance.cuts_from(5, WAIT_S) == [3]
+    assert [result.task for result in guests[1].results] == [7]
+    assert attendance.cuts_from(10, 0.0) is None
+    with pytest.raises(DeadlineError, match="device 0 said nothing of slot 0"):
+        hub.slot(0, 0, 0.01)
+    attendance.close()
+    with pytest.raises(RemoteError, match="device 1 went away in slot 2"):
+        hub.slot(1, 2, WAIT_S)
+    guests[0].attendance.close()
+
+
+def test_devices_learn_that_the_edge_failed() -> None:
+    # The hub has to be left through the error.
+    with (  # noqa: PT012
+        pytest.raises(InputError, match="a mistake"),
+        Hub([["a"]], "world", ServerSettings(drain_s=0.1)) as hub,
+    ):
+        guest = Guest(hub, hello(0, fingerprints=["a"]))
+        hub.wait_for_all(WAIT_S)
+        hub.send(0, pb.EdgeMessage(start=pb.Start(slots=3)))
+        guest.joined()
+        raise InputError("a mistake at the edge")
+    with pytest.raises(RemoteError, match=r"a mistake at the edge|ended the run|connection was lost"):
+        guest.attendance.wait_finished(WAIT_S)
+    guest.attendance.close()
+
+
+def test_nobody_listens() -> None:
+    attendance = Attendance("127.0.0.1:9", lambda result: None)
+    with pytest.raises(EdgeUnavailableError, match="no edge server answers"):
+        attendance.join(hello(0), connect_s=0.05, join_s=0.05)
+    attendance.close()
+
+
+TASK = EdgeTask(device=0, service=0, number=1, cut=0, arrival_slot=0)
+
+
+def test_pieces_make_the_request_again() -> None:
+    assembly = RequestAssembly(max_message_bytes=10, max_pending_bytes=10)
+    for _ in range(3):  # released bytes can be used again
+        assert assembly.add(TASK, 0, 10, b"01234") is None
+        assert assembly.add(TASK, 5, 10, b"56789") == b"0123456789"
+        assembly.release(10)
+
+
+@pytest.mark.parametrize(
+    ("offset", "message_bytes", "data", "reason"),
+    [
+        (1, 8, b"x", r"follow byte 0 of 8"),
+        (0, 8, b"123456789", r"follow byte 0 of 8"),
+        (0, 8, b"", r"follow byte 0 of 8"),
+        (0, 11, b"x", "max_message_bytes is 10"),
+        (0, 0, b"", "max_message_bytes is 10"),
+    ],
+)
+def test_pieces_that_do_not_fit_are_refused(offset: int, message_bytes: int, data: bytes, reason: str) -> None:
+    assembly = RequestAssembly(max_message_bytes=10, max_pending_bytes=100)
+    with pytest.raises(InputError, match=reason):
+        assembly.add(TASK, offset, message_bytes, data)
+
+
+def test_waiting_requests_have_a_limit() -> None:
+    assembly = RequestAssembly(max_message_bytes=10, max_pending_bytes=15)
+    assembly.add(TASK, 0, 10, b"0123456789")
+    with pytest.raises(InputError, match="max_pending_bytes"):
+        assembly.add(EdgeTask(0, 0, 2, 0, 0), 0, 10, b"0123456789")
