@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from splitinfer.registration import register_with_gymnasium
+
 if TYPE_CHECKING:
     from splitinfer.errors import SplitInferError
     from splitinfer.graph import Cut, SplitModel, TensorSpec
@@ -54,3 +56,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+register_with_gymnasium()
