@@ -18,9 +18,9 @@ from typing import Any
 import tomli_w
 
 from splitinfer.models import load_card
+from splitinfer.policies import named_policy
 from splitinfer.profiling import profile
 from splitinfer.runtime.loop import LoopSettings, run_locally
-from splitinfer.runtime.loop.policies import live_policy
 from splitinfer.runtime.loop.services import card_files
 from splitinfer.simulation import Scenario, simulate
 
@@ -63,7 +63,7 @@ def measure(
     live = run_locally(
         scenario, policy, LoopSettings(slots=slots, seed=seed, time_scale=time_scale), cards=cards
     ).result(scenario)
-    simulated = simulate(scenario, live_policy(policy, scenario), slots, seed)
+    simulated = simulate(scenario, named_policy(policy, scenario), slots, seed)
     figures = live.figures
     live_s, simulated_s = float(figures.latency_s.mean()), float(simulated.latency_s.mean())
     allowed_s = scenario.slot_s + 0.1 * simulated_s

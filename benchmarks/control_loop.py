@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from splitinfer.policies import named_policy
 from splitinfer.runtime.emulation import EmulatedClock, Job
 from splitinfer.runtime.loop.edge import EdgeLoop
-from splitinfer.runtime.loop.policies import live_policy
 from splitinfer.scheduling import allocate_local, allocate_transmission
 from splitinfer.scheduling.observation import Observation, Setting
 from splitinfer.scheduling.policy import Policy
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     scenario = Scenario.preset("xr").replace(num_devices=options.devices)
     setting = setting_of(scenario)
-    policy = live_policy(options.policy, scenario)
+    policy = named_policy(options.policy, scenario)
     policy.reset(setting, np.random.default_rng(0))
     times = {
         "edge_slot_ms": edge_slot_s(setting, policy, options.repeats),

@@ -14,7 +14,8 @@ from splitinfer.errors import InputError
 def pareto(
     scenario: Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")] = "table2",
     policy: Annotated[
-        str, typer.Option(help="fixed, fixed:0,53 (these cuts), random, best-static or myopic.")
+        str,
+        typer.Option(help="fixed, fixed:0,53 (these cuts), random, best-static, myopic, or a run's folder."),
     ] = "fixed",
     local: Annotated[
         str, typer.Option(metavar="FROM:TO:N", help="U^l, N values evenly in the logarithm.")
@@ -37,17 +38,17 @@ def pareto(
       splitinfer pareto --scenario busy --plot pareto.png
     """
     from splitinfer.cli.output import print_table
+    from splitinfer.policies import named_policy
     from splitinfer.simulation import find_scenario, with_settings
     from splitinfer.simulation.pareto import sweep_weights
     from splitinfer.simulation.plot import check_plot_path, plot_pareto
-    from splitinfer.simulation.policies import policy_of
 
     if plot is not None:
         check_plot_path(plot)
     world = with_settings(find_scenario(scenario), settings or [])
     points = sweep_weights(
         world,
-        policy_of(policy, world),
+        named_policy(policy, world),
         local_weights=_weights(local, "--local"),
         transmission_weights=_weights(transmission, "--transmission"),
         slots=slots,

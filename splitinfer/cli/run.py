@@ -142,10 +142,10 @@ def draw(scenario: Scenario, result: LiveResult, path: Path) -> None:
 
 
 def _simulated(world: Scenario, name: str, slots: int, seed: int) -> dict[str, Any]:
-    from splitinfer.runtime.loop.policies import live_policy
+    from splitinfer.policies import named_policy
     from splitinfer.simulation import simulate
 
-    return simulate(world, live_policy(name, world), slots, seed).to_dict()
+    return simulate(world, named_policy(name, world), slots, seed).to_dict()
 
 
 def _show_both(result: LiveResult, simulated: dict[str, Any]) -> None:

@@ -39,9 +39,9 @@ def serve_scenario(
     from splitinfer.cli.live_report import print_report
     from splitinfer.cli.live_view import LiveView
     from splitinfer.cli.run import slots_of
+    from splitinfer.policies import named_policy
     from splitinfer.runtime.loop import LiveRecord, LoopSettings, run_edge
     from splitinfer.runtime.loop.children import SWITCH_S
-    from splitinfer.runtime.loop.policies import live_policy
     from splitinfer.runtime.loop.services import ServiceLoader, card_files
     from splitinfer.simulation import find_scenario, with_settings
 
@@ -53,7 +53,7 @@ def serve_scenario(
         tail_workers=server.tails_at_once,
         join_s=join_s,
     )
-    chosen = live_policy(policy, world)
+    chosen = named_policy(policy, world)
     torch.set_num_threads(server.torch_threads)
     sys.setswitchinterval(SWITCH_S)
     models = ServiceLoader(card_files(cards)).models(world)

@@ -21,7 +21,8 @@ _TRACE_SAMPLES = 4000
 def simulate(
     scenario: Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")] = "table2",
     policy: Annotated[
-        str, typer.Option(help="fixed, fixed:0,53 (these cuts), random, best-static or myopic.")
+        str,
+        typer.Option(help="fixed, fixed:0,53 (these cuts), random, best-static, myopic, or a run's folder."),
     ] = "fixed",
     slots: Annotated[int, typer.Option(min=1, help="Length of a run in slots.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
@@ -73,13 +74,13 @@ def _policy_list(text: str) -> list[str]:
 
 
 def _single(world: Scenario, name: str, slots: int, seed: int, solver: str, plot: Path | None, as_json: bool) -> None:
+    from splitinfer.policies import named_policy
     from splitinfer.simulation import simulate as run_simulation
     from splitinfer.simulation.plot import check_plot_path, plot_run
-    from splitinfer.simulation.policies import policy_of
 
     if plot is not None:
         check_plot_path(plot)
-    policy = policy_of(name, world)
+    policy = named_policy(name, world)
     trace = max(1, slots // _TRACE_SAMPLES) if plot is not None else None
     result = run_simulation(world, policy, slots, seed, trace=trace, solver=solver)
     if plot is not None:
@@ -143,10 +144,10 @@ def _show(world: Scenario, result: SimulationResult) -> None:
 
 def _compare(world: Scenario, names: list[str], slots: int, seeds: range, as_json: bool) -> None:
     from splitinfer.cli.output import print_table, progress_bar
+    from splitinfer.policies import named_policy
     from splitinfer.simulation.comparison import compare as run_comparison
-    from splitinfer.simulation.policies import policy_of
 
-    policies = [policy_of(name, world) for name in names]
+    policies = [named_policy(name, world) for name in names]
     summaries: list[PolicySummary] = []
     with progress_bar("simulating") as progress:
         for done, policy in enumerate(policies):

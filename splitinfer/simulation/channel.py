@@ -128,6 +128,8 @@ class _GaussMarkov:
     def gains(self, mean_gain: NDArray[np.float64], slots: int) -> NDArray[np.float64]:
         from scipy.signal import lfilter
 
+        if not slots:
+            return np.zeros((0, self._state.shape[1]))
         a = self._memory
         noise = np.sqrt(1 - a * a) * self._draw(slots, self._state.shape[1])
         path, _ = lfilter([1.0], [1.0, -a], noise, axis=0, zi=a * self._state)

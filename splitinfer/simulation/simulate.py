@@ -137,13 +137,15 @@ class _Run:
         self._policies = policies
         self._seeds = seeds
         self._trace = trace
-        self._engine = Engine([world_of(own) for own in scenarios], solver=solver)
         # One world for all runs of one seed: it is drawn once.
         self._surroundings = {seed: Surroundings(scenario, seed) for seed in dict.fromkeys(seeds)}
         for policy, own, seed in zip(policies, settings, seeds, strict=True):
             policy.reset(own, stream(scenario, seed, POLICY))
         self._static = all(is_static(policy) for policy in policies)
         targets = scenario.latency_targets_s()
+        # Waking numba's threads costs more than a period of a few slots; long parts are worth it.
+        in_parts = self._static and targets is None
+        self._engine = Engine([world_of(own) for own in scenarios], solver=solver, parallel=in_parts)
         self._targets = [] if targets is None else [LatencyTarget(setting, targets) for _ in seeds]
         self._observations = [Observation.first(setting)] * len(seeds)
         self._cuts = np.stack([setting.num_cuts] * len(seeds))

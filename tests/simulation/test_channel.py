@@ -61,3 +61,9 @@ def test_bad_traces_are_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ScenarioError, match=r"channel\.path.*gains\.csv"):
         start(TraceChannel(path=str(path)))
+
+
+def test_no_slots_need_no_gains() -> None:
+    for model in (SteadyChannel(), RayleighChannel(), CorrelatedChannel()):
+        process = model.start(2, 0.01, np.random.default_rng(0))
+        assert process.gains(np.ones(2), 0).shape == (0, 2)

@@ -14,8 +14,8 @@ def work(order: dict[str, Any], say: Callable[[dict[str, Any]], None], parent: T
     leave_with_parent(parent)
     import torch
 
+    from splitinfer.policies import named_policy
     from splitinfer.runtime.loop.edge_run import run_edge
-    from splitinfer.runtime.loop.policies import live_policy
     from splitinfer.runtime.loop.services import ServiceLoader
     from splitinfer.runtime.loop.settings import LoopSettings
     from splitinfer.runtime.settings import ServerSettings
@@ -24,7 +24,7 @@ def work(order: dict[str, Any], say: Callable[[dict[str, Any]], None], parent: T
     settings = LoopSettings(**order["loop"])
     torch.set_num_threads(settings.torch_threads)
     scenario = Scenario.load(order["scenario"])
-    policy = live_policy(order["policy"], scenario)
+    policy = named_policy(order["policy"], scenario)
     models = ServiceLoader(order["cards"]).models(scenario)
     run_edge(
         scenario,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from splitinfer.errors import DeadlineError, EdgeUnavailableError
+from splitinfer.policies import named_policy
 from splitinfer.runtime.loop.children import Child, raised_error
-from splitinfer.runtime.loop.policies import live_policy
 from splitinfer.runtime.loop.record import LiveRecord
 from splitinfer.runtime.loop.settings import LoopSettings
 from splitinfer.runtime.loop.world import check_live
@@ -36,7 +36,7 @@ def run_locally(
 
     Args:
         scenario: the world.
-        policy: by name, as ``live_policy`` takes it.
+        policy: by name, as ``named_policy`` takes it.
         settings: length, seed, time.
         cards: card files by model name, for models that are no shipped cards.
         images: pictures for the models; random inputs without.
@@ -51,7 +51,7 @@ def run_locally(
         RemoteError: a process is lost or silent.
     """
     check_live(scenario)
-    live_policy(policy, scenario)  # a wrong name is said before anything is started
+    named_policy(policy, scenario)  # a wrong name is said before anything is started
     record = LiveRecord()
     said: queue.SimpleQueue[tuple[str, Event | None]] = queue.SimpleQueue()
     children: list[Child] = []

@@ -1,4 +1,4 @@
-"""The policy of a live run by name: those of the simulator, and trained ones from a run folder."""
+"""A policy by name, for simulations and live runs alike: the simulator's, or a trained one from its run folder."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from splitinfer.simulation.scenario import Scenario
 _TRAINED = "lyappo:"
 
 
-def live_policy(name: str, scenario: Scenario) -> Policy:
+def named_policy(name: str, scenario: Scenario) -> Policy:
     """Return a new policy.
 
     Args:
         name: as ``policy_of`` takes it (``fixed``, ``fixed:0,53``, ``random``, ``best-static``, ``myopic``); or the
             folder of a training run, also written ``lyappo:FOLDER``.
-        scenario: of the run.
+        scenario: whose cuts ``fixed`` takes.
 
     Raises:
         InputError: there is no policy of that name, or the folder holds none.
