@@ -20,7 +20,7 @@ def run(
     scenario: Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")] = "table2",
     policy: Annotated[
         str,
-        typer.Option(help="fixed, fixed:0,53, random, best-static, myopic, or the folder of a training run."),
+        typer.Option(help="fixed (the scenario's), fixed:0,53, random, best-static, myopic, a run's folder."),
     ] = "fixed",
     duration: Annotated[float, typer.Option(help="Length of the run, seconds of the scenario's time.")] = 60.0,
     devices: Annotated[int | None, typer.Option(min=1, help="Number of devices instead of the scenario's.")] = None,

@@ -22,7 +22,7 @@ def simulate(
     scenario: Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")] = "table2",
     policy: Annotated[
         str,
-        typer.Option(help="fixed, fixed:0,53 (these cuts), random, best-static, myopic, or a run's folder."),
+        typer.Option(help="fixed (the scenario's), fixed:0,53 (these), random, best-static, myopic, a run's folder."),
     ] = "fixed",
     slots: Annotated[int, typer.Option(min=1, help="Length of a run in slots.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
