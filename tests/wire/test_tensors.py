@@ -23,7 +23,9 @@ def through_the_wire(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 def bits(tensor: torch.Tensor) -> bytes:
-    return bytes(tensor.resolve_conj().resolve_neg().contiguous().view(-1).view(torch.uint8).tolist())
+    # A copy, not contiguous(): a tensor of one element counts as contiguous whatever its strides are.
+    values = tensor.resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+    return bytes(values.view(-1).view(torch.uint8).tolist())
 
 
 @st.composite
