@@ -27,9 +27,6 @@ class SteppedVecEnv(VecEnv):
     def step_async(self, actions: NDArray[Any]) -> None:
         self._actions = actions
 
-    def step_wait(self) -> VecEnvStepReturn:
-        raise NotImplementedError
-
     def close(self) -> None:
         pass
 

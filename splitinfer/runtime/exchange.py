@@ -9,7 +9,6 @@ import itertools
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,10 +179,6 @@ def raised(result: InferenceResult) -> InferenceResult:
     if result.error is not None:
         raise result.error
     return result
-
-
-# A call that takes bytes and returns bytes, whatever carries them.
-Transfer = Callable[[bytes], bytes]
 
 
 def _check_leaves(reply: Reply, expected: tuple[TensorSpec, ...]) -> None:

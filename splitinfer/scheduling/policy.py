@@ -36,14 +36,11 @@ class Policy(Protocol):
         """Return the cut of each service for the coming period, shape (M, N), each in 0..K."""
 
 
-class StaticPolicy(Policy, Protocol):
-    """A policy whose cuts never change within a run, so that a simulator may ask once and run on."""
-
-    static: bool
-
-
 def is_static(policy: Policy) -> bool:
-    """Whether the policy promises never to change a cut within a run."""
+    """Whether the policy promises, by an attribute ``static``, never to change a cut within a run.
+
+    A simulator may then ask once and run on.
+    """
     return bool(getattr(policy, "static", False))
 
 
