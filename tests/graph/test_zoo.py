@@ -9,6 +9,7 @@ import torch
 
 from splitinfer.graph import SplitModel
 from tests.graph.zoo import CLASSIFICATION, SEGMENTATION, ZOO, build, tensor_leaves
+from tests.wire.trip import through_the_wire
 
 
 def test_the_zoo_is_as_wide_as_promised() -> None:
@@ -57,14 +58,14 @@ def test_folding_batch_norms_keeps_cuts_and_answers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["vit_b_16", "swin", "shufflenet_v2_x1_0", "maxvit"])
-def test_a_tail_takes_contiguous_copies_and_can_run_twice(name: str) -> None:
-    """A wire delivers contiguous bytes; a retry runs the same tail again on the same tensors."""
+def test_a_tail_takes_what_the_wire_delivers_and_can_run_twice(name: str) -> None:
+    """A wire delivers bytes and a layout; a retry runs the same tail again on the same tensors."""
     model, image = build(name)
     split = SplitModel.capture(model, (image,))
     whole = split(image)
     for k in range(split.num_cuts):
         crossing = split.run_head(k, image)
-        received = tuple(tensor.clone(memory_format=torch.contiguous_format) for tensor in crossing)
+        received = through_the_wire(*crossing)
         before = [tensor.clone() for tensor in received]
         first = split.run_tail(k, *received)
         again = split.run_tail(k, *received)

@@ -11,15 +11,7 @@ from splitinfer.wire import LimitError, WireLimits, unpack
 from splitinfer.wire import splitinfer_pb2 as pb
 from splitinfer.wire.dtypes import WIRE_DTYPES
 from splitinfer.wire.tensors import RECORD_ALIGNMENT, Payload, pack
-
-LIMITS = WireLimits()
-
-
-def through_the_wire(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    payload = pack(tensors)
-    data = b"".join(payload.buffers)
-    assert len(data) == payload.size
-    return unpack(payload.headers, memoryview(data), LIMITS)
+from tests.wire.trip import LIMITS, through_the_wire
 
 
 def bits(tensor: torch.Tensor) -> bytes:
