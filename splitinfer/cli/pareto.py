@@ -15,7 +15,10 @@ def pareto(
     scenario: Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")] = "table2",
     policy: Annotated[
         str,
-        typer.Option(help="fixed (the scenario's), fixed:0,53 (these), random, best-static, myopic, a run's folder."),
+        typer.Option(
+            help="fixed (the scenario's), fixed:0,53 (these), random, best-static, myopic, lyappo (ready trained), or "
+            "the folder of a training run."
+        ),
     ] = "fixed",
     local: Annotated[
         str, typer.Option(metavar="FROM:TO:N", help="U^l, N values evenly in the logarithm.")

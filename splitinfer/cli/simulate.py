@@ -22,7 +22,10 @@ def simulate(
     scenario: Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")] = "table2",
     policy: Annotated[
         str,
-        typer.Option(help="fixed (the scenario's), fixed:0,53 (these), random, best-static, myopic, a run's folder."),
+        typer.Option(
+            help="fixed (the scenario's), fixed:0,53 (these), random, best-static, myopic, lyappo (ready trained), or "
+            "the folder of a training run."
+        ),
     ] = "fixed",
     slots: Annotated[int, typer.Option(min=1, help="Length of a run in slots.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
@@ -45,7 +48,7 @@ def simulate(
 
     Example:
       splitinfer simulate --scenario busy --policy myopic --plot busy.png
-      splitinfer simulate --scenario xr --compare fixed,random,best-static,myopic
+      splitinfer simulate --scenario xr --compare fixed,random,best-static,myopic,lyappo
       splitinfer simulate --scenario table2 --set p95_latency_s=1.0 --slots 100000
     """
     from splitinfer.simulation import find_scenario, with_settings

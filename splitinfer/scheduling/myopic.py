@@ -12,14 +12,8 @@ for is the sum. Arrivals multiply every cut's value by the same rate, so the lea
 period. Under load T(W + x) - T(W) tends to x over capacity, so the rule becomes that of least backlog times work, which
 keeps the queues bounded where the capacity allows it (max-weight); with little backlog the energy decides.
 
-T and E follow from the allocation rules, backlog q falling to 0 (U^l, U^t: the energy weights):
-
-- Local: ``f(q) = min(F, sqrt(q / (3 U delta)))``. Below ``q0 = 3 U delta F^2`` the device runs slower than it could, by
-  its own choice: ``T = 2 sqrt(3 U delta q)`` and ``E = q^2 / (6 U)``; above, ``T`` grows by ``1/F`` and ``E`` by
-  ``delta F^2`` per cycle.
-- Link: ``r(q) = min(R, b log2(q h / (U N0 ln 2)))``, at power p(r). There is no short integral; r is taken at the
-  backlog that the task finds on average, ``W + x/2``.
-- Edge: ``f = F^e`` and no energy.
+T and E are those of :mod:`splitinfer.scheduling.draining`. The link's rate has no short integral; it is taken at the
+backlog that the task finds on average, ``W + x/2``. The edge serves at F^e and costs the device nothing.
 
 W holds what is queued and what is on its way: bits and edge cycles of tasks that are still in the local queue, and edge
 cycles of those in the transmission queue, at the ratio of the cut in force.
@@ -30,6 +24,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from splitinfer.scheduling.draining import link_added_j, link_rate_bps, local_added_j, local_drain_s
 from splitinfer.scheduling.observation import Observation, Setting
 from splitinfer.scheduling.policy import Cuts, pareto_cuts
 
@@ -104,39 +99,30 @@ class MyopicCut:
 
     def _local_value(self, backlog: Array, work: Array) -> Array:
         setting = self._setting
-        top = setting.max_local_frequency_hz[:, None, None]
-        delta = setting.energy_coefficient[:, None, None]
-        weight = setting.local_energy_weight[:, None, None]
-        slow = 3 * weight * delta
-        knee = slow * top**2
-
-        def drain_s(q: Array) -> Array:
-            return np.asarray(2 * np.sqrt(slow * np.minimum(q, knee)) + np.maximum(q - knee, 0) / top)
-
-        def energy_j(q: Array) -> Array:
-            below = np.minimum(q, knee)
-            # q^2 / (6 U) with U = knee / (3 delta F^2): stays right at U = 0, where the knee is 0 too.
-            crawling = delta * top**2 * below**2 / (2 * np.maximum(knee, 1e-300))
-            return np.asarray(crawling + delta * top**2 * np.maximum(q - knee, 0))
-
-        before = drain_s(backlog)
-        rise = drain_s(backlog + work) - before
-        return _half_square_rise(before, rise) + self._v * (energy_j(backlog + work) - energy_j(backlog))
+        station = {
+            "max_frequency_hz": setting.max_local_frequency_hz[:, None, None],
+            "energy_coefficient": setting.energy_coefficient[:, None, None],
+            "energy_weight": setting.local_energy_weight[:, None, None],
+        }
+        slot_s = np.asarray(setting.slot_s)
+        before = local_drain_s(backlog, **station)
+        rise = local_drain_s(backlog + work, **station) - before
+        more_j = local_added_j(backlog, work, slot_s=slot_s, **station)
+        return _half_square_rise(before, rise) + self._v * more_j
 
     def _link_value(self, backlog: Array, work: Array, max_rate: Array) -> Array:
         setting = self._setting
-        bandwidth = setting.device_bandwidth_hz
-        power = setting.max_power_w[:, None, None]
+        # The steady channel that carries the mean rate at full power.
+        link = {
+            "full_rate_bps": max_rate,
+            "bandwidth_hz": np.asarray(setting.device_bandwidth_hz),
+            "max_power_w": setting.max_power_w[:, None, None],
+        }
         weight = setting.transmission_energy_weight[:, None, None]
-        # The steady channel that carries the mean rate at full power: p(r) = p_max (2^(r/b) - 1) / snr.
-        snr = np.expm1(max_rate / bandwidth * np.log(2))
-        gain_over_noise = snr * bandwidth / power
-        with np.errstate(divide="ignore"):
-            wanted = np.log2((backlog + work / 2) * gain_over_noise / (weight * np.log(2)))
-        # A backlog too small to be sent at all waits until it is not; a floor keeps its delay finite.
-        rate = np.clip(bandwidth * wanted, 0.01 * max_rate, max_rate)
-        spent = power * np.expm1(rate / bandwidth * np.log(2)) / snr
-        return np.asarray(_half_square_rise(backlog / rate, work / rate) + self._v * spent * work / rate)
+        rate = link_rate_bps(backlog + work / 2, energy_weight=weight, **link)
+        slot_s = np.asarray(setting.slot_s)
+        more_j = link_added_j(backlog, work, rate_bps=rate, slot_s=slot_s, **link)
+        return np.asarray(_half_square_rise(backlog / rate, work / rate) + self._v * more_j)
 
 
 def _half_square_rise(before: Array | float, rise: Array) -> Array:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeGuard
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from splitinfer.scheduling.observation import Observation, Setting
 
@@ -34,6 +35,41 @@ class Policy(Protocol):
 
     def cuts(self, observation: Observation) -> Cuts:
         """Return the cut of each service for the coming period, shape (M, N), each in 0..K."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Resources decided outside section 3 (by a joint learned policy or another solver), held for a whole call.
+
+    The simulator keeps to what is feasible: nobody is served more than is queued, shared limits scale all services of
+    a device (of the edge) down together, and the power spent is the least that carries the rates in use.
+
+    Attributes:
+        local_frequency_hz: (E, M, N) or (M, N), f^l asked for.
+        power_w: (E, M) or (M,), power up to which the device may transmit.
+        rate_share: (E, M, N) or (M, N), share of the rate R(power_w) that each service may use.
+        edge_frequency_hz: (E, M, N) or (M, N), f^e asked for.
+    """
+
+    local_frequency_hz: ArrayLike
+    power_w: ArrayLike
+    rate_share: ArrayLike
+    edge_frequency_hz: ArrayLike
+
+
+class AllocatingPolicy(Policy, Protocol):
+    """A policy that sets frequencies and powers itself, in place of section 3."""
+
+    sets_resources: bool
+    """True."""
+
+    def resources(self) -> Request:
+        """Return what goes with the cuts that ``cuts`` returned last; (M, N) and (M,) arrays."""
+
+
+def sets_resources(policy: Policy) -> TypeGuard[AllocatingPolicy]:
+    """Whether the policy sets frequencies and powers itself, by an attribute ``sets_resources``."""
+    return bool(getattr(policy, "sets_resources", False))
 
 
 def is_static(policy: Policy) -> bool:

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from splitinfer.errors import InputError
 from splitinfer.scheduling.allocation import SlotAllocator, checked, slot_allocator
-from splitinfer.simulation.records import Arrivals, FinishedTasks, PeriodStatistics, Request, Trace
+from splitinfer.scheduling.policy import Request
+from splitinfer.simulation.records import Arrivals, FinishedTasks, PeriodStatistics, Trace
 from splitinfer.simulation.world import World
 
 Floats = NDArray[np.float64]

@@ -57,26 +57,6 @@ class Arrivals:
 
 
 @dataclass(frozen=True, eq=False)
-class Request:
-    """Resources decided outside section 3 (by a joint learned policy or another solver), held for a whole call.
-
-    The engine keeps to what is feasible: nobody is served more than is queued, shared limits scale all services of
-    a device (of the edge) down together, and the power spent is the least that carries the rates in use.
-
-    Attributes:
-        local_frequency_hz: (E, M, N) or (M, N), f^l asked for.
-        power_w: (E, M) or (M,), power up to which the device may transmit.
-        rate_share: (E, M, N) or (M, N), share of the rate R(power_w) that each service may use.
-        edge_frequency_hz: (E, M, N) or (M, N), f^e asked for.
-    """
-
-    local_frequency_hz: ArrayLike
-    power_w: ArrayLike
-    rate_share: ArrayLike
-    edge_frequency_hz: ArrayLike
-
-
-@dataclass(frozen=True, eq=False)
 class FinishedTasks:
     """Every task that was finished in a call, in order of finishing within its environment; arrays of shape (L,).
 

@@ -12,7 +12,7 @@ from splitinfer.errors import InputError
 from splitinfer.radio import rate_bps
 from splitinfer.scheduling.latency_target import LatencyTarget
 from splitinfer.scheduling.observation import Observation
-from splitinfer.scheduling.policy import Policy, is_static
+from splitinfer.scheduling.policy import Policy, Request, is_static, sets_resources
 from splitinfer.simulation.build import setting_of, world_of
 from splitinfer.simulation.engine import Engine
 from splitinfer.simulation.records import FinishedTasks, PeriodStatistics
@@ -83,7 +83,7 @@ def simulate_batch(
         solver: as ``simulate``.
 
     Raises:
-        InputError: as ``simulate``, or the lists differ in length.
+        InputError: as ``simulate``, the lists differ in length, or only some of the policies set resources.
     """
     if len(policies) != len(seeds) or not seeds:
         raise InputError(f"policies and seeds: need as many of both, at least one, not {len(policies)}, {len(seeds)}")
@@ -143,6 +143,9 @@ class _Run:
             policy.reset(own, stream(scenario, seed, POLICY))
         self._static = all(is_static(policy) for policy in policies)
         targets = scenario.latency_targets_s()
+        self._allocating = [policy for policy in policies if sets_resources(policy)]
+        if self._allocating:
+            self._check_allocating(len(policies), targets is not None, solver)
         # Waking numba's threads costs more than a period of a few slots; long parts are worth it.
         in_parts = self._static and targets is None
         self._engine = Engine([world_of(own) for own in scenarios], solver=solver, parallel=in_parts)
@@ -154,6 +157,15 @@ class _Run:
         self._max_rate_bps: list[Array] = []
         self._trace_cuts: list[NDArray[np.int64]] = []
         self._trace_weights: list[tuple[Array, Array]] = []
+
+    def _check_allocating(self, runs: int, has_targets: bool, solver: str) -> None:
+        name = self._allocating[0].name
+        if len(self._allocating) != runs:
+            raise InputError(f"policies: {name} sets resources itself; simulate it apart from those that do not")
+        if has_targets:
+            raise InputError(f"p95_latency_s: {name} sets resources itself and has no weights to adapt")
+        if solver != "closed-form":
+            raise InputError(f"solver: {name} sets resources itself, nothing is left to solve")
 
     def advance(self, slots: int) -> None:
         part = self._part_length(slots)
@@ -191,7 +203,8 @@ class _Run:
             self._trace_cuts += [self._cuts] * samples
             weights = self._engine.local_energy_weight.copy(), self._engine.transmission_energy_weight.copy()
             self._trace_weights += [weights] * samples
-        part = self._engine.advance(self._cuts, gains, counts, trace_every=every)
+        request = _stacked([policy.resources() for policy in self._allocating]) if self._allocating else None
+        part = self._engine.advance(self._cuts, gains, counts, request=request, trace_every=every)
         setting = self._setting
         max_rate = rate_bps(
             setting.max_power_w,
@@ -290,6 +303,11 @@ class _Run:
             local_energy_weight=np.stack([local[run] for local, _ in self._trace_weights]),
             transmission_energy_weight=np.stack([transmission[run] for _, transmission in self._trace_weights]),
         )
+
+
+def _stacked(requests: Sequence[Request]) -> Request:
+    names = ("local_frequency_hz", "power_w", "rate_share", "edge_frequency_hz")
+    return Request(**{name: np.stack([getattr(request, name) for request in requests]) for name in names})
 
 
 def _tasks_of(parts: Sequence[PeriodStatistics], run: int) -> FinishedTasks:

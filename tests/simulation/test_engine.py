@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from splitinfer.errors import InputError
 from splitinfer.scheduling.allocation import ClosedForm
+from splitinfer.scheduling.policy import Request
 from splitinfer.simulation.engine import Engine
-from splitinfer.simulation.records import Arrivals, Request
+from splitinfer.simulation.records import Arrivals
 from splitinfer.simulation.world import World
 from tests.simulation.slow_slots import SlowWorld
 
