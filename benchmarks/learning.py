@@ -56,7 +56,7 @@ def measure(slots: int = 320_000) -> dict[str, Any]:
     import torch
 
     from splitinfer.learning import TrainingSettings, load_policy
-    from splitinfer.learning.training import train_lyappo
+    from splitinfer.learning.training import train
     from splitinfer.scheduling import BestStaticCut
     from splitinfer.simulation import Scenario, simulate_batch
 
@@ -65,7 +65,7 @@ def measure(slots: int = 320_000) -> dict[str, Any]:
     together, single = _together(scenario), _single(scenario)
     with tempfile.TemporaryDirectory() as scratch:
         settings = TrainingSettings.for_variant(slots=slots)
-        folder = train_lyappo(scenario, settings, Path(scratch) / "run")
+        folder = train(scenario, settings, Path(scratch) / "run")
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         policies = [load_policy(folder), BestStaticCut()]
         runs = [simulate_batch(scenario, [policy] * 3, seeds=[0, 1, 2]) for policy in policies]

@@ -10,14 +10,17 @@ import typer
 
 from splitinfer.errors import InputError, MissingExtraError
 
-_ALGORITHMS = ("lyappo",)
+_ALGORITHMS = ("lyappo", "ppo", "ddpg")
 
 
 def train(
-    algorithm: Annotated[str, typer.Argument(help="What to train: lyappo.")],
+    algorithm: Annotated[str, typer.Argument(help="lyappo; or a baseline: ppo (cuts and resources), ddpg.")],
     scenario: Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")] = "table2",
+    many_worlds: Annotated[
+        bool, typer.Option("--many-worlds", help="Of lyappo: one policy over randomised scenarios, for any headset.")
+    ] = False,
     variant: Annotated[
-        str, typer.Option(help="default (a network shared by all services), or paper (the published one).")
+        str, typer.Option(help="Of lyappo: default (a network shared by all services), or paper (the published one).")
     ] = "default",
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, actions and worlds.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Length in slots; the paper's is 5,000,000.")] = 5_000_000,
@@ -35,6 +38,8 @@ def train(
     Example:
       splitinfer train lyappo --scenario busy --steps 1000000 --out runs/busy
       splitinfer train lyappo --scenario table2 --variant paper --seed 1
+      splitinfer train lyappo --many-worlds --out runs/any
+      splitinfer train ddpg --scenario table2 --steps 500000
       splitinfer train lyappo --out runs/busy --resume --steps 2000000
     """
     if algorithm not in _ALGORITHMS:
@@ -43,26 +48,36 @@ def train(
         if find_spec(package) is None:
             raise MissingExtraError(package, "learn")
     from splitinfer.learning.run_folder import read_run, settings_of
-    from splitinfer.learning.settings import TrainingSettings
-    from splitinfer.simulation import find_scenario, with_settings
+    from splitinfer.learning.settings import VARIANTS, TrainingSettings
+    from splitinfer.learning.worlds import TRAINING_WORLDS, WorldFamily
+    from splitinfer.simulation import Scenario, find_scenario, with_settings
 
-    wanted = TrainingSettings.for_variant(variant, slots=steps, seed=seed)
-    world = with_settings(find_scenario(scenario), settings or [])
-    folder = Path("runs") / f"{algorithm}-{world.name}-{variant}-{seed}" if out is None else out
+    if variant not in VARIANTS or (algorithm != "lyappo" and variant != "default"):
+        raise InputError(f"variant: lyappo has {' and '.join(VARIANTS)}, the baselines have no other; not {variant!r}")
+    name = algorithm if variant == "default" else f"{algorithm}-{variant}"
+    wanted = TrainingSettings.for_algorithm(name, slots=steps, seed=seed)
+    world: Scenario | WorldFamily = with_settings(find_scenario(scenario), settings or [])
+    if many_worlds:
+        if name != "lyappo":
+            raise InputError(f"--many-worlds: {name} fits the services of one scenario; only lyappo trains over many")
+        if settings:
+            raise InputError("--set: changes a scenario; --many-worlds draws its own")
+        wanted, world = TrainingSettings.for_many_worlds(slots=steps, seed=seed), TRAINING_WORLDS
+    folder = Path("runs") / f"{name}-{world.name}-{seed}" if out is None else out
     if resume:
         done = settings_of(read_run(folder))
-        print(f"going on with {folder}: scenario and settings are the folder's (variant {done.variant})")
+        print(f"going on with {folder}: scenario and settings are the folder's ({done.name})")
 
     import torch
 
     from splitinfer.cli.output import progress_bar
-    from splitinfer.learning.training import train_lyappo
+    from splitinfer.learning.training import train as train_policy
 
     torch.set_num_threads(threads)
     with progress_bar("training, slots") as progress:
-        train_lyappo(world, wanted, folder, resume=resume, progress=progress)
+        train_policy(world, wanted, folder, resume=resume, progress=progress)
     record = read_run(folder)
     rate = record["slots_done"] / max(record["training_seconds"], 1e-9)
-    print(f"trained {algorithm} ({record['settings']['variant']}) on {record['scenario']}: ", end="")
+    print(f"trained {settings_of(record).name} on {record['scenario']}: ", end="")
     print(f"{record['slots_done']:,} slots in {record['training_seconds']:.0f} s ({rate:,.0f} slots/s)")
     print(f"wrote {folder}; use it with splitinfer.load_policy({str(folder)!r})")

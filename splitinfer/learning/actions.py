@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitinfer.learning.stacked import StackedSettings
-from splitinfer.scheduling.policy import pareto_cuts
-from splitinfer.simulation.records import Request
+from splitinfer.scheduling.policy import Request, pareto_cuts
 
 Ints = NDArray[np.int64]
 
@@ -103,8 +102,13 @@ class RoundedCutActions:
     def __init__(self, settings: StackedSettings, cuts: str = "all") -> None:
         self._cuts = _Cuts(settings, cuts)
 
+    @property
+    def size(self) -> int:
+        """Length of an action."""
+        return len(self._cuts.counts)
+
     def space(self) -> Any:
-        return _unit_box(len(self._cuts.counts))
+        return _unit_box(self.size)
 
     def decode(self, actions: NDArray[Any]) -> tuple[Ints, Request | None]:
         return self._cuts.at(_rounded(actions, self._cuts.counts)), None
@@ -125,8 +129,13 @@ class JointActions:
         self._cuts = _Cuts(settings, cuts)
         self._settings = settings
 
+    @property
+    def size(self) -> int:
+        """Length of an action."""
+        return 4 * len(self._cuts.counts) + self._settings.shape[1]
+
     def space(self) -> Any:
-        return _unit_box(4 * len(self._cuts.counts) + self._settings.shape[1])
+        return _unit_box(self.size)
 
     def decode(self, actions: NDArray[Any]) -> tuple[Ints, Request | None]:
         settings = self._settings

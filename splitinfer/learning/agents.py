@@ -18,6 +18,7 @@ from splitinfer.errors import InputError
 from splitinfer.learning.outlook import FEATURES, Candidates, Outlook
 from splitinfer.learning.periods import Periods
 from splitinfer.learning.policies import LARGEST_INPUT, network_input
+from splitinfer.learning.stacked import emphasised
 from splitinfer.learning.vector import SteppedVecEnv, timetable_offsets_s
 from splitinfer.simulation.scenario import Scenario
 
@@ -27,7 +28,8 @@ class ServiceAgents(SteppedVecEnv):
 
     The reward of (34) has no latency in it, only queues in cycles and bits, in which a small task weighs nothing. So
     training adds the number of tasks in the device times ``task_price``; by Little's law that is latency. Rewards are
-    centred and scaled per device by what the unlearned policy gets in ``calibration_periods``.
+    centred and scaled per device by what the unlearned policy gets in ``calibration_periods``. ``energy_emphasis``
+    multiplies w1 in what is learned and in the expected cost; the reward that is reported stays (34).
 
     Observation: (C, F + 2), the features of each candidate, its cost relative to the cheapest, and whether it exists.
 
@@ -36,9 +38,11 @@ class ServiceAgents(SteppedVecEnv):
         seed: the environments run on ``seed``, ``seed + 1`` and so on.
         periods_per_episode: steps of an episode; queues are emptied after it.
         task_price: reward lost per task in the device and period.
+        energy_emphasis: factor on w1.
         calibration_periods: length of the trial run that the scale comes from.
 
     Attributes:
+        slots_per_period: G.
         arrived: (agents,), whether a task arrived in the last period: whether the last action was of any consequence.
         energy_j: mean energy per device and slot of the last period, over all environments.
         mean_reward: (34) of the last period, mean over the environments.
@@ -52,16 +56,19 @@ class ServiceAgents(SteppedVecEnv):
         seed: int = 0,
         periods_per_episode: int = 200,
         task_price: float = 0.1,
+        energy_emphasis: float = 1.0,
         calibration_periods: int = 200,
     ) -> None:
         self._scenarios = list(scenarios)
         self._periods = Periods(scenarios, parallel=False)
-        self._outlook = Outlook(self._periods.settings)
+        self.slots_per_period = self._periods.settings.slots_per_period
+        self._outlook = Outlook(emphasised(self._periods.settings, energy_emphasis), task_price=task_price)
         self._existing = self._periods.settings.active
         self._device_exists = self._existing.any(axis=2)
         self._seed = seed
         self._length = periods_per_episode
         self._task_price = task_price
+        self._more_energy_price = (energy_emphasis - 1) * self._periods.settings.energy_price[:, None]
         self._step = 0
         agents = int(self._existing.sum())
         self.arrived = np.zeros(agents, np.bool_)
@@ -139,7 +146,8 @@ class ServiceAgents(SteppedVecEnv):
         self.energy_j = float(period.energy_j[self._device_exists].mean())
         self.mean_reward = float(period.reward.mean())
         self.latency_s = period.statistics.tasks.latency_s
-        return np.asarray(period.device_reward - self._task_price * self._periods.in_flight)
+        more = self._more_energy_price * period.energy_j
+        return np.asarray(period.device_reward - more - self._task_price * self._periods.in_flight)
 
     def _calibrate(self, periods: int) -> None:
         self._begin()

@@ -14,9 +14,11 @@ over G slots. Where others follow, they wait behind the task too; with a share u
 waiting lasts 1/(1 - u) times as long. That is the ``cost`` that candidates are compared by before anything is learned;
 the network learns what it leaves out (other services' reactions, channels that move, the shared edge).
 
-x and E follow from the allocation of section 3, as in :mod:`splitinfer.scheduling.myopic`: below
-``q0 = 3 U^l delta F^2`` cycles the device runs slower than it could, ``T = 2 sqrt(3 U^l delta q)``,
-``E = q^2 / (6 U^l)``; the link's rate is that of the backlog which the task finds on average.
+Training may price a task's presence too (``task_price`` per task and period, see ``ServiceAgents``); then the time that
+the task itself spends at each station is added at that price.
+
+x and E follow from the allocation of section 3 (:mod:`splitinfer.scheduling.draining`); the link's rate is that of the
+backlog which the task finds on average.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from numpy.typing import NDArray
 
 from splitinfer.learning.actions import candidate_cuts
 from splitinfer.learning.stacked import StackedObservation, StackedSettings
+from splitinfer.scheduling.draining import link_added_j, link_rate_bps, local_added_j, local_drain_s
 
 Floats = NDArray[np.float64]
 
@@ -82,11 +85,13 @@ class Outlook:
 
     Args:
         settings: of the environments; they may differ in everything.
+        task_price: reward lost per task in the device and period; adds the task's own time to its cost.
         width: C, the number of candidates to pad to; by default the most that any service has.
     """
 
-    def __init__(self, settings: StackedSettings, *, width: int | None = None) -> None:
+    def __init__(self, settings: StackedSettings, *, task_price: float = 0.0, width: int | None = None) -> None:
         self.settings = settings
+        self._task_price = task_price
         environments, devices, services = settings.shape
         tables = [candidate_cuts(settings, "pareto", row) for row in range(environments)]
         most = max(len(cuts) for table in tables for device in table for cuts in device)
@@ -141,6 +146,7 @@ class Outlook:
         ):
             added = own_s * (wait_s + own_s / 2) * capacity[stage] * patience[:, stage]
             cost = cost + price[:, stage, None, None, None] / period_s * added
+            cost = cost + self._task_price * own_s * patience[:, stage] / period_s
 
         shape = self.choices.shape
         now = observation.max_rate_bps / np.maximum(rate, 1e-300)
@@ -205,38 +211,32 @@ class Outlook:
     def _local(self, waiting: Floats) -> tuple[Floats, Floats, Floats]:
         """Seconds and joules that a task adds at each candidate, (E, M, N, C), and seconds waiting, (E, M, 1, 1)."""
         settings = self.settings
-        top = settings.max_local_frequency_hz[..., None, None]
-        delta = settings.energy_coefficient[..., None, None]
-        slow = 3 * settings.local_energy_weight[..., None, None] * delta
-        knee = slow * top**2
-
-        def drain_s(queue: Floats) -> Floats:
-            return np.asarray(2 * np.sqrt(slow * np.minimum(queue, knee)) + np.maximum(queue - knee, 0) / top)
-
-        def energy_j(queue: Floats) -> Floats:
-            crawling = np.square(np.minimum(queue, knee)) / (2 * np.maximum(knee, 1e-300))
-            return np.asarray(delta * top**2 * (crawling + np.maximum(queue - knee, 0)))
-
+        slot_s = settings.slot_s[:, None, None, None]
+        station = {
+            "max_frequency_hz": settings.max_local_frequency_hz[..., None, None],
+            "energy_coefficient": settings.energy_coefficient[..., None, None],
+            "energy_weight": settings.local_energy_weight[..., None, None],
+        }
         before = waiting[..., None, None]
-        after = before + self._work[:, 0]
-        return drain_s(after) - drain_s(before), energy_j(after) - energy_j(before), drain_s(before)
+        waiting_s = local_drain_s(before, **station)
+        added_s = local_drain_s(before + self._work[:, 0], **station) - waiting_s
+        return added_s, local_added_j(before, self._work[:, 0], slot_s=slot_s, **station), waiting_s
 
     def _link(self, waiting: Floats, max_rate: Floats) -> tuple[Floats, Floats, Floats]:
         """The same for the link, at the mean channel."""
         settings = self.settings
-        bandwidth = settings.bandwidth_hz[:, None, None, None]
-        power = settings.max_power_w[..., None, None]
-        weight = settings.transmission_energy_weight[..., None, None]
-        full = max_rate[..., None, None]
-        snr = np.expm1(full / bandwidth * np.log(2))
+        link = {
+            "full_rate_bps": max_rate[..., None, None],
+            "bandwidth_hz": settings.bandwidth_hz[:, None, None, None],
+            "max_power_w": settings.max_power_w[..., None, None],
+        }
         before = waiting[..., None, None]
         work = self._work[:, 1]
-        with np.errstate(divide="ignore"):
-            wanted = bandwidth * np.log2((before + work / 2) * snr * bandwidth / (power * weight * np.log(2)))
-        # A backlog too small to be sent at all waits until it is not; a floor keeps its delay finite.
-        rate = np.clip(wanted, 0.01 * full, full)
-        spent = power * np.expm1(rate / bandwidth * np.log(2)) / snr
-        return np.asarray(work / rate), np.asarray(spent * work / rate), np.asarray(before / rate)
+        rate = link_rate_bps(
+            before + work / 2, energy_weight=settings.transmission_energy_weight[..., None, None], **link
+        )
+        slot_s = settings.slot_s[:, None, None, None]
+        return work / rate, link_added_j(before, work, rate_bps=rate, slot_s=slot_s, **link), before / rate
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

@@ -16,9 +16,10 @@ from splitinfer.errors import InputError
 from splitinfer.learning.reward import device_rewards
 from splitinfer.learning.stacked import StackedObservation, first_observation, stack_settings
 from splitinfer.radio import rate_bps
+from splitinfer.scheduling.policy import Request
 from splitinfer.simulation.build import setting_of, world_of
 from splitinfer.simulation.engine import Engine
-from splitinfer.simulation.records import PeriodStatistics, Request
+from splitinfer.simulation.records import PeriodStatistics
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.simulation.surroundings import Surroundings
 

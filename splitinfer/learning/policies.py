@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
-from splitinfer.learning.actions import CutActions
+from splitinfer.learning.actions import CutActions, JointActions, RoundedCutActions
 from splitinfer.learning.outlook import FEATURES, Candidates, Outlook
-from splitinfer.learning.stacked import stack_observation, stack_settings
+from splitinfer.learning.stacked import StackedSettings, emphasised, stack_observation, stack_settings
 from splitinfer.learning.state import state_size, state_vector
 from splitinfer.learning.weights import Floats, Perceptron, Weights
 from splitinfer.scheduling.observation import Observation, Setting
-from splitinfer.scheduling.policy import Cuts
+from splitinfer.scheduling.policy import Cuts, Request
 
 PRIOR_SHARPNESS = 20.0
 """Logits of the unlearned policy: a candidate that costs 5 % more than the cheapest is e times less likely."""
@@ -41,20 +44,27 @@ class SharedCutPolicy:
 
     Args:
         weights: of the actor: ``actor.0``, ``actor.2``, ``actor.4``.
+        energy_emphasis: factor on w1 that it was trained with.
+        task_price: price of a task per period that it was trained with.
         name: what tables call it.
 
     Raises:
         InputError: the weights do not belong to this network.
     """
 
-    def __init__(self, weights: Weights, *, name: str = "lyappo") -> None:
+    def __init__(
+        self, weights: Weights, *, energy_emphasis: float = 1.0, task_price: float = 0.0, name: str = "lyappo"
+    ) -> None:
         self.name = name
+        self._task_price = task_price
+        self._energy_emphasis = energy_emphasis
         self._score = Perceptron(weights, ["actor.0", "actor.2", "actor.4"])
         if self._score.inputs != len(FEATURES) or self._score.outputs != 1:
             raise InputError(f"policy: the network has {self._score.inputs} inputs, this version has {len(FEATURES)}")
 
     def reset(self, setting: Setting, rng: np.random.Generator) -> None:
-        self._outlook = Outlook(stack_settings([setting]))
+        settings = emphasised(stack_settings([setting]), self._energy_emphasis)
+        self._outlook = Outlook(settings, task_price=self._task_price)
 
     def cuts(self, observation: Observation) -> Cuts:
         seen = network_input(self._outlook.look(stack_observation(observation)))
@@ -65,7 +75,49 @@ class SharedCutPolicy:
 
 
 class FlatCutPolicy:
-    """The paper's network: the whole state (25) in, one choice per service out. It fits the services it learned on.
+    """A network over the whole state (25), and a choice per service out of it. It fits the services it learned on.
+
+    Args:
+        weights: ``layer.0``, ``layer.1``, ``layer.2``.
+        layout: what its outputs mean: ``"index"``, logits of each service's cuts (the paper's LyaPPO); ``"rounded"``,
+            one number per service, rounded to a cut (DDPG-Cov).
+        cuts: the cuts it chooses from, ``"all"`` or ``"pareto"``.
+        name: what tables call it.
+
+    Raises:
+        InputError: the weights do not belong to this network.
+    """
+
+    def __init__(
+        self, weights: Weights, *, layout: str = "index", cuts: str = "all", name: str = "lyappo-paper"
+    ) -> None:
+        self.name = name
+        self._candidates = cuts
+        self._layout = layout
+        self._network = _flat_network(weights, "relu" if layout == "rounded" else "tanh")
+
+    def reset(self, setting: Setting, rng: np.random.Generator) -> None:
+        self._settings = stack_settings([setting])
+        if self._layout == "index":
+            indices = CutActions(self._settings, self._candidates)
+            self._decode, self._ends = indices.decode, np.cumsum(indices.counts)[:-1]
+            outputs = int(indices.counts.sum())
+        else:
+            rounded = RoundedCutActions(self._settings, self._candidates)
+            self._decode, outputs = rounded.decode, rounded.size
+        _check_fit(self.name, self._network, self._settings, outputs)
+
+    def cuts(self, observation: Observation) -> Cuts:
+        out = self._network(state_vector(self._settings, stack_observation(observation)))
+        if self._layout == "index":
+            action: NDArray[Any] = np.array([[int(np.argmax(part)) for part in np.split(out[0], self._ends)]])
+        else:
+            action = np.tanh(out)
+        return np.asarray(self._decode(action)[0][0])
+
+
+class JointPolicy:
+    """The PPO baseline: cuts and resources out of one network over the whole state. It fits the services it learned on.
 
     Args:
         weights: ``layer.0``, ``layer.1``, ``layer.2``.
@@ -76,24 +128,43 @@ class FlatCutPolicy:
         InputError: the weights do not belong to this network.
     """
 
-    def __init__(self, weights: Weights, *, cuts: str = "all", name: str = "lyappo-paper") -> None:
+    sets_resources = True
+
+    def __init__(self, weights: Weights, *, cuts: str = "all", name: str = "ppo") -> None:
         self.name = name
         self._candidates = cuts
-        self._score = Perceptron(weights, ["layer.0", "layer.1", "layer.2"])
+        self._network = _flat_network(weights, "tanh")
+        self._request: Request | None = None
 
     def reset(self, setting: Setting, rng: np.random.Generator) -> None:
         self._settings = stack_settings([setting])
-        self._actions = CutActions(self._settings, self._candidates)
-        counts = self._actions.counts
-        wanted = (state_size(self._settings), int(counts.sum()))
-        if wanted != (self._score.inputs, self._score.outputs):
-            raise InputError(
-                f"{self.name}: trained for other services ({self._score.inputs} inputs and {self._score.outputs} cuts; "
-                f"this scenario has {wanted[0]} and {wanted[1]}); train it again, or use the default variant"
-            )
-        self._ends = np.cumsum(counts)[:-1]
+        self._actions = JointActions(self._settings, self._candidates)
+        _check_fit(self.name, self._network, self._settings, self._actions.size)
 
     def cuts(self, observation: Observation) -> Cuts:
-        logits = self._score(state_vector(self._settings, stack_observation(observation)))[0]
-        index = np.array([int(np.argmax(part)) for part in np.split(logits, self._ends)])
-        return np.asarray(self._actions.decode(index[None])[0][0])
+        action = self._network(state_vector(self._settings, stack_observation(observation)))
+        cuts, self._request = self._actions.decode(np.clip(action, -1.0, 1.0))
+        return np.asarray(cuts[0])
+
+    def resources(self) -> Request:
+        asked = self._request
+        assert asked is not None, "cuts come first"
+        return Request(
+            local_frequency_hz=np.asarray(asked.local_frequency_hz)[0],
+            power_w=np.asarray(asked.power_w)[0],
+            rate_share=np.asarray(asked.rate_share)[0],
+            edge_frequency_hz=np.asarray(asked.edge_frequency_hz)[0],
+        )
+
+
+def _flat_network(weights: Weights, activation: str) -> Perceptron:
+    return Perceptron(weights, ["layer.0", "layer.1", "layer.2"], activation=activation)
+
+
+def _check_fit(name: str, network: Perceptron, settings: StackedSettings, outputs: int) -> None:
+    wanted = (state_size(settings), outputs)
+    if wanted != (network.inputs, network.outputs):
+        raise InputError(
+            f"{name}: trained for other services ({network.inputs} inputs and {network.outputs} outputs; this scenario "
+            f"has {wanted[0]} and {wanted[1]}); train it again, or use LyaPPO's default variant"
+        )

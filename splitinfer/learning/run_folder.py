@@ -2,7 +2,7 @@
 
 =====================  ================================================================================
 ``run.json``           schema, algorithm, settings, seed, versions of everything that matters, progress
-``scenario.toml``      the scenario that was trained on
+``scenario.toml``      the scenario that was trained on (with many worlds: their family is in ``run.json``)
 ``policy.safetensors`` the actor's weights: all that is needed to decide
 ``curve.csv``          one row per update: slots, energy, latency, reward
 ``checkpoint.pt``      all weights and the optimiser's state; tensors and numbers only (``weights_only``)
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from splitinfer.errors import InputError
-from splitinfer.learning.policies import FlatCutPolicy, SharedCutPolicy
+from splitinfer.learning.policies import FlatCutPolicy, JointPolicy, SharedCutPolicy
 from splitinfer.learning.settings import TrainingSettings
 from splitinfer.learning.weights import load_weights
 from splitinfer.scheduling.policy import Policy
@@ -46,10 +46,14 @@ def load_policy(folder: str | Path) -> Policy:
     folder = Path(folder)
     record = read_run(folder)
     weights = load_weights(folder / POLICY_FILE)
-    settings = record["settings"]
-    if settings["variant"] == "paper":
-        return FlatCutPolicy(weights)
-    return SharedCutPolicy(weights)
+    settings = settings_of(record)
+    if settings.name == "ppo":
+        return JointPolicy(weights, cuts=settings.candidates)
+    if settings.name == "ddpg":
+        return FlatCutPolicy(weights, layout="rounded", cuts=settings.candidates, name="ddpg")
+    if settings.name == "lyappo-paper":
+        return FlatCutPolicy(weights, cuts=settings.candidates)
+    return SharedCutPolicy(weights, energy_emphasis=settings.energy_emphasis, task_price=settings.task_price)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -82,15 +86,20 @@ def write_run(
     settings: TrainingSettings,
     *,
     scenario: str,
+    worlds: dict[str, Any] | None,
     slots_done: int,
     seconds: float,
     history: dict[str, Any] | None = None,
 ) -> None:
-    """Write or renew the record of a run; ``history`` says how it started and which policy was kept."""
+    """Write or renew the record of a run; ``history`` says how it started and which policy was kept.
+
+    ``worlds`` is the family that scenarios were drawn from, where there was not one scenario.
+    """
     record = {
         "schema": SCHEMA,
-        "algorithm": "lyappo",
+        "algorithm": settings.algorithm,
         "scenario": scenario,
+        "worlds": worlds,
         "settings": asdict(settings),
         "slots_done": slots_done,
         "training_seconds": round(seconds, 1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,11 @@ class StackedSettings:
     def work_at(self, cuts: Ints) -> Floats:
         """Work of a task at each stage with the given cuts, shape (E, 3, M, N)."""
         return np.take_along_axis(self.work, cuts[:, None, :, :, None], axis=4)[..., 0]
+
+
+def emphasised(settings: StackedSettings, energy_emphasis: float) -> StackedSettings:
+    """Return the settings with w1 of (34) multiplied."""
+    return replace(settings, energy_price=energy_emphasis * settings.energy_price)
 
 
 def stack_settings(settings: Sequence[Setting]) -> StackedSettings:

@@ -57,6 +57,7 @@ class PeriodVecEnv(SteppedVecEnv):
         periods_per_episode: steps of an episode.
 
     Attributes:
+        slots_per_period: G.
         energy_j: mean energy per device and slot of the last period, over all environments.
         mean_reward: (34) of the last period, mean over the environments.
         latency_s: latencies of the tasks finished in the last period.
@@ -74,6 +75,7 @@ class PeriodVecEnv(SteppedVecEnv):
         periods_per_episode: int = PERIODS_PER_EPISODE,
     ) -> None:
         self._periods = Periods(scenarios, parallel=False)
+        self.slots_per_period = self._periods.settings.slots_per_period
         settings = self._periods.settings
         if np.any(settings.active != settings.active[:1]) or np.any(settings.num_cuts != settings.num_cuts[:1]):
             raise InputError("scenarios: environments of a flat policy must have the same services")

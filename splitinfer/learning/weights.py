@@ -35,17 +35,19 @@ def load_weights(path: Path) -> dict[str, Floats]:
 
 
 class Perceptron:
-    """Linear layers with tanh between them.
+    """Linear layers with an activation between them.
 
     Args:
         weights: a state dict.
         names: the layers' names in it, in order.
+        activation: ``"tanh"`` or ``"relu"``.
 
     Raises:
         InputError: a layer is missing.
     """
 
-    def __init__(self, weights: Weights, names: list[str]) -> None:
+    def __init__(self, weights: Weights, names: list[str], *, activation: str = "tanh") -> None:
+        self._is_tanh = activation == "tanh"
         try:
             self._layers = [(weights[f"{name}.weight"].T, weights[f"{name}.bias"]) for name in names]
         except KeyError as error:
@@ -64,6 +66,7 @@ class Perceptron:
     def __call__(self, x: Floats) -> Floats:
         """Return the outputs for rows of inputs, (..., inputs) -> (..., outputs)."""
         for number, (weight, bias) in enumerate(self._layers):
-            x = np.tanh(x) if number else x
+            if number:
+                x = np.tanh(x) if self._is_tanh else np.maximum(x, 0)
             x = x @ weight + bias
         return x

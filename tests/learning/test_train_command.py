@@ -13,6 +13,9 @@ from splitinfer.cli.main import main
         (["lyappo", "--set", "max_power_w=-1"], "max_power_w"),
         (["lyappo", "--resume", "--out", "no/such/run"], "no/such/run"),
         (["lyappo", "--steps", "0"], "steps"),
+        (["ppo", "--variant", "paper"], "variant"),
+        (["ddpg", "--many-worlds"], "--many-worlds"),
+        (["lyappo", "--many-worlds", "--set", "max_power_w=1"], "--set"),
     ],
 )
 def test_mistakes_are_one_line(arguments, named, capsys):

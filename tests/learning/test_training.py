@@ -16,7 +16,7 @@ from splitinfer.learning.network import CandidateScores
 from splitinfer.learning.outlook import FEATURES, Outlook
 from splitinfer.learning.policies import network_input
 from splitinfer.learning.stacked import stack_observation, stack_settings
-from splitinfer.learning.training import train_lyappo
+from splitinfer.learning.training import train
 from splitinfer.scheduling import FixedCut, RandomCut
 from splitinfer.simulation import Scenario, simulate
 from splitinfer.simulation.build import setting_of
@@ -41,12 +41,12 @@ def settings(variant="default", **changes):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return train_lyappo(SCENARIO, settings(), tmp_path_factory.mktemp("runs") / "default")
+    return train(SCENARIO, settings(), tmp_path_factory.mktemp("runs") / "default")
 
 
 @pytest.fixture(scope="module")
 def paper_run(tmp_path_factory):
-    return train_lyappo(SCENARIO, settings("paper", batch_size=100), tmp_path_factory.mktemp("runs") / "paper")
+    return train(SCENARIO, settings("paper", batch_size=100), tmp_path_factory.mktemp("runs") / "paper")
 
 
 def test_a_learned_policy_beats_random_cuts(run):
@@ -94,7 +94,7 @@ def test_the_policy_that_is_loaded_is_the_network_that_was_trained(run):
     network.load_state_dict(trained)
     simulate(SCENARIO, Recorder(splitinfer.load_policy(run)), slots=1_000)
     stacked = stack_settings([setting_of(SCENARIO)])
-    outlook = Outlook(stacked)
+    outlook = Outlook(stacked, task_price=settings().task_price)
     assert len(Recorder.record) == 100
     for observation, cuts in Recorder.record:
         seen = network_input(outlook.look(stack_observation(observation)))
@@ -105,14 +105,14 @@ def test_the_policy_that_is_loaded_is_the_network_that_was_trained(run):
 
 
 def test_same_seed_same_weights(run, tmp_path):
-    again = train_lyappo(SCENARIO, settings(), tmp_path / "again")
+    again = train(SCENARIO, settings(), tmp_path / "again")
     assert (again / "policy.safetensors").read_bytes() == (run / "policy.safetensors").read_bytes()
 
 
 def test_training_goes_on_from_a_checkpoint(tmp_path):
-    folder = train_lyappo(SCENARIO, replace(settings(), slots=4_000), tmp_path / "run")
+    folder = train(SCENARIO, replace(settings(), slots=4_000), tmp_path / "run")
     before = _weights_in_training(folder)
-    train_lyappo(SCENARIO, replace(settings(), slots=8_000), folder, resume=True)
+    train(SCENARIO, replace(settings(), slots=8_000), folder, resume=True)
     assert json.loads((folder / "run.json").read_text())["slots_done"] == 8_000
     assert len((folder / "curve.csv").read_text().splitlines()) == 3
     after = _weights_in_training(folder)
@@ -120,12 +120,12 @@ def test_training_goes_on_from_a_checkpoint(tmp_path):
 
 
 def _weights_in_training(folder):
-    return torch.load(folder / "checkpoint.pt", weights_only=True)["policy"]
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["parameters"]["policy"]
 
 
 def test_training_may_start_from_the_best_fixed_cuts(tmp_path):
     changes = {"start": "best-static", "slots": 4_000, "learning_rate": 1e-9}
-    folder = train_lyappo(SCENARIO, settings(**changes), tmp_path / "run")
+    folder = train(SCENARIO, settings(**changes), tmp_path / "run")
     history = json.loads((folder / "run.json").read_text())["history"]
     assert history["imitated"] > 0.98
     learned = simulate(SCENARIO, splitinfer.load_policy(folder), slots=10_000, seed=3)
@@ -156,7 +156,7 @@ def test_the_papers_variant_loads_and_fits_its_services_only(paper_run):
 
 def test_a_folder_is_not_overwritten(run):
     with pytest.raises(InputError, match="holds a training run already"):
-        train_lyappo(SCENARIO, settings(), run)
+        train(SCENARIO, settings(), run)
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):
