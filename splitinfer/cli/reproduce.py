@@ -1,0 +1,77 @@
+"""``splitinfer reproduce``: the paper's figures from our own simulator."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from splitinfer.errors import MissingExtraError
+
+
+def reproduce(
+    figure: Annotated[str, typer.Argument(help="fig3, fig4, fig5, fig6, fig7, or all of them.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer points and seeds, short trainings; minutes.")] = False,
+    scenario: Annotated[
+        str | None, typer.Option(metavar="PRESET|FILE", help="Sweep over this world instead of table2.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of results; what is done there is not done again.")] = Path(
+        "reproduction"
+    ),
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
+    policies: Annotated[str | None, typer.Option(metavar="NAME,...", help="Only these policies.")] = None,
+    training_slots: Annotated[int | None, typer.Option(min=1, help="Slots of each training.")] = None,
+    training_seeds: Annotated[int | None, typer.Option(min=1, help="Trainings per point, seeds 0, 1, ...")] = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="Slots of each simulated run.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Simulated runs per policy and point, seeds 0, 1, ...")
+    ] = None,
+) -> None:
+    """Reproduce a figure of the paper: train and simulate every policy at every point, then draw and compare.
+
+    Writes a CSV with every run, a picture, and the printed tables as Markdown. An interrupted sweep goes on where it
+    stopped when the command is given again. What is swept is in splitinfer/experiments/sweeps.
+
+    Example:
+      splitinfer reproduce fig5 --quick
+      splitinfer reproduce all
+      splitinfer reproduce fig7 --scenario busy --policies lyappo,random,best-static
+    """
+    from splitinfer.experiments.sweep import figure_names, load_sweep
+
+    sweeps = tuple(load_sweep(name) for name in (figure_names() if figure == "all" else [figure]))
+    for package in ("gymnasium", "stable_baselines3", "tensorboard"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "learn")
+    from splitinfer.cli.output import print_table, progress_bar
+    from splitinfer.experiments.reproduce import Plan
+    from splitinfer.experiments.reproduce import reproduce as run
+    from splitinfer.simulation import find_scenario
+
+    plan = Plan(
+        sweeps,
+        base=None if scenario is None else find_scenario(scenario),
+        quick=quick,
+        policies=None if policies is None else tuple(name.strip() for name in policies.split(",")),
+        changes={
+            name: value
+            for name, value in (
+                ("training_slots", training_slots),
+                ("training_seeds", None if training_seeds is None else tuple(range(training_seeds))),
+                ("evaluation_slots", slots),
+                ("evaluation_seeds", None if seeds is None else tuple(range(seeds))),
+            )
+            if value is not None
+        },
+    )
+    with progress_bar("policies, trained and simulated") as progress:
+        outcome = run(plan, out, processes=jobs, progress=progress)
+    for table in outcome.tables:
+        print(f"{table.title}\n")
+        print_table(table.columns, table.rows, left=table.columns[:1])
+        print("".join(f"\n- {note}" for note in table.notes), end="\n\n")
+    reused = outcome.jobs - outcome.jobs_run
+    print(f"ran {outcome.jobs_run} of {outcome.jobs} jobs" + (f", {reused} were there already" if reused else ""))
+    print("\n".join(f"wrote {file}" for file in outcome.files))

@@ -1,0 +1,195 @@
+"""The paper's panels, drawn from the rows of a figure's CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from splitinfer.experiments.report import LABELS, OURS
+from splitinfer.experiments.rows import Row
+from splitinfer.experiments.summary import at_point, band, curve, is_stable, mean_of, of_policy, points_of
+from splitinfer.experiments.sweep import POLICIES, Sweep
+from splitinfer.profiling.plot import check_plot_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MARKERS = dict(zip(POLICIES, "osD^vPX*", strict=True))
+_COLOURS = {policy: f"C{i}" for i, policy in enumerate(POLICIES)}
+
+LOG_SPAN = 20.0
+"""An energy axis whose largest value is so many times its least is logarithmic."""
+
+
+def plot_figure(sweep: Sweep, rows: Sequence[Row], curves: Sequence[Row], path: Path, *, world: str) -> None:
+    """Draw a figure's panels.
+
+    Lines are means over all seeds, bands their 95 % interval (over trainings and evaluation seeds); in training curves
+    the range over trainings. A hollow marker is a point where the policy's queues grow.
+
+    Args:
+        sweep: says which panels.
+        rows: of the simulated runs.
+        curves: of the trainings, for those panels that show them.
+        path: PNG, PDF or SVG.
+        world: name of the scenario.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    check_plot_path(path)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    count = len(sweep.panels)
+    across = min(count, 2)
+    figure = Figure(figsize=(5.8 * across, 4.2 * -(-count // across) + 0.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{sweep.figure}: {sweep.title}, scenario {world} (simulated)")
+    panels = figure.subplots(-(-count // across), across, squeeze=False).ravel()
+    for letter, axes, panel in zip("abcd", panels, sweep.panels, strict=False):
+        _DRAW[panel](axes, sweep, curves if panel.endswith("curve") else rows, rows)
+        axes.set_title(f"({letter}) {_TITLES[panel]}", fontsize="medium")
+        axes.grid(alpha=0.3)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    figure.savefig(path, dpi=110)
+
+
+_TITLES = {
+    "energy": "total energy",
+    "local energy": "local energy",
+    "transmission energy": "transmission energy",
+    "queues and cuts": "queues and cut points of LyaPPO",
+    "reward curve": "reward while training",
+    "energy curve": "energy while training",
+}
+
+
+def _energies(column: str) -> Callable[..., None]:
+    def draw(axes: Axes, sweep: Sweep, rows: Sequence[Row], every: Sequence[Row]) -> None:
+        seen: list[float] = []
+        for policy in _present(rows):
+            means = _bands(axes, sweep, of_policy(rows, policy), policy, column, 1e3)
+            seen += means
+        axes.set_ylabel("energy per device and slot, mJ")
+        least = min((mean for mean in seen if mean > 0), default=1.0)
+        if max(seen) <= LOG_SPAN * least:
+            axes.set_ylim(bottom=0)
+        elif min(seen) > 0:
+            axes.set_yscale("log")
+        else:  # a policy that sends nothing stands at 0
+            axes.set_yscale("symlog", linthresh=10 ** np.floor(np.log10(least)))
+            axes.set_ylim(bottom=0)
+        _swept_axis(axes, sweep, rows)
+
+    return draw
+
+
+def _bands(axes: Axes, sweep: Sweep, own: Sequence[Row], policy: str, column: str, factor: float) -> list[float]:
+    values = points_of(own)
+    x = _places(sweep, values)
+    bands = [band(at_point(own, value), column) for value in values]
+    means = np.array([one.mean for one in bands]) * factor
+    half = np.nan_to_num(np.array([one.half_width for one in bands])) * factor
+    colour = _COLOURS[policy]
+    axes.fill_between(x, np.maximum(means - half, 0), means + half, color=colour, alpha=0.15, linewidth=0)
+    width = 2.2 if policy in OURS[:1] else 1.2
+    order = 3 if policy in OURS[:1] else 2
+    style: dict[str, Any] = {"color": colour, "marker": _MARKERS[policy], "markersize": 6}
+    axes.plot(x, means, linewidth=width, label=LABELS[policy], zorder=order, **style)
+    for place, mean, value in zip(x, means, values, strict=True):
+        if not is_stable(at_point(own, value)):
+            axes.plot(place, mean, markerfacecolor="white", zorder=4, **style)
+    return list(means)
+
+
+def _queues_and_cuts(axes: Axes, sweep: Sweep, rows: Sequence[Row], every: Sequence[Row]) -> None:
+    own = of_policy(rows, OURS[0])
+    values = points_of(own)
+    x = _places(sweep, values)
+    for column, label, colour in (
+        ("queue_local_scaled", "local queue / V$_1$", "C0"),
+        ("queue_transmission_scaled", "transmission queue / V$_2$", "C1"),
+        ("queue_edge_scaled", "edge queue / V$_1$", "C2"),
+    ):
+        bands = [band(at_point(own, value), column) for value in values]
+        means = np.array([one.mean for one in bands])
+        half = np.nan_to_num(np.array([one.half_width for one in bands]))
+        axes.fill_between(x, np.maximum(means - half, 0), means + half, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(x, means, "o-", color=colour, label=label)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("mean queue per device, normalised")
+    cuts = axes.twinx()
+    bands = [band(at_point(own, value), "cut_share") for value in values]
+    cuts.errorbar(
+        x,
+        [one.mean for one in bands],
+        yerr=np.nan_to_num([one.half_width for one in bands]),
+        fmt="s--",
+        color="black",
+        capsize=3,
+        label="mean cut k/K",
+    )
+    cuts.set_ylim(-0.04, 1.04)
+    cuts.set_ylabel("mean cut k/K")
+    (queues, names), (shares, more) = axes.get_legend_handles_labels(), cuts.get_legend_handles_labels()
+    _swept_axis(axes, sweep, rows)
+    # Below, where no line of either axis can be.
+    axes.legend(
+        [*queues, *shares], [*names, *more], loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize="small"
+    )
+
+
+def _curves(column: str, label: str, factor: float) -> Callable[..., None]:
+    def draw(axes: Axes, sweep: Sweep, curves: Sequence[Row], every: Sequence[Row]) -> None:
+        for policy in _present(curves):
+            lines = curve(of_policy(curves, policy), column)
+            values, colour = lines.values * factor, _COLOURS[policy]
+            marker = _MARKERS[policy] if len(lines.slots) < 12 else None
+            axes.fill_between(
+                lines.slots, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0
+            )
+            axes.plot(
+                lines.slots, values.mean(axis=0), marker=marker, color=colour, linewidth=1.4, label=LABELS[policy]
+            )
+        trained = _present(curves)
+        for policy in _present(every):
+            if policy not in trained:
+                height = mean_of(of_policy(every, policy), column) * factor
+                axes.axhline(height, color=_COLOURS[policy], linestyle="--", linewidth=1.2, label=LABELS[policy])
+        axes.set_xlabel("slots of training")
+        axes.set_ylabel(label)
+
+    return draw
+
+
+_DRAW: dict[str, Callable[..., None]] = {
+    "energy": _energies("energy_j"),
+    "local energy": _energies("energy_local_j"),
+    "transmission energy": _energies("energy_transmission_j"),
+    "queues and cuts": _queues_and_cuts,
+    "reward curve": _curves("reward", "reward (34) per period", 1.0),
+    "energy curve": _curves("energy_j", "energy per device and slot, mJ", 1e3),
+}
+
+
+def _present(rows: Sequence[Row]) -> list[str]:
+    found = {row["policy"] for row in rows}
+    return [policy for policy in POLICIES if policy in found]
+
+
+def _places(sweep: Sweep, values: Sequence[float | None]) -> Any:
+    return np.array([0.0 if value is None else value / sweep.unit for value in values])
+
+
+def _swept_axis(axes: Axes, sweep: Sweep, rows: Sequence[Row]) -> None:
+    if sweep.log_axis:
+        axes.set_xscale("log")
+    axes.set_xlabel(sweep.axis)
+    places = _places(sweep, points_of(rows))
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.minorticks_off()

@@ -1,0 +1,167 @@
+"""One figure or several, from sweep files to CSV, picture and tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from splitinfer.errors import InputError
+from splitinfer.experiments.jobs import Job, Store, distinct, learns
+from splitinfer.experiments.plot import plot_figure
+from splitinfer.experiments.pool import Progress, run_jobs
+from splitinfer.experiments.report import Table, overview, tables_of
+from splitinfer.experiments.rows import Row, curve_of, read_rows, rows_of, write_rows
+from splitinfer.experiments.sweep import POLICIES, Effort, Sweep
+from splitinfer.simulation.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be reproduced, and how much is spent on it.
+
+    Attributes:
+        sweeps: the figures.
+        base: a scenario in place of the sweeps' own.
+        quick: the quick values and effort of each sweep.
+        policies: only these, where a figure has them; None for all.
+        changes: fields of the sweeps' effort that are different.
+
+    Raises:
+        InputError: a policy is unknown, or a figure would have none.
+    """
+
+    sweeps: tuple[Sweep, ...]
+    base: Scenario | None = None
+    quick: bool = False
+    policies: tuple[str, ...] | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for policy in self.policies or ():
+            if policy not in POLICIES:
+                raise InputError(f"policies: there are {', '.join(POLICIES)}, not {policy!r}")
+        for sweep in self.sweeps:
+            if not self.policies_of(sweep):
+                raise InputError(f"policies: {sweep.figure} has {', '.join(sweep.policies)}")
+
+    def policies_of(self, sweep: Sweep) -> list[str]:
+        """Return the policies that are compared in a figure."""
+        return [name for name in sweep.policies if self.policies is None or name in self.policies]
+
+    def effort_of(self, sweep: Sweep) -> Effort:
+        """Return what is spent on each point of a figure."""
+        own = sweep.quick if self.quick else sweep.full
+        return Effort(**(own.model_dump() | dict(self.changes)))
+
+    def base_of(self, sweep: Sweep) -> Scenario:
+        """Return the world that a figure changes."""
+        return sweep.base() if self.base is None else self.base
+
+    def about_base(self, sweep: Sweep) -> str:
+        """Return the name of that world, with what the sweep file changes in it."""
+        if self.base is not None or not sweep.changes:
+            return self.base_of(sweep).name
+        return f"{sweep.scenario} with {', '.join(f'{name} = {value}' for name, value in sweep.changes.items())}"
+
+    def jobs_of(self, sweep: Sweep) -> list[tuple[float | None, Job]]:
+        """Return a figure's points and what is to be done at each; points of several figures may be the same job."""
+        effort = self.effort_of(sweep)
+        jobs = []
+        for value in sweep.points(quick=self.quick):
+            world = sweep.world(self.base_of(sweep), value)
+            for policy in self.policies_of(sweep):
+                learned = learns(policy)
+                for seed in effort.training_seeds if learned else (None,):
+                    slots = effort.training_slots if learned else None
+                    job = Job(world, policy, slots, seed, effort.evaluation_seeds, effort.evaluation_slots)
+                    jobs.append((value, job))
+        return jobs
+
+    def stem(self, sweep: Sweep) -> str:
+        """Return the name of a figure's files, without a suffix."""
+        parts = [sweep.figure] if self.base is None else [sweep.figure, self.base.name]
+        return "-".join([*parts, *(["quick"] if self.quick else [])])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a reproduction left.
+
+    Attributes:
+        tables: of every figure, and an overview where there are several.
+        files: what was written, in order.
+        jobs: how many different jobs there were.
+        jobs_run: how many were run; the others had been done before.
+    """
+
+    tables: tuple[Table, ...]
+    files: tuple[Path, ...]
+    jobs: int
+    jobs_run: int
+
+
+def reproduce(plan: Plan, folder: Path, *, processes: int | None = None, progress: Progress | None = None) -> Outcome:
+    """Run what has not been run, then write every figure's CSV, picture and tables.
+
+    An interrupted call leaves what it finished in ``folder``; the next one goes on from there.
+
+    Args:
+        plan: what to do.
+        folder: where results go.
+        processes: how many jobs at a time; by default as many as there are cores.
+        progress: called with (jobs done, jobs there are).
+
+    Raises:
+        InputError: a world cannot be trained on or simulated, or the folder cannot be written.
+    """
+    store = Store(folder)
+    jobs = {sweep.figure: plan.jobs_of(sweep) for sweep in plan.sweeps}
+    everything = [job for own in jobs.values() for _, job in own]
+    jobs_run = run_jobs(everything, store, processes=processes or cores(), progress=progress)
+    tables: list[Table] = []
+    files: list[Path] = []
+    rows_by_figure: dict[str, list[Row]] = {}
+    for sweep in plan.sweeps:
+        stem = folder / plan.stem(sweep)
+        rows = []
+        for value, job in jobs[sweep.figure]:
+            runs = store.read(job)
+            if runs is None:
+                raise InputError(f"out: {folder} was changed while the sweep ran")
+            rows += rows_of(sweep, value, job, runs)
+        own_files = [stem.with_name(f"{stem.name}.csv")]
+        write_rows(own_files[0], rows)
+        # What is drawn and told is what the file says.
+        rows = rows_by_figure[sweep.figure] = read_rows(own_files[0])
+        curves: list[Row] = []
+        trained = [job for _, job in jobs[sweep.figure] if job.training is not None]
+        if any(panel.endswith("curve") for panel in sweep.panels) and trained:
+            own_files.append(stem.with_name(f"{stem.name}-curves.csv"))
+            write_rows(own_files[-1], [row for job in trained for row in curve_of(job, store.run_folder(job))])
+            curves = read_rows(own_files[-1])
+        world = plan.about_base(sweep)
+        picture, text = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.md")
+        plot_figure(sweep, rows, curves, picture, world=world)
+        own_tables = tables_of(sweep, rows, curves, world=world, effort=plan.effort_of(sweep))
+        _write_tables(text, own_tables)
+        tables += own_tables
+        files += [*own_files, picture, text]
+    summary = overview(plan.sweeps, rows_by_figure)
+    if summary is not None:
+        name = plan.stem(plan.sweeps[0]).replace(plan.sweeps[0].figure, "overview", 1)
+        files.append(folder / f"{name}.md")
+        _write_tables(files[-1], [summary])
+        tables.append(summary)
+    return Outcome(tuple(tables), tuple(files), len(distinct(everything)), jobs_run)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _write_tables(path: Path, tables: Sequence[Table]) -> None:
+    path.write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
