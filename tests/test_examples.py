@@ -10,7 +10,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # What an example takes to be done in a few seconds.
-SHORT: dict[str, list[str]] = {"xr_headset.py": ["--duration", "3"]}
+SHORT: dict[str, list[str]] = {"xr_headset.py": ["--duration", "2"]}
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
@@ -27,4 +27,6 @@ def test_an_example_runs(name: str) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert {"cut_any_model.py", "compare_policies.py", "split_inference.py"} <= {p.name for p in EXAMPLES.glob("*.py")}
+    assert {"cut_any_model.py", "compare_policies.py", "split_inference.py", "xr_headset.py"} <= {
+        p.name for p in EXAMPLES.glob("*.py")
+    }

@@ -24,16 +24,21 @@ def device(
         list[Path] | None, typer.Option("--card", metavar="FILE", help="Card file of a model that is not shipped.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads inside one operation.")] = 1,
+    meter: Annotated[
+        str, typer.Option(help="Also measure what this whole host spends: rapl or nvml; auto takes what there is.")
+    ] = "none",
 ) -> None:
     """Run the heads of one device: its queues, its allocation each slot, its emulated clock and radio.
 
-    The edge decides when the run starts, how long it is, and the cuts. Every answer is compared with the whole model's.
+    The edge decides when the run starts, how long it is, how fast time goes, and the cuts. Every answer is compared
+    with the whole model's.
 
     Example:
       splitinfer device --server 192.168.1.10:50051 --index 0 --scenario table2
     """
     import torch
 
+    from splitinfer.energy.meter import find_meter
     from splitinfer.errors import CheckFailedError
     from splitinfer.models.photos import photos
     from splitinfer.runtime.client import checked_target
@@ -47,6 +52,8 @@ def device(
     check_device(world, index)
     target = checked_target(server)
     pictures = photos(images)
+    host_meter, about_meter = find_meter(meter)
+    readings_j: list[float] = []
     torch.set_num_threads(threads)
     sys.setswitchinterval(SWITCH_S)
     services = ServiceLoader(card_files(cards or []), pictures).services(world, index)
@@ -54,9 +61,16 @@ def device(
 
     def on_start(start: pb.Start) -> None:
         print(f"device {index}: {start.slots:,} slots of {start.slot_wall_s * 1e3:g} ms begin", flush=True)
+        if host_meter is not None:
+            readings_j.append(host_meter.joules())
 
     farewell = run_device(target, world, index, services, on_start=on_start)
     _show(index, farewell)
+    if host_meter is not None:
+        spent_j = host_meter.joules() - readings_j[0]
+        print(f"device {index}: measured meanwhile {spent_j:.1f} J, {about_meter}, whatever else this host did")
+    elif meter != "none":
+        print(about_meter)
     if farewell.wrong or farewell.unexpected:
         raise CheckFailedError(f"{farewell.wrong} of {farewell.checked} answers are wrong")
 

@@ -1,12 +1,64 @@
-"""The report of a live run."""
+"""What the verbs of live runs say at the end."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from splitinfer.errors import CheckFailedError
 
 if TYPE_CHECKING:
     from splitinfer.runtime.loop import LiveResult
     from splitinfer.simulation import Scenario
+
+
+def tell(
+    scenario: Scenario,
+    result: LiveResult,
+    policy: str,
+    *,
+    trace: Path | None = None,
+    plot: Path | None = None,
+    compare: bool = False,
+    as_json: bool = False,
+    host: tuple[float | None, str] | None = None,
+) -> None:
+    """Print the report of a run, or one JSON object; draw it and simulate it too where that was asked for.
+
+    Args:
+        scenario: the world.
+        result: of the run.
+        policy: by name, to simulate the same run.
+        trace: the file that was written.
+        plot: where to draw.
+        compare: whether to simulate.
+        as_json: whether to print JSON and nothing else.
+        host: joules that the host spent (None: it cannot tell), and what was measured; None if nobody asked.
+
+    Raises:
+        CheckFailedError: an answer is wrong, or a task is lost.
+    """
+    simulated = _simulated(scenario, policy, result) if compare else None
+    if plot is not None:
+        _draw(scenario, result, plot)
+    joules, about = host or (None, "")
+    if as_json:
+        extra = ({"simulated": simulated} if simulated else {}) | {"host_energy_j": joules}
+        print(json.dumps(result.to_dict() | extra))
+    else:
+        print_report(scenario, result)
+        if joules is not None:
+            print(f"measured meanwhile: {joules:.1f} J, {about}, whatever else it did")
+        elif host is not None:
+            print(about)
+        if simulated is not None:
+            _show_both(result, simulated)
+        for path in (trace, plot):
+            if path is not None:
+                print(f"wrote {path}")
+    if not result.is_right:
+        raise CheckFailedError(f"{result.wrong} of {result.checked} answers are wrong, or a task is lost")
 
 
 def print_report(scenario: Scenario, result: LiveResult) -> None:
@@ -119,3 +171,47 @@ def _lateness(result: LiveResult) -> list[str]:
         if parts:
             lines.append(f"{one.who}: {'; '.join(parts)}")
     return lines or ["every slot was on time, and this machine was as fast as the emulated processors"]
+
+
+def _draw(scenario: Scenario, result: LiveResult, path: Path) -> None:
+    """Draw a run as ``simulate --plot`` draws a simulated one."""
+    from splitinfer.simulation.plot import plot_run
+
+    fullest = max(scenario.profiles, key=len)
+    plot_run(
+        result.figures,
+        path,
+        services=[profile.model for profile in fullest],
+        cut_limits=[profile.num_cuts for profile in fullest],
+        origin="run on real processes",
+    )
+
+
+def _simulated(scenario: Scenario, policy: str, result: LiveResult) -> dict[str, Any]:
+    from splitinfer.policies import named_policy
+    from splitinfer.simulation import simulate
+
+    figures = result.figures
+    return simulate(scenario, named_policy(policy, scenario), figures.slots, figures.seed).to_dict()
+
+
+def _show_both(result: LiveResult, simulated: dict[str, Any]) -> None:
+    from splitinfer.cli.output import print_table
+
+    live = result.figures.to_dict()
+
+    def cells(figures: dict[str, Any]) -> list[str]:
+        latency = figures["latency_s"]
+        return [
+            f"{figures['energy_j'] * 1e3:.4f}",
+            f"{(latency['mean'] or 0) * 1e3:.1f}",
+            f"{(latency['p95'] or 0) * 1e3:.1f}",
+            str(figures["finished"]),
+        ]
+
+    print()
+    print_table(
+        ["", "energy mJ", "latency ms", "p95 ms", "finished"],
+        [["run", *cells(live)], ["simulated", *cells(simulated)]],
+        left=("",),
+    )

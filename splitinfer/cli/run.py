@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from splitinfer.errors import CheckFailedError, InputError
-
-if TYPE_CHECKING:
-    from splitinfer.runtime.loop import LiveResult
-    from splitinfer.simulation import Scenario
+from splitinfer.errors import InputError
 
 
 def run(
     scenario: Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")] = "table2",
     policy: Annotated[
         str,
-        typer.Option(help="fixed (the scenario's), fixed:0,53, random, best-static, myopic, a run's folder."),
+        typer.Option(
+            help="fixed (the scenario's), fixed:0,53 (these), random, best-static, myopic, lyappo (ready trained), or "
+            "the folder of a training run."
+        ),
     ] = "fixed",
     duration: Annotated[float, typer.Option(help="Length of the run, seconds of the scenario's time.")] = 60.0,
     devices: Annotated[int | None, typer.Option(min=1, help="Number of devices instead of the scenario's.")] = None,
@@ -57,9 +56,9 @@ def run(
 
     Example:
       splitinfer run --scenario table2 --policy fixed --duration 60
-      splitinfer run --scenario table2 --policy myopic --duration 20 --trace run.jsonl --plot run.png
+      splitinfer run --scenario table2 --policy lyappo --duration 20 --trace run.jsonl --plot run.png
     """
-    from splitinfer.cli.live_report import print_report
+    from splitinfer.cli.live_report import tell
     from splitinfer.cli.live_view import LiveView
     from splitinfer.energy.meter import find_meter
     from splitinfer.models.photos import photos
@@ -96,27 +95,12 @@ def run(
                 file.write(json.dumps(event) + "\n")
 
         record = run_locally(world, policy, loop, cards=card_files(cards or []), images=pictures, on_event=on_event)
-    result = record.result(world)
-    simulated = _simulated(world, policy, loop.slots, seed) if compare else None
-    if plot is not None:
-        draw(world, result, plot)
-    host_j = readings_j[-1] - readings_j[0] if readings_j else None
-    if as_json:
-        extra = ({"simulated": simulated} if simulated else {}) | {"host_energy_j": host_j}
-        print(json.dumps(result.to_dict() | extra))
-    else:
-        print_report(world, result)
-        if host_j is not None:
-            print(f"measured meanwhile: {host_j:.1f} J, {about_meter}, whatever else it did")
-        elif meter != "none":
-            print(about_meter)
-        if simulated is not None:
-            _show_both(result, simulated)
-        for path in (trace, plot):
-            if path is not None:
-                print(f"wrote {path}")
-    if not result.is_right:
-        raise CheckFailedError(f"{result.wrong} of {result.checked} answers are wrong, or a task is lost")
+    measured: tuple[float | None, str] | None = None
+    if host_meter is not None:
+        measured = readings_j[-1] - readings_j[0], about_meter
+    elif meter != "none":
+        measured = None, about_meter
+    tell(world, record.result(world), policy, trace=trace, plot=plot, compare=compare, as_json=as_json, host=measured)
 
 
 def slots_of(duration_s: float, slot_s: float) -> int:
@@ -125,46 +109,3 @@ def slots_of(duration_s: float, slot_s: float) -> int:
     if slots < 1:
         raise InputError(f"--duration: must be at least one slot ({slot_s} s), not {duration_s}")
     return slots
-
-
-def draw(scenario: Scenario, result: LiveResult, path: Path) -> None:
-    """Draw a run as ``simulate --plot`` draws a simulated one."""
-    from splitinfer.simulation.plot import plot_run
-
-    fullest = max(scenario.profiles, key=len)
-    plot_run(
-        result.figures,
-        path,
-        services=[profile.model for profile in fullest],
-        cut_limits=[profile.num_cuts for profile in fullest],
-        origin="run on real processes",
-    )
-
-
-def _simulated(world: Scenario, name: str, slots: int, seed: int) -> dict[str, Any]:
-    from splitinfer.policies import named_policy
-    from splitinfer.simulation import simulate
-
-    return simulate(world, named_policy(name, world), slots, seed).to_dict()
-
-
-def _show_both(result: LiveResult, simulated: dict[str, Any]) -> None:
-    from splitinfer.cli.output import print_table
-
-    live = result.figures.to_dict()
-
-    def cells(figures: dict[str, Any]) -> list[str]:
-        latency = figures["latency_s"]
-        return [
-            f"{figures['energy_j'] * 1e3:.4f}",
-            f"{(latency['mean'] or 0) * 1e3:.1f}",
-            f"{(latency['p95'] or 0) * 1e3:.1f}",
-            str(figures["finished"]),
-        ]
-
-    print()
-    print_table(
-        ["", "energy mJ", "latency ms", "p95 ms", "finished"],
-        [["run", *cells(live)], ["simulated", *cells(simulated)]],
-        left=("",),
-    )

@@ -37,9 +37,23 @@ def serve(
         str | None,
         typer.Option(help="Be the edge of one live run of this preset or TOML file; its services name the models."),
     ] = None,
-    policy: Annotated[str, typer.Option(help="With --scenario: as for the run verb.")] = "fixed",
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="With --scenario: fixed (the scenario's), fixed:0,53, random, best-static, myopic, lyappo (ready "
+            "trained), or the folder of a training run."
+        ),
+    ] = "fixed",
     duration: Annotated[float, typer.Option(help="With --scenario: length of the run, seconds.")] = 60.0,
     seed: Annotated[int, typer.Option(min=0, help="With --scenario: of arrivals and channel.")] = 0,
+    time_scale: Annotated[
+        float,
+        typer.Option(help="With --scenario: real time per scenario time; 0.1 is ten times faster. Devices are told."),
+    ] = 1.0,
+    patience_s: Annotated[
+        float,
+        typer.Option(help="With --scenario: let time stand still this long for late work. Devices are told."),
+    ] = 0.0,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="With --scenario: change a field of it."),
@@ -51,6 +65,13 @@ def serve(
     trace: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --scenario: write every event as a line of JSON.")
     ] = None,
+    plot: Annotated[Path | None, typer.Option(help="With --scenario: draw queues, cuts, frequency and power.")] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="With --scenario: simulate the same run too, and show both.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --scenario: print one JSON object at the end and nothing else.")
+    ] = False,
     join_s: Annotated[float, typer.Option(help="With --scenario: longest wait for the devices, seconds.")] = 300.0,
 ) -> None:
     """Run the edge server: it computes the tails of the models it holds.
@@ -58,11 +79,12 @@ def serve(
     It stops cleanly on Ctrl-C or SIGTERM, after the calls under way. Health checks and reflection are on.
 
     With --scenario it is the edge of one live run instead: it waits for every device of the scenario (the device verb,
-    here or on other machines), decides their cuts, runs their tails, and prints a report at the end.
+    here or on other machines), decides their cuts, runs their tails, and prints a report at the end. The devices get
+    the length, seed, time scale and patience of the run from it.
 
     Example:
       splitinfer serve --models resnet18,mobilenet_v2 --port 50051
-      splitinfer serve --scenario table2 --policy myopic --duration 60 --host 192.168.1.10 --insecure
+      splitinfer serve --scenario table2 --policy lyappo --duration 60 --host 192.168.1.10 --insecure
     """
     from splitinfer.cli.profile import parse_input_size
     from splitinfer.runtime.serving import serve as serve_until_stopped
@@ -76,9 +98,15 @@ def serve(
             policy,
             duration_s=duration,
             seed=seed,
+            time_scale=time_scale,
+            patience_s=patience_s,
+            join_s=join_s,
             changes=changes or [],
             cards=cards or [],
             trace=trace,
+            plot=plot,
+            compare=compare,
+            as_json=as_json,
             server=ServerSettings(
                 host=host,
                 port=port,
@@ -88,9 +116,20 @@ def serve(
                 drain_s=drain_s,
                 limits=_limits(max_message_mib),
             ),
-            join_s=join_s,
         )
         return
+    for option, is_given in (
+        ("--time-scale", time_scale != 1.0),
+        ("--patience-s", patience_s != 0.0),
+        ("--set", bool(changes)),
+        ("--card", bool(cards)),
+        ("--trace", trace is not None),
+        ("--plot", plot is not None),
+        ("--compare", compare),
+        ("--json", as_json),
+    ):
+        if is_given:
+            raise InputError(f"{option} is for a live run; give its --scenario")
     names = [name.strip() for name in models.split(",") if name.strip()]
     if not names:
         raise InputError("--models needs at least one model, for example resnet18")

@@ -9,8 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from splitinfer.errors import CheckFailedError
-
 if TYPE_CHECKING:
     from splitinfer.runtime.settings import ServerSettings
 
@@ -21,13 +19,20 @@ def serve_scenario(
     *,
     duration_s: float,
     seed: int,
+    time_scale: float,
+    patience_s: float,
+    join_s: float,
     changes: Sequence[str],
     cards: Sequence[Path],
     trace: Path | None,
+    plot: Path | None,
+    compare: bool,
+    as_json: bool,
     server: ServerSettings,
-    join_s: float,
 ) -> None:
     """Wait for every device of a scenario, run it once, and print the report.
+
+    The devices learn the length, seed, time scale and patience of the run from the edge when it starts.
 
     Raises:
         InputError: the scenario, policy or a model is wrong, or the address cannot be listened on.
@@ -36,24 +41,32 @@ def serve_scenario(
     """
     import torch
 
-    from splitinfer.cli.live_report import print_report
+    from splitinfer.cli.live_report import tell
     from splitinfer.cli.live_view import LiveView
     from splitinfer.cli.run import slots_of
     from splitinfer.policies import named_policy
     from splitinfer.runtime.loop import LiveRecord, LoopSettings, run_edge
     from splitinfer.runtime.loop.children import SWITCH_S
     from splitinfer.runtime.loop.services import ServiceLoader, card_files
+    from splitinfer.runtime.loop.world import check_live, check_policy
     from splitinfer.simulation import find_scenario, with_settings
+    from splitinfer.simulation.plot import check_plot_path
 
     world = with_settings(find_scenario(scenario), changes)
     loop = LoopSettings(
         slots=slots_of(duration_s, world.slot_s),
         seed=seed,
+        time_scale=time_scale,
+        patience_s=patience_s,
         torch_threads=server.torch_threads,
         tail_workers=server.tails_at_once,
         join_s=join_s,
     )
+    if plot is not None:
+        check_plot_path(plot)
+    check_live(world)
     chosen = named_policy(policy, world)
+    check_policy(chosen)
     torch.set_num_threads(server.torch_threads)
     sys.setswitchinterval(SWITCH_S)
     models = ServiceLoader(card_files(cards)).models(world)
@@ -63,7 +76,8 @@ def serve_scenario(
         view = LiveView()
 
         def on_listen(address: str) -> None:
-            print(f"waiting for {world.num_devices} devices of {world.name} on {address}", flush=True)
+            waiting = f"waiting for {world.num_devices} devices of {world.name} on {address}"
+            print(waiting, file=sys.stderr if as_json else sys.stdout, flush=True)
 
         def on_event(event: dict[str, Any]) -> None:
             if event["event"] == "start":
@@ -74,9 +88,4 @@ def serve_scenario(
                 file.write(json.dumps(event) + "\n")
 
         run_edge(world, chosen, models, loop, server, on_listen=on_listen, on_event=on_event)
-    result = record.result(world)
-    print_report(world, result)
-    if trace is not None:
-        print(f"wrote {trace}")
-    if not result.is_right:
-        raise CheckFailedError(f"{result.wrong} of {result.checked} answers are wrong, or a task is lost")
+    tell(world, record.result(world), policy, trace=trace, plot=plot, compare=compare, as_json=as_json)

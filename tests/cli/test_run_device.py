@@ -14,7 +14,7 @@ import pytest
 from splitinfer.cli.main import main
 from splitinfer.profiling import profile
 from splitinfer.simulation import Scenario
-from tests.runtime.loop.conftest import CARD
+from tests.runtime.loop.conftest import CARD, write_joint_run
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +57,14 @@ def test_run_prints_a_report_and_writes_trace_and_plot(world, tmp_path, capfd):
     assert kinds.count("device") == 2
 
 
-def test_serve_and_two_devices_make_the_same_run(world):
+def test_serve_and_two_devices_make_the_same_run(world, tmp_path):
     scenario, card = world
     program = [sys.executable, "-m", "splitinfer.cli.main"]
     common = ["--scenario", str(scenario), "--card", str(card)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
-    serve = [*program, "serve", *common, "--port", "0", "--duration", "1"]
+    serve = [*program, "serve", *common, "--port", "0", "--duration", "2", "--policy", "lyappo"]
+    serve += ["--time-scale", "0.5", "--patience-s", "60", "--compare", "--plot", str(tmp_path / "run.png")]
     edge = subprocess.Popen(serve, **pipes)
     devices = []
     try:
@@ -74,10 +75,16 @@ def test_serve_and_two_devices_make_the_same_run(world):
             devices.append(subprocess.Popen(attend, **pipes))
         out, err = edge.communicate(timeout=200)
         assert (edge.returncode, err) == (0, "")
+        assert "policy lyappo, seed 0: 200 slots of 10 ms at time scale 0.5" in out
         assert "equal the whole model's, bit for bit" in out
+        table = [line.split() for line in out.splitlines() if line.startswith(("run ", "simulated "))]
+        assert len(table) == 2
+        assert table[0][1:] == table[1][1:]
+        assert (tmp_path / "run.png").stat().st_size > 10_000
         for device in devices:
             out, err = device.communicate(timeout=60)
             assert (device.returncode, err) == (0, "")
+            assert "200 slots of 5 ms begin" in out  # the edge told them
             assert "0 wrong" in out
     finally:
         for process in (edge, *devices):
@@ -96,6 +103,10 @@ def test_serve_and_two_devices_make_the_same_run(world):
         (["device", "--server", "nowhere"], "HOST:PORT"),
         (["device", "--server", "localhost:1", "--index", "9"], "index: the scenario has devices 0..3, not 9"),
         (["serve", "--scenario", "table9"], "no preset 'table9'"),
+        (["serve", "--scenario", "table2", "--time-scale", "-1"], "time_scale"),
+        (["serve", "--scenario", "table2", "--set", "p95_latency_s=1.0"], "p95_latency_s"),
+        (["serve", "--time-scale", "2"], "--time-scale is for a live run"),
+        (["device", "--server", "localhost:1", "--meter", "sun"], "meter"),
     ],
 )
 def test_mistakes_are_one_line(arguments, reason, capsys):
@@ -103,3 +114,12 @@ def test_mistakes_are_one_line(arguments, reason, capsys):
     said = capsys.readouterr().err
     assert reason in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("verb", ["run", "serve"])
+def test_a_policy_that_allocates_for_itself_is_one_line(verb, world, tmp_path, capsys):
+    assert main([verb, "--scenario", str(world[0]), "--policy", str(write_joint_run(tmp_path))]) == 2
+    said = capsys.readouterr()
+    assert said.err == (
+        "splitinfer: error: policy: ppo allocates for itself; live runs allocate by section 3. Use simulate\n"
+    )

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from splitinfer.runtime.loop.device_run import run_device
     from splitinfer.runtime.loop.edge_run import run_edge
-    from splitinfer.runtime.loop.local_run import run_locally
+    from splitinfer.runtime.loop.local_run import LocalProcesses, run_locally
     from splitinfer.runtime.loop.record import LiveRecord, LiveResult, read_trace
     from splitinfer.runtime.loop.settings import LoopSettings
 
 _HOME_OF = {
     "LiveRecord": "record",
     "LiveResult": "record",
+    "LocalProcesses": "local_run",
     "LoopSettings": "settings",
     "read_trace": "record",
     "run_device": "device_run",
@@ -27,7 +28,16 @@ _HOME_OF = {
     "run_locally": "local_run",
 }
 
-__all__ = ["LiveRecord", "LiveResult", "LoopSettings", "read_trace", "run_device", "run_edge", "run_locally"]
+__all__ = [
+    "LiveRecord",
+    "LiveResult",
+    "LocalProcesses",
+    "LoopSettings",
+    "read_trace",
+    "run_device",
+    "run_edge",
+    "run_locally",
+]
 
 
 def __getattr__(name: str) -> Any:

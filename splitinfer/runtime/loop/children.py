@@ -116,12 +116,14 @@ def child_main(work: Callable[[Event, Callable[[Event], None], TextIO], None]) -
     return 0
 
 
-def leave_with_parent(parent: TextIO) -> None:
-    """End this process once its parent has closed the pipe or is gone."""
+def lines_of(parent: TextIO) -> queue.SimpleQueue[str]:
+    """Return the parent's lines as they come. Once it has closed the pipe or is gone, this process ends."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    def wait_for_parent() -> None:
-        while parent.readline():
-            pass
+    def listen() -> None:
+        for line in parent:
+            lines.put(line.strip())
         os._exit(3)
 
-    threading.Thread(target=wait_for_parent, daemon=True).start()
+    threading.Thread(target=listen, daemon=True).start()
+    return lines

@@ -1,4 +1,4 @@
-"""A device's process of a live run on this machine."""
+"""A device's process of live runs on this machine."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from splitinfer.runtime.loop.children import child_main, leave_with_parent
+from splitinfer.runtime.loop.children import child_main, lines_of
 
 
 def work(order: dict[str, Any], say: Callable[[dict[str, Any]], None], parent: TextIO) -> None:
-    """Load the models, learn the edge's address from the parent, and attend."""
+    """Load the models, and attend run after run: each line of the parent is the edge's address."""
+    lines = lines_of(parent)
     import torch
 
     from splitinfer.runtime.loop.device_run import run_device
@@ -22,12 +23,8 @@ def work(order: dict[str, Any], say: Callable[[dict[str, Any]], None], parent: T
     scenario = Scenario.load(order["scenario"])
     loader = ServiceLoader(order["cards"], [Path(image) for image in order["images"]])
     services = loader.services(scenario, order["device"])
-    say({"event": "loaded"})
-    address = parent.readline().strip()
-    if not address:  # the parent is gone
-        return
-    leave_with_parent(parent)
-    run_device(address, scenario, order["device"], services)
+    while True:
+        run_device(lines.get(), scenario, order["device"], services)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""The edge's process of a live run on this machine."""
+"""The edge's process of live runs on this machine."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from splitinfer.runtime.loop.children import child_main, leave_with_parent
+from splitinfer.runtime.loop.children import child_main, lines_of
 
 
 def work(order: dict[str, Any], say: Callable[[dict[str, Any]], None], parent: TextIO) -> None:
-    """Load the models, listen, and run."""
-    leave_with_parent(parent)
+    """Load the models, and be the edge of run after run: each line of the parent is one, as JSON."""
+    lines = lines_of(parent)
     import torch
 
     from splitinfer.policies import named_policy
@@ -21,20 +22,20 @@ def work(order: dict[str, Any], say: Callable[[dict[str, Any]], None], parent: T
     from splitinfer.runtime.settings import ServerSettings
     from splitinfer.simulation.scenario import Scenario
 
-    settings = LoopSettings(**order["loop"])
-    torch.set_num_threads(settings.torch_threads)
+    torch.set_num_threads(order["threads"])
     scenario = Scenario.load(order["scenario"])
-    policy = named_policy(order["policy"], scenario)
     models = ServiceLoader(order["cards"]).models(scenario)
-    run_edge(
-        scenario,
-        policy,
-        models,
-        settings,
-        ServerSettings(port=order["port"]),
-        on_listen=lambda address: say({"event": "listen", "address": address}),
-        on_event=say,
-    )
+    while True:
+        run = json.loads(lines.get())
+        run_edge(
+            scenario,
+            named_policy(run["policy"], scenario),
+            models,
+            LoopSettings(**run["loop"]),
+            ServerSettings(port=order["port"]),
+            on_listen=lambda address: say({"event": "listen", "address": address}),
+            on_event=say,
+        )
 
 
 if __name__ == "__main__":

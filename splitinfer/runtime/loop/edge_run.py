@@ -18,7 +18,7 @@ from splitinfer.runtime.loop.hub import Hub
 from splitinfer.runtime.loop.services import fingerprints
 from splitinfer.runtime.loop.settings import LoopSettings
 from splitinfer.runtime.loop.ticker import Ticker
-from splitinfer.runtime.loop.world import check_live, digest, warm_allocation
+from splitinfer.runtime.loop.world import check_live, check_policy, digest, warm_allocation
 from splitinfer.runtime.settings import ServerSettings
 from splitinfer.runtime.tails import RefusedRequestError, TailRunner
 from splitinfer.scheduling.policy import Policy
@@ -56,10 +56,11 @@ def run_edge(
             ``record.py``); plain dictionaries, ready for JSON.
 
     Raises:
-        InputError: the policy does not fit the scenario, or the address cannot be listened on.
+        InputError: the policy does not fit the scenario or sets resources itself, or the address cannot be listened on.
         RemoteError: a device is missing, goes away or is silent.
     """
     check_live(scenario)
+    check_policy(policy)
     _EdgeRun(scenario, policy, models, loop, server or ServerSettings(), on_event).run(on_listen)
 
 

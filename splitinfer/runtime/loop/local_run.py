@@ -1,7 +1,8 @@
-"""A live run on this machine: one process for the edge and one for each device."""
+"""Live runs on this machine: one process for the edge and one for each device."""
 
 from __future__ import annotations
 
+import json
 import queue
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -9,12 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from splitinfer.errors import DeadlineError, EdgeUnavailableError
+from splitinfer.errors import DeadlineError, EdgeUnavailableError, InputError
 from splitinfer.policies import named_policy
 from splitinfer.runtime.loop.children import Child, raised_error
 from splitinfer.runtime.loop.record import LiveRecord
 from splitinfer.runtime.loop.settings import LoopSettings
-from splitinfer.runtime.loop.world import check_live
+from splitinfer.runtime.loop.world import check_live, check_policy
 from splitinfer.simulation.scenario import Scenario
 
 Event = dict[str, Any]
@@ -32,7 +33,7 @@ def run_locally(
     port: int = 0,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> LiveRecord:
-    """Run a scenario on real processes.
+    """Run a scenario on real processes, once. ``LocalProcesses`` makes several runs without loading the models again.
 
     Args:
         scenario: the world.
@@ -51,60 +52,128 @@ def run_locally(
         RemoteError: a process is lost or silent.
     """
     check_live(scenario)
-    named_policy(policy, scenario)  # a wrong name is said before anything is started
-    record = LiveRecord()
-    said: queue.SimpleQueue[tuple[str, Event | None]] = queue.SimpleQueue()
-    children: list[Child] = []
-    with tempfile.TemporaryDirectory(prefix="splitinfer-run-") as folder:
-        file = Path(folder) / "scenario.toml"
-        scenario.save(file)
-        common = {
-            "scenario": str(file),
+    check_policy(named_policy(policy, scenario))  # a wrong name is said before anything is started
+    threads = settings.torch_threads
+    with LocalProcesses(scenario, cards=cards, images=images, port=port, torch_threads=threads) as processes:
+        return processes.run(policy, settings, on_event=on_event)
+
+
+class LocalProcesses:
+    """An edge and the devices of a scenario as processes of this machine, for one run after the other.
+
+    A context manager. Starting and loading the models takes seconds, a further run next to nothing. After an error the
+    processes are gone.
+
+    Args:
+        scenario: the world.
+        cards: card files by model name, for models that are no shipped cards.
+        images: pictures for the models; random inputs without.
+        port: of the edge; 0 picks a free one for each run.
+        torch_threads: threads inside one operation.
+
+    Raises:
+        ScenarioError: a field is in the way of a live run.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        *,
+        cards: Mapping[str, str] | None = None,
+        images: Sequence[Path] = (),
+        port: int = 0,
+        torch_threads: int = 1,
+    ) -> None:
+        check_live(scenario)
+        self._scenario = scenario
+        self._threads = torch_threads
+        self._common = {
             "cards": {name: str(Path(path).resolve()) for name, path in (cards or {}).items()},
+            "threads": torch_threads,
         }
+        self._images = [str(image) for image in images]
+        self._port = port
+        self._said: queue.SimpleQueue[tuple[str, Event | None]] = queue.SimpleQueue()
+        self._children: list[Child] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> LocalProcesses:
+        self._folder = tempfile.TemporaryDirectory(prefix="splitinfer-run-")
+        file = Path(self._folder.name) / "scenario.toml"
+        self._scenario.save(file)
+        common = self._common | {"scenario": str(file)}
         try:
-            order = common | {"policy": policy, "loop": asdict(settings), "port": port}
-            threads = settings.torch_threads
-            children.append(Child("splitinfer.runtime.loop.edge_child", order, "edge", said, threads=threads))
-            for device in range(scenario.num_devices):
-                order = common | {"device": device, "images": [str(image) for image in images], "threads": threads}
-                children.append(
-                    Child("splitinfer.runtime.loop.device_child", order, f"device {device}", said, threads=threads)
-                )
-            _follow(children, said, record, settings, on_event)
+            self._start("edge_child", "edge", common | {"port": self._port})
+            for device in range(self._scenario.num_devices):
+                self._start("device_child", f"device {device}", common | {"device": device, "images": self._images})
         except BaseException:
-            for child in children:
-                child.kill()
+            self._stop(at_once=True)
             raise
-        finally:
-            for child in children:
-                child.stop(_STOP_S)
-    return record
+        return self
 
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._stop(at_once=error is not None)
 
-def _follow(
-    children: list[Child],
-    said: queue.SimpleQueue[tuple[str, Event | None]],
-    record: LiveRecord,
-    settings: LoopSettings,
-    on_event: Callable[[Event], None],
-) -> None:
-    patience_s = settings.join_s
-    while not record.is_complete:
+    def run(
+        self, policy: str, settings: LoopSettings, *, on_event: Callable[[Event], None] = lambda event: None
+    ) -> LiveRecord:
+        """Run the scenario once.
+
+        Args:
+            policy: by name, as ``named_policy`` takes it.
+            settings: length, seed, time; ``torch_threads`` are those of the processes.
+            on_event: called with every event (``record.py``).
+
+        Returns:
+            The record of the whole run.
+
+        Raises:
+            InputError: something in the policy or models is wrong, or the processes are gone.
+            RemoteError: a process is lost or silent.
+        """
+        if not self._children:
+            raise InputError("the processes of this live run are gone")
+        if settings.torch_threads != self._threads:
+            raise InputError(f"torch_threads: these processes have {self._threads}, not {settings.torch_threads}")
+        check_policy(named_policy(policy, self._scenario))
+        record = LiveRecord()
         try:
-            who, event = said.get(timeout=patience_s)
-        except queue.Empty:
-            raise DeadlineError(
-                f"the run's processes said nothing for {patience_s:g} s", status="DEADLINE_EXCEEDED"
-            ) from None
-        if event is None:
-            raise EdgeUnavailableError(f"the process of {who} ended before the run did", status="UNAVAILABLE")
-        kind = event["event"]
-        if kind == "error":
-            raise raised_error(event, who)
-        if kind == "listen":
-            for child in children[1:]:
-                child.tell(event["address"])
-        elif who == "edge":
-            record.add(event)
-            on_event(event)
+            self._children[0].tell(json.dumps({"policy": policy, "loop": asdict(settings)}))
+            self._follow(record, settings.join_s, on_event)
+        except BaseException:
+            self._stop(at_once=True)
+            raise
+        return record
+
+    def _start(self, module: str, who: str, order: Event) -> None:
+        module = f"splitinfer.runtime.loop.{module}"
+        self._children.append(Child(module, order, who, self._said, threads=self._threads))
+
+    def _stop(self, *, at_once: bool) -> None:
+        for child in self._children if at_once else ():
+            child.kill()
+        for child in self._children:
+            child.stop(_STOP_S)
+        self._children = []
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def _follow(self, record: LiveRecord, patience_s: float, on_event: Callable[[Event], None]) -> None:
+        while not record.is_complete:
+            try:
+                who, event = self._said.get(timeout=patience_s)
+            except queue.Empty:
+                raise DeadlineError(
+                    f"the run's processes said nothing for {patience_s:g} s", status="DEADLINE_EXCEEDED"
+                ) from None
+            if event is None:
+                raise EdgeUnavailableError(f"the process of {who} ended before the run did", status="UNAVAILABLE")
+            kind = event["event"]
+            if kind == "error":
+                raise raised_error(event, who)
+            if kind == "listen":
+                for child in self._children[1:]:
+                    child.tell(event["address"])
+            elif who == "edge":
+                record.add(event)
+                on_event(event)

@@ -7,8 +7,9 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from splitinfer.errors import ScenarioError
+from splitinfer.errors import InputError, ScenarioError
 from splitinfer.scheduling import allocate_edge, allocate_local, allocate_transmission
+from splitinfer.scheduling.policy import Policy, sets_resources
 from splitinfer.simulation.build import setting_of
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.simulation.surroundings import Surroundings
@@ -63,6 +64,16 @@ def check_live(scenario: Scenario) -> None:
         raise ScenarioError(
             "p95_latency_s: a live run keeps the scenario's energy weights; remove the target, or use simulate"
         )
+
+
+def check_policy(policy: Policy) -> None:
+    """Refuse a policy that a live run cannot obey.
+
+    Raises:
+        InputError: it sets frequencies and powers itself.
+    """
+    if sets_resources(policy):
+        raise InputError(f"policy: {policy.name} allocates for itself; live runs allocate by section 3. Use simulate")
 
 
 def digest(scenario: Scenario) -> str:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from splitinfer.learning.run_folder import POLICY_FILE, RUN_FILE, SCHEMA
+from splitinfer.learning.settings import TrainingSettings
 from splitinfer.profiling import profile
 from splitinfer.runtime.loop.services import card_files
 from splitinfer.simulation import Scenario
@@ -45,3 +51,17 @@ def tiny(tiny_cards: dict[str, str]) -> Scenario:
         energy_coefficient=1e-25,
         local_energy_weight=1e12,
     )
+
+
+def write_joint_run(folder: Path) -> Path:
+    """Write a run folder of the joint baseline, which sets frequencies and powers itself; untrained."""
+    record = {"schema": SCHEMA, "settings": asdict(TrainingSettings.for_algorithm("ppo"))}
+    (folder / RUN_FILE).write_text(json.dumps(record), encoding="utf-8")
+    sizes = (10, 8, 8, 5)
+    rng = np.random.default_rng(0)
+    weights = {}
+    for layer in range(3):
+        weights[f"layer.{layer}.weight"] = rng.normal(size=(sizes[layer + 1], sizes[layer])).astype(np.float32)
+        weights[f"layer.{layer}.bias"] = np.zeros(sizes[layer + 1], np.float32)
+    save_file(weights, folder / POLICY_FILE)
+    return folder

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import queue
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
+from splitinfer import load_policy
 from splitinfer.errors import InputError, RemoteError, ScenarioError
-from splitinfer.runtime.loop import LoopSettings, read_trace, run_locally
+from splitinfer.policies import named_policy
+from splitinfer.runtime.loop import LocalProcesses, LoopSettings, read_trace, run_device, run_edge, run_locally
+from splitinfer.runtime.loop.services import ServiceLoader
+from splitinfer.runtime.loop.world import digest
 from splitinfer.simulation import Scenario, simulate
 from splitinfer.simulation.policies import policy_of
+from tests.runtime.loop.conftest import write_joint_run
 
 # Time stands still for late work: whatever this machine is busy with, the run is the simulator's, slot by slot.
 PATIENT = 60.0
@@ -47,25 +55,107 @@ def test_a_run_with_thousands_of_recuts_is_the_simulators_task_by_task(tiny, tin
     assert read_trace(trace).result(tiny).to_dict() == live.to_dict()
 
 
-def test_the_myopic_policy_sees_what_it_sees_in_the_simulator(tiny, tiny_cards):
-    """Its cuts follow from the observations, so equal tasks mean equal observations."""
-    scenario = tiny.replace(arrival_rate_hz=4.0, channel="correlated")
-    settings = LoopSettings(slots=600, seed=1, time_scale=0.05, patience_s=PATIENT)
-    live = run_locally(scenario, "myopic", settings, cards=tiny_cards).result(scenario)
-    simulated = simulate(scenario, policy_of("myopic", scenario), slots=600, seed=1)
+@pytest.fixture(scope="module")
+def uneasy(tiny):
+    """Channels that come and go and an edge that is soon full: policies that observe change their cuts all the time."""
+    return tiny.replace(arrival_rate_hz=6.0, channel="correlated", energy_coefficient=3e-26)
+
+
+@pytest.fixture(scope="module")
+def processes(uneasy, tiny_cards):
+    with LocalProcesses(uneasy, cards=tiny_cards) as processes:
+        yield processes
+
+
+@pytest.mark.parametrize("policy", ["myopic", "lyappo"])
+def test_policies_that_observe_see_what_they_see_in_the_simulator(policy, uneasy, processes):
+    """Cuts follow from the observations, lyappo's from all before, too: equal tasks mean equal observations in order.
+
+    Equal to the task is more than the bounds that a run without patience is held to by ``benchmarks.agreement``.
+    """
+    settings = LoopSettings(slots=1000, seed=1, time_scale=0.05, patience_s=PATIENT)
+    live = processes.run(policy, settings).result(uneasy)
+    simulated = simulate(uneasy, named_policy(policy, uneasy), slots=1000, seed=1)
+    figures = live.figures
     assert live.is_right
-    assert tasks_of(live.figures) == tasks_of(simulated)
-    assert len({task[4] for task in tasks_of(live.figures)}) > 1
+    assert tasks_of(figures) == tasks_of(simulated)
+    for device in range(2):
+        for service in range(2):
+            assert len({task[4] for task in tasks_of(figures) if task[:2] == (device, service)}) > 1
+    assert figures.energy_j == pytest.approx(simulated.energy_j, rel=1e-9)
+    assert figures.latency_s.mean() == pytest.approx(simulated.latency_s.mean())
+    assert figures.mean_queue == pytest.approx(simulated.mean_queue, rel=1e-9)
+
+
+class Recording:
+    """Passes observations on, and keeps them."""
+
+    def __init__(self, policy):
+        self.name = policy.name
+        self.seen = []
+        self._policy = policy
+
+    def reset(self, setting, rng):
+        self._policy.reset(setting, rng)
+
+    def cuts(self, observation):
+        self.seen.append(observation)
+        return self._policy.cuts(observation)
+
+    def __deepcopy__(self, memo):  # the simulator works on copies
+        return self
+
+
+def test_observations_are_the_simulators_one_by_one(uneasy, tiny_cards):
+    """The edge in this process, to look into what its policy is shown; the devices on threads."""
+    slots, seed = 300, 2
+    recorders = [Recording(named_policy("lyappo", uneasy)) for _ in range(2)]
+    live, simulated = recorders
+    loader = ServiceLoader(tiny_cards)
+    addresses: queue.SimpleQueue[str] = queue.SimpleQueue()
+    settings = LoopSettings(slots=slots, seed=seed, time_scale=0.05, patience_s=PATIENT)
+    services = [loader.services(uneasy, device) for device in range(2)]
+    with ThreadPoolExecutor(3) as threads:
+        edge = threads.submit(run_edge, uneasy, live, loader.models(uneasy), settings, on_listen=addresses.put)
+        address = addresses.get(timeout=60)
+        devices = [threads.submit(run_device, address, uneasy, device, services[device]) for device in range(2)]
+        for one in (edge, *devices):
+            one.result(timeout=240)
+    simulate(uneasy, simulated, slots, seed)
+    assert len(live.seen) == len(simulated.seen) == slots // uneasy.slots_per_period
+    for here, there in zip(live.seen, simulated.seen, strict=True):
+        for name, value in vars(there).items():
+            np.testing.assert_allclose(getattr(here, name), value, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def test_processes_refuse_a_mistake_and_live_on(uneasy, processes):
+    with pytest.raises(InputError, match=r"policy: no 'mystic'"):
+        processes.run("mystic", LoopSettings(slots=10))
+    with pytest.raises(InputError, match=r"torch_threads: these processes have 1, not 2"):
+        processes.run("fixed", LoopSettings(slots=10, torch_threads=2))
+    settings = LoopSettings(slots=100, time_scale=0.05, patience_s=PATIENT)
+    assert processes.run("fixed", settings).result(uneasy).is_right
+
+
+def test_processes_are_gone_after_the_end_or_a_failure(tiny):
+    with LocalProcesses(tiny) as processes:  # without the card files the processes cannot know the models
+        with pytest.raises(InputError, match=r"(edge|device [01]): unknown model"):
+            processes.run("fixed", LoopSettings(slots=10))
+        with pytest.raises(InputError, match="are gone"):
+            processes.run("fixed", LoopSettings(slots=10))
+
+
+def test_a_policy_that_allocates_for_itself_is_refused(tiny, tiny_cards, tmp_path):
+    joint_run = write_joint_run(tmp_path)
+    with pytest.raises(InputError, match="policy: ppo allocates for itself; live runs allocate by section 3"):
+        run_locally(tiny, str(joint_run), LoopSettings(slots=10), cards=tiny_cards)
+    with pytest.raises(InputError, match="policy: ppo allocates for itself; live runs allocate by section 3"):
+        run_edge(tiny, load_policy(joint_run), [], LoopSettings(slots=10))
 
 
 def test_a_wrong_policy_is_one_clear_line(tiny, tiny_cards):
     with pytest.raises(InputError, match=r"policy: no 'mystic'"):
         run_locally(tiny, "mystic", LoopSettings(slots=10), cards=tiny_cards)
-
-
-def test_what_a_process_refuses_is_said_with_its_name(tiny):
-    with pytest.raises(InputError, match=r"(edge|device [01]): unknown model"):
-        run_locally(tiny, "fixed", LoopSettings(slots=10))
 
 
 def test_a_latency_target_is_refused(tiny):
@@ -74,9 +164,6 @@ def test_a_latency_target_is_refused(tiny):
 
 
 def test_missing_devices_end_the_wait(tiny, tiny_cards):
-    from splitinfer.runtime.loop import run_edge
-    from splitinfer.runtime.loop.services import ServiceLoader
-
     settings = LoopSettings(slots=10, join_s=0.05)
     with pytest.raises(RemoteError, match="devices 0, 1 did not come"):
         run_edge(tiny, policy_of("fixed", tiny), ServiceLoader(tiny_cards).models(tiny), settings)
@@ -92,16 +179,12 @@ def test_settings_name_what_is_wrong(field, value):
 
 
 def test_a_profile_of_another_model_is_refused(tiny, tiny_cards):
-    from splitinfer.runtime.loop.services import ServiceLoader
-
     swapped = dict(zip(tiny_cards, reversed(tiny_cards.values()), strict=True))
     with pytest.raises(ScenarioError, match="profile it anew"):
         ServiceLoader(swapped).models(tiny)
 
 
 def test_both_ends_need_the_same_world(tiny):
-    from splitinfer.runtime.loop.world import digest
-
     assert digest(tiny) == digest(Scenario(**{name: getattr(tiny, name) for name in tiny.model_fields_set}))
     for change in ({"arrival_rate_hz": 7.0}, {"seed": 1}, {"channel": "steady"}, {"distances_m": (150.0, 251.0)}):
         assert digest(tiny.replace(**change)) != digest(tiny)
