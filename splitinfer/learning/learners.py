@@ -109,6 +109,7 @@ class SharedLearner:
             rollout_buffer_class=ConsequentialBuffer,
             rollout_buffer_kwargs={"most_samples": settings.most_samples},
             target_kl=0.03,
+            normalize_advantage=False,  # the buffer does, over the actions that mattered
             **_ppo_settings(settings, done),
         )
         self._trials = ServiceAgents(

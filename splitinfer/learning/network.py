@@ -89,15 +89,23 @@ class SharedPolicy(ActorCriticPolicy):
 
 
 class ConsequentialBuffer(RolloutBuffer):
-    """A rollout buffer that trains on the actions that mattered.
+    """A rollout buffer whose policy loss is over the actions that mattered, and whose value loss is over all steps.
 
     A cut matters to tasks that arrive in its period and to nothing else. With 0.2 requests/s and periods of 0.1 s that
-    is one action in fifty; the other 49 have no effect, an expected gradient of zero, and all of the noise. Advantages
-    are estimated over every step; only the loss leaves the idle ones out.
+    is one action in fifty; the other 49 have no effect, an expected gradient of zero, and all of the noise. So every
+    minibatch has two halves:
+
+    - actions of consequence, for the policy. Their advantages hold the cost of the task that came, which no action
+      could have spared and which is larger for some services than for others; the mean over the same agent's other
+      such actions is taken off. Their value target is the value that they had.
+    - steps drawn evenly from all, for the value. Taught on the former alone it would expect a task in every period,
+      and charge each queue for tasks that mostly do not come.
+
+    PPO must not normalise advantages again, as the second half's are zero.
 
     Attributes:
         consequential: (steps, agents), set by the training callback.
-        most_samples: a pass takes at most so many of them, drawn anew each time.
+        most_samples: a pass takes at most so many actions of consequence, drawn anew each time.
     """
 
     def __init__(self, *args: Any, most_samples: int = 16_384, **kwargs: Any) -> None:
@@ -110,14 +118,37 @@ class ConsequentialBuffer(RolloutBuffer):
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
         if not self.generator_ready:
-            for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
-                self.__dict__[name] = self.swap_and_flatten(self.__dict__[name])
-            self.generator_ready = True
-        chosen = np.flatnonzero(self.consequential.swapaxes(0, 1).reshape(-1))
-        if not len(chosen):
-            chosen = np.arange(self.buffer_size * self.n_envs)
-        rows = np.random.permutation(chosen)[: self.most_samples]  # noqa: NPY002 - the library's own, seeded by it
-        size = len(rows) if batch_size is None else batch_size
-        # A last batch of a few samples would have a noisy normalisation; it is shared out over the others.
-        for part in np.array_split(rows, max(1, len(rows) // size)):
-            yield self._get_samples(part)
+            self._prepare()
+        rng = np.random.default_rng(np.random.randint(2**31))  # noqa: NPY002 - the library's own, seeded by it
+        chosen = rng.permutation(self._chosen)[: self.most_samples]
+        every = rng.integers(self.buffer_size * self.n_envs, size=max(len(chosen), 1))
+        size = 2 * len(every) if batch_size is None else batch_size
+        # A last batch of a few samples would be noisy; it is shared out over the others.
+        batches = max(1, 2 * len(every) // size)
+        for acted, seen in zip(np.array_split(chosen, batches), np.array_split(every, batches), strict=True):
+            policy, value = self._get_samples(acted), self._get_samples(seen)
+            yield RolloutBufferSamples(
+                observations=torch.cat([policy.observations, value.observations]),  # type: ignore[list-item]
+                actions=torch.cat([policy.actions, value.actions]),
+                old_values=torch.cat([policy.old_values, value.old_values]),
+                old_log_prob=torch.cat([policy.old_log_prob, value.old_log_prob]),
+                advantages=torch.cat([2 * policy.advantages, torch.zeros_like(value.advantages)]),
+                returns=torch.cat([policy.old_values, value.returns]),
+            )
+
+    def _prepare(self) -> None:
+        self._centre()
+        for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
+            self.__dict__[name] = self.swap_and_flatten(self.__dict__[name])
+        self._chosen = np.flatnonzero(self.consequential.swapaxes(0, 1).reshape(-1))
+        self.generator_ready = True
+
+    def _centre(self) -> None:
+        """Take the mean of each agent's other advantages of consequence off each; scale all by one deviation."""
+        acted = self.consequential
+        count = acted.sum(axis=0)
+        total = np.where(acted, self.advantages, 0.0).sum(axis=0)
+        others = (total - self.advantages) / np.maximum(count - 1, 1)
+        centred = np.where(acted & (count > 1), self.advantages - others, 0.0)
+        deviation = float(centred[acted].std()) if acted.any() else 0.0
+        self.advantages = (centred / max(deviation, 1e-8)).astype(np.float32)

@@ -4,20 +4,21 @@ A network for all services, devices and models cannot take cut numbers and cycle
 candidate cut of a service, what that cut would mean now: seconds of work for each station, joules, and what they cost
 in the unit of the reward (34). All numbers are of order one in any world.
 
-The cost. A task that brings x seconds of work to a station where T seconds are waiting adds ``((T + x)^2 - T^2)/2``
-times the station's capacity to the integral of that station's queue, if nothing follows it. With the prices of (34),
+The cost. A task that comes to a queue adds H to the integral of that queue over time, if nothing follows it: at a
+constant rate f, x units of work behind q others add ``x (q + x/2) / f``. With the prices of (34),
 
-    cost_k = w1 E_k / G + w2 / (G tau) · sum over stations  price_s · capacity_s · ((T_s + x_s)^2 - T_s^2)/2
+    cost_k = w1 E_k / G + w2 / (G tau) · sum over stations  price_s · H_s
 
 is then exactly the reward that the task takes away from the periods to come: w1 E / G because (35) averages energies
 over G slots. Where others follow, they wait behind the task too; with a share u of the station in use, the added
-waiting lasts 1/(1 - u) times as long. That is the ``cost`` that candidates are compared by before anything is learned;
-the network learns what it leaves out (other services' reactions, channels that move, the shared edge).
+waiting lasts 1/(1 - u) times as long. A device that runs slower than it could also has to hurry for those who follow,
+which costs it energy (``local_followers_j``). That is the ``cost`` that candidates are compared by before anything is
+learned; the network learns what it leaves out (other services' reactions, channels that move, the shared edge).
 
 Training may price a task's presence too (``task_price`` per task and period, see ``ServiceAgents``); then the time that
 the task itself spends at each station is added at that price.
 
-x and E follow from the allocation of section 3 (:mod:`splitinfer.scheduling.draining`); the link's rate is that of the
+E and H follow from the allocation of section 3 (:mod:`splitinfer.scheduling.draining`); the link's rate is that of the
 backlog which the task finds on average.
 """
 
@@ -30,7 +31,14 @@ from numpy.typing import NDArray
 
 from splitinfer.learning.actions import candidate_cuts
 from splitinfer.learning.stacked import StackedObservation, StackedSettings
-from splitinfer.scheduling.draining import link_added_j, link_rate_bps, local_added_j, local_drain_s
+from splitinfer.scheduling.draining import (
+    link_added_j,
+    link_rate_bps,
+    local_added_j,
+    local_backlog_cycle_s,
+    local_drain_s,
+    local_followers_j,
+)
 
 Floats = NDArray[np.float64]
 
@@ -60,8 +68,8 @@ CHANNEL_SMOOTHING = 0.1
 LOAD_SMOOTHING = 0.02
 """Share of the newest period in the mean load: about five seconds, a few tasks."""
 
-MOST_LOAD = 0.9
-"""Loads above this count as this in 1/(1 - u)."""
+MOST_LOAD = 0.98
+"""Loads above this count as this in 1/(1 - u). At 0.9, a device at 94 % lets queues grow to seconds."""
 
 FIRST_GUESS_BITS_PER_S_PER_HZ = 8.0
 """R over b before anything was observed."""
@@ -128,24 +136,21 @@ class Outlook:
         settings = self.settings
         rate = self._follow(observation)
         waiting = self._waiting(observation)
-        local_s, local_j, local_wait_s = self._local(waiting[:, 0])
-        link_s, link_j, link_wait_s = self._link(waiting[:, 1], rate)
+        local_s, local_j, local_wait_s, local_held = self._local(waiting[:, 0])
+        link_s, link_j, link_wait_s, link_held = self._link(waiting[:, 1], rate)
         edge_hz = settings.max_edge_frequency_hz[:, None, None, None]
         edge_s = self._work[:, 2] / edge_hz
         edge_wait_s = waiting[:, 2].sum(axis=1)[:, None, None, None] / edge_hz
+        edge_held = edge_s * (edge_wait_s + edge_s / 2) * edge_hz
 
         load = self._load[..., None, None]
         patience = 1 / (1 - np.minimum(load, MOST_LOAD))
         period_s = (settings.slot_s * settings.slots_per_period)[:, None, None, None]
         price = settings.queue_price * settings.backlog_price[:, None]
-        capacity = (settings.max_local_frequency_hz[..., None, None], rate[..., None, None], edge_hz)
         energy_price = settings.energy_price[:, None, None, None] / settings.slots_per_period
         cost = energy_price * (local_j + link_j)
-        for stage, (wait_s, own_s) in enumerate(
-            ((local_wait_s, local_s), (link_wait_s, link_s), (edge_wait_s, edge_s))
-        ):
-            added = own_s * (wait_s + own_s / 2) * capacity[stage] * patience[:, stage]
-            cost = cost + price[:, stage, None, None, None] / period_s * added
+        for stage, (held, own_s) in enumerate(((local_held, local_s), (link_held, link_s), (edge_held, edge_s))):
+            cost = cost + price[:, stage, None, None, None] / period_s * held * patience[:, stage]
             cost = cost + self._task_price * own_s * patience[:, stage] / period_s
 
         shape = self.choices.shape
@@ -208,8 +213,8 @@ class Outlook:
         last = queued[:, 2] + _ratio(link, bits) * edge
         return np.asarray(np.stack([queued[:, 0], link, last], axis=1).sum(axis=3))
 
-    def _local(self, waiting: Floats) -> tuple[Floats, Floats, Floats]:
-        """Seconds and joules that a task adds at each candidate, (E, M, N, C), and seconds waiting, (E, M, 1, 1)."""
+    def _local(self, waiting: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """Seconds, joules and cycle-seconds that a task adds at each candidate, and seconds waiting, (E, M, 1, 1)."""
         settings = self.settings
         slot_s = settings.slot_s[:, None, None, None]
         station = {
@@ -220,9 +225,15 @@ class Outlook:
         before = waiting[..., None, None]
         waiting_s = local_drain_s(before, **station)
         added_s = local_drain_s(before + self._work[:, 0], **station) - waiting_s
-        return added_s, local_added_j(before, self._work[:, 0], slot_s=slot_s, **station), waiting_s
+        held = local_backlog_cycle_s(before + self._work[:, 0], **station) - local_backlog_cycle_s(before, **station)
+        added_j = local_added_j(before, self._work[:, 0], slot_s=slot_s, **station)
+        load_hz = self._load[:, 0, :, None, None] * station["max_frequency_hz"]
+        added_j = added_j + local_followers_j(
+            before + self._work[:, 0] / 2, held, load_hz=load_hz, slot_s=slot_s, **station
+        )
+        return added_s, added_j, waiting_s, held
 
-    def _link(self, waiting: Floats, max_rate: Floats) -> tuple[Floats, Floats, Floats]:
+    def _link(self, waiting: Floats, max_rate: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """The same for the link, at the mean channel."""
         settings = self.settings
         link = {
@@ -236,7 +247,9 @@ class Outlook:
             before + work / 2, energy_weight=settings.transmission_energy_weight[..., None, None], **link
         )
         slot_s = settings.slot_s[:, None, None, None]
-        return work / rate, link_added_j(before, work, rate_bps=rate, slot_s=slot_s, **link), before / rate
+        added_j = link_added_j(before, work, rate_bps=rate, slot_s=slot_s, **link)
+        own_s = work / rate
+        return own_s, added_j, before / rate, own_s * (before + work / 2)
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

@@ -14,7 +14,10 @@ VARIANTS = ("default", "paper")
 STARTS = ("auto", "expected-cost", "best-static")
 CANDIDATES = ("all", "pareto")
 
-MANY_WORLDS_EMPHASIS = 4.0
+EMPHASIS = 2.0
+"""Beside a price per task, which (34) lacks, energy needs more weight to be worth what it is in (34)."""
+
+MANY_WORLDS_EMPHASIS = 8.0
 """In worlds where queues weigh much more than joules, (34) hardly asks for energy; a policy for all of them should."""
 
 TRAINABLE = ("lyappo", "lyappo-paper", "ppo", "ddpg")
@@ -167,7 +170,7 @@ class TrainingSettings:
             InputError: there is no such algorithm.
         """
         if name == "lyappo":
-            return cls(slots=slots, seed=seed)
+            return cls(slots=slots, seed=seed, energy_emphasis=EMPHASIS)
         if name == "lyappo-paper":
             return cls(
                 variant="paper",

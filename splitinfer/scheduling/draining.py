@@ -39,6 +39,20 @@ def local_drain_s(
     return np.asarray(crawling + np.maximum(queue_cycles - knee, 0) / max_frequency_hz)
 
 
+def local_backlog_cycle_s(
+    queue_cycles: Floats, *, max_frequency_hz: Floats, energy_coefficient: Floats, energy_weight: Floats
+) -> Floats:
+    """Return the integral of a local queue over the time that it takes, in cycles times seconds.
+
+    Args:
+        queue_cycles, max_frequency_hz, energy_coefficient, energy_weight: as for ``local_drain_s``.
+    """
+    slow = 3 * energy_weight * energy_coefficient
+    knee = slow * max_frequency_hz**2
+    crawling = 2 / 3 * np.sqrt(slow) * np.minimum(queue_cycles, knee) ** 1.5
+    return np.asarray(crawling + np.maximum(queue_cycles**2 - knee**2, 0) / (2 * max_frequency_hz))
+
+
 def local_added_j(
     queue_cycles: Floats,
     task_cycles: Floats,
@@ -71,6 +85,33 @@ def local_added_j(
     flat_out = alone + behind_others * (task_cycles - alone)
     by_choice = slowly(queue_cycles + task_cycles) - slowly(queue_cycles)
     return np.asarray(energy_coefficient * max_frequency_hz**2 * np.where(knee > slot_cycles, by_choice, flat_out))
+
+
+def local_followers_j(
+    queue_cycles: Floats,
+    added_cycle_s: Floats,
+    *,
+    load_hz: Floats,
+    slot_s: Floats,
+    max_frequency_hz: Floats,
+    energy_coefficient: Floats,
+    energy_weight: Floats,
+) -> Floats:
+    """Return the energy that those who come later spend because of a task: they find it there, and run faster.
+
+    Who brings y cycles while q are queued spends ``((q + y)^2 - q^2) / (6 U)``, of which ``q y / (3 U)`` is for what is
+    queued. So a task that adds ``added_cycle_s`` to the integral of the queue costs its followers ``load / (3 U)``
+    times that, to first order in their load. Where the device runs flat out they spend no more than they did.
+
+    Args:
+        queue_cycles: the queue while the task is served, on average.
+        added_cycle_s: what it adds to the integral of the queue over time, see ``local_backlog_cycle_s``.
+        load_hz: cycles per second that keep coming.
+        slot_s, max_frequency_hz, energy_coefficient, energy_weight: as for ``local_added_j``.
+    """
+    knee = 3 * energy_weight * energy_coefficient * max_frequency_hz**2
+    by_choice_slow = (queue_cycles < knee) & (knee > max_frequency_hz * slot_s)
+    return np.asarray(np.where(by_choice_slow, load_hz * added_cycle_s / np.maximum(3 * energy_weight, 1e-300), 0.0))
 
 
 def link_rate_bps(

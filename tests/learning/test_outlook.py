@@ -38,8 +38,8 @@ def test_cost_is_the_reward_that_one_task_takes_away(tmp_path, cut, weights):
     lost = -sum(periods.step(everywhere).reward[0] for _ in range(600))
     assert periods.in_flight.sum() == 0
     index = outlook.choices[0, 0, 0].tolist().index(cut)
-    # A task waits for the next slot at each stage, and the link's pace is that of its mean backlog.
-    assert lost == pytest.approx(expected[index], rel=0.08)
+    # A slow device keeps a slot's first frequency to its end; the link's pace is that of its mean backlog.
+    assert lost == pytest.approx(expected[index], rel=0.1 if local > 1e9 else 0.005)
 
 
 def test_candidates_are_the_pareto_cuts():
