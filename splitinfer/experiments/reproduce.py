@@ -64,7 +64,11 @@ class Plan:
         """Return the name of that world, with what the sweep file changes in it."""
         if self.base is not None or not sweep.changes:
             return self.base_of(sweep).name
-        return f"{sweep.scenario} with {', '.join(f'{name} = {value}' for name, value in sweep.changes.items())}"
+        changes = (
+            f"{name} = {value:g}" if isinstance(value, (int, float)) else f"{name} = {value}"
+            for name, value in sweep.changes.items()
+        )
+        return f"{sweep.scenario} with {', '.join(changes)}"
 
     def jobs_of(self, sweep: Sweep) -> list[tuple[float | None, Job]]:
         """Return a figure's points and what is to be done at each; points of several figures may be the same job."""
