@@ -128,7 +128,7 @@ class ConsequentialBuffer(RolloutBuffer):
         for acted, seen in zip(np.array_split(chosen, batches), np.array_split(every, batches), strict=True):
             policy, value = self._get_samples(acted), self._get_samples(seen)
             yield RolloutBufferSamples(
-                observations=torch.cat([policy.observations, value.observations]),  # type: ignore[list-item]
+                observations=torch.cat([policy.observations, value.observations]),
                 actions=torch.cat([policy.actions, value.actions]),
                 old_values=torch.cat([policy.old_values, value.old_values]),
                 old_log_prob=torch.cat([policy.old_log_prob, value.old_log_prob]),
