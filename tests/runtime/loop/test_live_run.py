@@ -30,8 +30,8 @@ def tasks_of(result):
 
 
 def test_a_run_with_thousands_of_recuts_is_the_simulators_task_by_task(tiny, tiny_cards, tmp_path):
-    """Four services are cut anew every 5 slots: 1,600 cuts in 2,000 slots, at random, tasks of old cuts under way."""
-    slots, seed = 2000, 5
+    """Four services are cut anew every 5 slots: 3,200 cuts in 4,000 slots, at random, tasks of old cuts under way."""
+    slots, seed = 4000, 5
     lines = []
     settings = LoopSettings(slots=slots, seed=seed, time_scale=0.05, patience_s=PATIENT)
     record = run_locally(tiny, "random", settings, cards=tiny_cards, on_event=lines.append)
@@ -40,7 +40,7 @@ def test_a_run_with_thousands_of_recuts_is_the_simulators_task_by_task(tiny, tin
     figures = live.figures
 
     assert live.is_right
-    assert live.checked == figures.finished > 400
+    assert live.checked == figures.finished > 800
     assert (live.wrong, live.unexpected) == (0, 0)
     assert figures.arrived == simulated.arrived == figures.finished + live.unanswered
     assert tasks_of(figures) == tasks_of(simulated)
