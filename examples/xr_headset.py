@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 
+from splitinfer.errors import SplitInferError
 from splitinfer.models.photos import photos
 from splitinfer.runtime.loop import LiveResult, LocalProcesses, LoopSettings
 from splitinfer.simulation import Scenario
@@ -88,4 +89,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SplitInferError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -14,7 +14,10 @@ from splitinfer.errors import InputError
 
 
 def calibrate(
-    models: Annotated[str, typer.Option(help="Models to time, separated by commas.")] = "resnet50,mobilenet_v2",
+    models: Annotated[
+        str | None,
+        typer.Option(help="Models to time, separated by commas; the scenario's, or resnet50,mobilenet_v2."),
+    ] = None,
     threads: Annotated[str, typer.Option(help="Numbers of threads, separated by commas.")] = "1",
     repeats: Annotated[int, typer.Option(min=1, help="Inferences of each.")] = 10,
     meter: Annotated[str, typer.Option(help="auto, rapl, nvml or none.")] = "auto",
@@ -39,11 +42,18 @@ def calibrate(
     from splitinfer.energy.meter import find_meter
     from splitinfer.simulation import find_scenario
 
-    names = [name.strip() for name in models.split(",") if name.strip()]
     counts = _thread_counts(threads)
     base = None if scenario is None else find_scenario(scenario)
+    if models is not None:
+        names = [name.strip() for name in models.split(",") if name.strip()]
+    elif base is not None:
+        names = list(dict.fromkeys(profile.model for own in base.profiles for profile in own))
+    else:
+        names = ["resnet50", "mobilenet_v2"]
     if base is not None and out is None:
         raise InputError("--scenario needs --out FILE for the fitted scenario")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise InputError(f"--out: there is no folder {out.absolute().parent}")
     found, about = find_meter(meter)
     result = measure(_runs(names, counts), repeats=repeats, meter=found)
     if out is not None and base is not None:

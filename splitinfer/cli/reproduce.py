@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,8 @@ def reproduce(
     figure: Annotated[str, typer.Argument(help="fig3, fig4, fig5, fig6, fig7, or all of them.")],
     quick: Annotated[bool, typer.Option("--quick", help="Fewer points and seeds, short trainings; minutes.")] = False,
     scenario: Annotated[
-        str | None, typer.Option(metavar="PRESET|FILE", help="Sweep over this world instead of table2.")
+        str | None,
+        typer.Option(metavar="PRESET|FILE", help="Sweep over this world as it is, not over table2 with other weights."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of results; what is done there is not done again.")] = Path(
         "reproduction"
@@ -31,7 +33,8 @@ def reproduce(
 ) -> None:
     """Reproduce a figure of the paper: train and simulate every policy at every point, then draw and compare.
 
-    Writes a CSV with every run, a picture, and the printed tables as Markdown. An interrupted sweep goes on where it
+    Writes a CSV with every run, a picture, and the printed tables as Markdown; with other policies or lengths than
+    the figure's own, under a name that says so. An interrupted sweep goes on where it
     stopped when the command is given again. What is swept is in splitinfer/experiments/sweeps.
 
     Example:
@@ -54,7 +57,7 @@ def reproduce(
         sweeps,
         base=None if scenario is None else find_scenario(scenario),
         quick=quick,
-        policies=None if policies is None else tuple(name.strip() for name in policies.split(",")),
+        policies=None if policies is None else tuple(name.strip() for name in policies.split(",") if name.strip()),
         changes={
             name: value
             for name, value in (
@@ -66,8 +69,12 @@ def reproduce(
             if value is not None
         },
     )
-    with progress_bar("policies, trained and simulated") as progress:
-        outcome = run(plan, out, processes=jobs, progress=progress)
+    try:
+        with progress_bar("policies, trained and simulated") as progress:
+            outcome = run(plan, out, processes=jobs, progress=progress)
+    except KeyboardInterrupt:
+        print(f"interrupted; finished jobs are in {out}, give the same command again to go on", file=sys.stderr)
+        raise
     for table in outcome.tables:
         print(f"{table.title}\n")
         print_table(table.columns, table.rows, left=table.columns[:1])

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from splitinfer.wire import WireLimits
 
 
+_DEFAULT_MODELS = "resnet18"
+
+
 def serve(
     models: Annotated[
         str, typer.Option(help="Models to serve, separated by commas: card names, package.module:factory, card files.")
-    ] = "resnet18",
+    ] = _DEFAULT_MODELS,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")] = 50051,
     threads: Annotated[int, typer.Option(min=1, help="Threads inside one operation of a tail.")] = 1,
@@ -91,6 +94,8 @@ def serve(
     from splitinfer.runtime.settings import ServerSettings
 
     if scenario is not None:
+        if models != _DEFAULT_MODELS:
+            raise InputError("--models: a live run serves the scenario's models; leave it out")
         from splitinfer.cli.serve_scenario import serve_scenario
 
         serve_scenario(
@@ -119,6 +124,7 @@ def serve(
         )
         return
     for option, is_given in (
+        ("--policy", policy != "fixed"),
         ("--time-scale", time_scale != 1.0),
         ("--patience-s", patience_s != 0.0),
         ("--set", bool(changes)),

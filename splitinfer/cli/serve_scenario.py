@@ -66,7 +66,7 @@ def serve_scenario(
         check_plot_path(plot)
     check_live(world)
     chosen = named_policy(policy, world)
-    check_policy(chosen)
+    check_policy(chosen, world)
     torch.set_num_threads(server.torch_threads)
     sys.setswitchinterval(SWITCH_S)
     models = ServiceLoader(card_files(cards)).models(world)

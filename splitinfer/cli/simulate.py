@@ -73,6 +73,9 @@ def _policy_list(text: str) -> list[str]:
             names[-1] += f",{part.strip()}"
         else:
             names.append(part.strip())
+    names = [name for name in names if name]
+    if not names:
+        raise InputError("--compare needs policies separated by commas, for example fixed,random,lyappo")
     return names
 
 

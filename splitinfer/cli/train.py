@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ _ALGORITHMS = ("lyappo", "ppo", "ddpg")
 
 
 def train(
+    ctx: typer.Context,
     algorithm: Annotated[str, typer.Argument(help="lyappo; or a baseline: ppo (cuts and resources), ddpg.")],
     scenario: Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")] = "table2",
     many_worlds: Annotated[
@@ -23,7 +25,9 @@ def train(
         str, typer.Option(help="Of lyappo: default (a network shared by all services), or paper (the published one).")
     ] = "default",
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, actions and worlds.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Length in slots; the paper's is 5,000,000.")] = 5_000_000,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Length in slots, in whole rollouts; the paper's is 5,000,000.")
+    ] = 5_000_000,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/ALGORITHM-SCENARIO-SEED by default.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in the folder, up to --steps.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch; the networks are small.")] = 1,
@@ -47,7 +51,7 @@ def train(
     for package in ("gymnasium", "stable_baselines3", "tensorboard"):
         if find_spec(package) is None:
             raise MissingExtraError(package, "learn")
-    from splitinfer.learning.run_folder import read_run, settings_of
+    from splitinfer.learning.run_folder import RUN_FILE, read_run, settings_of
     from splitinfer.learning.settings import VARIANTS, TrainingSettings
     from splitinfer.learning.worlds import TRAINING_WORLDS, WorldFamily
     from splitinfer.simulation import Scenario, find_scenario, with_settings
@@ -60,13 +64,29 @@ def train(
     if many_worlds:
         if name != "lyappo":
             raise InputError(f"--many-worlds: {name} fits the services of one scenario; only lyappo trains over many")
-        if settings:
-            raise InputError("--set: changes a scenario; --many-worlds draws its own")
+        if settings or _is_given(ctx, "scenario"):
+            option = "--set" if settings else "--scenario"
+            raise InputError(f"{option}: is about one scenario; --many-worlds draws its own")
         wanted, world = TrainingSettings.for_many_worlds(slots=steps, seed=seed), TRAINING_WORLDS
     folder = Path("runs") / f"{name}-{world.name}-{seed}" if out is None else out
     if resume:
-        done = settings_of(read_run(folder))
+        record = read_run(folder)
+        done = settings_of(record)
+        for option, theirs, given in (
+            ("algorithm", done.algorithm, algorithm),
+            ("variant", done.variant, variant if _is_given(ctx, "variant") else done.variant),
+            ("seed", done.seed, seed if _is_given(ctx, "seed") else done.seed),
+            ("scenario", record["scenario"], world.name if _is_given(ctx, "scenario") else record["scenario"]),
+            ("many-worlds", record["worlds"] is not None, many_worlds or record["worlds"] is not None),
+        ):
+            if given != theirs:
+                raise InputError(f"--resume: the run in {folder} has {option} {theirs}, not {given}")
+        if settings:
+            raise InputError(f"--set: the run in {folder} has its scenario; it cannot be changed on the way")
         print(f"going on with {folder}: scenario and settings are the folder's ({done.name})")
+        if record["slots_done"] >= max(steps, done.slots):
+            print(f"it has {record['slots_done']:,} slots already; ask for more with --steps")
+            return
 
     import torch
 
@@ -74,10 +94,23 @@ def train(
     from splitinfer.learning.training import train as train_policy
 
     torch.set_num_threads(threads)
-    with progress_bar("training, slots") as progress:
-        train_policy(world, wanted, folder, resume=resume, progress=progress)
+    try:
+        with progress_bar("training, slots") as progress:
+            train_policy(world, wanted, folder, resume=resume, progress=progress)
+    except KeyboardInterrupt:
+        if (folder / RUN_FILE).exists():
+            print(f"interrupted; go on from the last checkpoint with --resume --out {folder}", file=sys.stderr)
+        raise
     record = read_run(folder)
+    if record["slots_done"] > steps:
+        print(f"rounded {steps:,} slots up to whole rollouts")
     rate = record["slots_done"] / max(record["training_seconds"], 1e-9)
     print(f"trained {settings_of(record).name} on {record['scenario']}: ", end="")
     print(f"{record['slots_done']:,} slots in {record['training_seconds']:.0f} s ({rate:,.0f} slots/s)")
     print(f"wrote {folder}; use it with splitinfer.load_policy({str(folder)!r})")
+
+
+def _is_given(ctx: typer.Context, option: str) -> bool:
+    """Whether an option stands on the command line, rather than having its default."""
+    source = ctx.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"

@@ -48,7 +48,11 @@ def plot_figure(sweep: Sweep, rows: Sequence[Row], curves: Sequence[Row], path: 
     across = min(count, 2)
     figure = Figure(figsize=(5.8 * across, 4.2 * -(-count // across) + 0.9), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"{sweep.figure}: {sweep.title}, scenario {world} (simulated)")
+    figure.suptitle(
+        f"{sweep.figure}: {sweep.title}, scenario {world} (simulated)\n"
+        "means over all seeds; bands: 95 % (training curves: range over trainings); hollow markers: queues grow",
+        fontsize="medium",
+    )
     panels = figure.subplots(-(-count // across), across, squeeze=False).ravel()
     for letter, axes, panel in zip("abcd", panels, sweep.panels, strict=False):
         _DRAW[panel](axes, sweep, curves if panel.endswith("curve") else rows, rows)
@@ -109,6 +113,9 @@ def _bands(axes: Axes, sweep: Sweep, own: Sequence[Row], policy: str, column: st
 
 def _queues_and_cuts(axes: Axes, sweep: Sweep, rows: Sequence[Row], every: Sequence[Row]) -> None:
     own = of_policy(rows, OURS[0])
+    if not own:
+        axes.set_axis_off()
+        return
     values = points_of(own)
     x = _places(sweep, values)
     for column, label, colour in (

@@ -161,6 +161,8 @@ def _growing(sweep: Sweep, rows: Sequence[Row], policy: str, growing: Sequence[f
 
 def _difference(sweep: Sweep, rows: Sequence[Row], ours: str, baseline: str) -> str:
     found = reduction(rows, ours, baseline)
+    if found.unstable_points == found.points:
+        return f"{LABELS[baseline]} is stable nowhere here, so its energy is no measure of {LABELS[ours]}'s."
     mine, theirs = of_policy(rows, ours), of_policy(rows, baseline)
     lya = LABELS[ours]
     paper = sweep.paper_reduction_percent.get(baseline)
@@ -188,6 +190,8 @@ def _range(sweep: Sweep, found: Reduction) -> str:
     if len(found.by_point) < 2:
         return ""
     low, high = (pick(found.by_point, key=lambda point: point[1]) for pick in (min, max))
+    if f"{low[1]:.1f}" == f"{high[1]:.1f}":
+        return " (at every point)"
     return f" (from {low[1]:.1f} % at {_value(sweep, low[0])} to {high[1]:.1f} % at {_value(sweep, high[0])})"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,9 +86,13 @@ class Plan:
         return jobs
 
     def stem(self, sweep: Sweep) -> str:
-        """Return the name of a figure's files, without a suffix."""
+        """Return the name of a figure's files, without a suffix: another plan has another."""
         parts = [sweep.figure] if self.base is None else [sweep.figure, self.base.name]
-        return "-".join([*parts, *(["quick"] if self.quick else [])])
+        parts += ["quick"] if self.quick else []
+        if self.policies is not None or self.changes:
+            asked = repr((sorted(self.policies_of(sweep)), sorted(self.changes.items())))
+            parts.append(hashlib.sha256(asked.encode()).hexdigest()[:6])
+        return "-".join(parts)
 
 
 @dataclass(frozen=True)

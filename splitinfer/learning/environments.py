@@ -13,6 +13,7 @@ from splitinfer.learning.actions import ActionLayout, CutActions, JointActions, 
 from splitinfer.learning.periods import Periods
 from splitinfer.learning.state import state_space, state_vector
 from splitinfer.simulation.scenario import Scenario
+from splitinfer.simulation.scenario_file import find_scenario
 
 PERIODS_PER_EPISODE = 200
 """The paper's episode."""
@@ -26,7 +27,9 @@ class _PeriodEnv(gymnasium.Env[State, NDArray[Any]]):
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own attribute
 
     def __init__(self, scenario: Scenario | str, periods_per_episode: int) -> None:
-        world = Scenario.preset(scenario) if isinstance(scenario, str) else scenario
+        world = find_scenario(scenario) if isinstance(scenario, str) else scenario
+        if not isinstance(world, Scenario):
+            raise InputError(f"scenario: must be a Scenario, a preset's name or a TOML file, not {world!r}")
         if periods_per_episode < 1:
             raise InputError(f"periods_per_episode: must be at least 1, not {periods_per_episode}")
         self.scenario = world
@@ -47,7 +50,13 @@ class _PeriodEnv(gymnasium.Env[State, NDArray[Any]]):
         return state_vector(self._periods.settings, observation)[0], {"world_seed": world_seed}
 
     def step(self, action: NDArray[Any]) -> tuple[State, float, bool, bool, dict[str, Any]]:
-        cuts, request = self._layout.decode(np.asarray(action)[None])
+        values = np.asarray(action)
+        space: Any = self.action_space
+        if values.shape != space.shape:
+            raise InputError(f"action: must have shape {space.shape}, not {values.shape}")
+        if hasattr(space, "nvec") and (np.any(values < 0) or np.any(values >= space.nvec)):
+            raise InputError(f"action: each must be 0 or more and below {space.nvec.tolist()}, not {values.tolist()}")
+        cuts, request = self._layout.decode(values[None])
         period = self._periods.step(cuts, request)
         self._step += 1
         statistics = period.statistics

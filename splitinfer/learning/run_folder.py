@@ -22,6 +22,7 @@ from typing import Any
 from splitinfer.errors import InputError
 from splitinfer.learning.policies import FlatCutPolicy, JointPolicy, SharedCutPolicy
 from splitinfer.learning.settings import TrainingSettings
+from splitinfer.learning.shipped import SHIPPED_POLICY
 from splitinfer.learning.weights import load_weights
 from splitinfer.scheduling.policy import Policy
 
@@ -38,11 +39,14 @@ def load_policy(folder: str | Path) -> Policy:
     """Return the policy of a training run; it needs neither torch nor the extra ``learn``.
 
     Args:
-        folder: what ``splitinfer train`` wrote.
+        folder: what ``splitinfer train`` wrote; or ``"lyappo"`` where there is no such folder: the policy that comes
+            with the package.
 
     Raises:
         InputError: the folder is no training run, is damaged, or comes from another version of the format.
     """
+    if folder == "lyappo" and not Path(folder).exists():
+        folder = SHIPPED_POLICY
     folder = Path(folder)
     record = read_run(folder)
     weights = load_weights(folder / POLICY_FILE)
@@ -77,8 +81,8 @@ def settings_of(record: dict[str, Any]) -> TrainingSettings:
     """Return the settings that a run was made with."""
     try:
         return TrainingSettings(**record["settings"])
-    except TypeError as error:
-        raise InputError(f"{RUN_FILE}: settings: {error}") from None
+    except TypeError:
+        raise InputError(f"{RUN_FILE}: settings: a value is of the wrong type, or unknown to this version") from None
 
 
 def write_run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -51,8 +52,8 @@ def train(
         world: the scenario, without a latency target; or a family to draw scenarios from (LyaPPO's default variant).
         settings: of the training; with ``resume`` those of the folder hold, except for a larger ``slots``.
         folder: where to; it is made if need be.
-        resume: go on from the folder's checkpoint. Weights and optimiser continue exactly; worlds, random draws and
-            ddpg's replay buffer begin anew, from a seed of their own.
+        resume: go on from the folder's checkpoint, if it has fewer slots than are wanted. Weights and optimiser
+            continue exactly; worlds, random draws and ddpg's replay buffer begin anew, from a seed of their own.
         progress: called with (slots done, slots to do).
 
     Returns:
@@ -72,6 +73,8 @@ def train(
         world = _world_of(folder, record)
     elif (folder / RUN_FILE).exists():
         raise InputError(f"out: {folder} holds a training run already; go on with it (--resume) or name another folder")
+    if resume and done >= settings.slots:
+        return folder
     student = learner(world, settings, done=done)
     folder.mkdir(parents=True, exist_ok=True)
     if resume:
@@ -84,11 +87,10 @@ def train(
     # With `resume` the curve goes on; TensorBoard keeps every session's file.
     student.model.set_logger(configure(str(folder / "tensorboard"), ["tensorboard"]))
     keeper = _Keeper(student, world, settings, folder, done, began - seconds, history, progress)
-    if done < settings.slots:
-        worlds = student.worlds
-        steps = (settings.slots - done) * worlds.num_envs // (settings.environments * worlds.slots_per_period)
-        student.model.learn(max(1, steps), callback=keeper)
-        keeper.save()
+    worlds = student.worlds
+    steps = (settings.slots - done) * worlds.num_envs // (settings.environments * worlds.slots_per_period)
+    student.model.learn(max(1, steps), callback=keeper)
+    keeper.save()
     return folder
 
 
@@ -109,10 +111,15 @@ def _restore(student: Learner, path: Path, history: dict[str, Any]) -> None:
         state = torch.load(path, weights_only=True)
     except FileNotFoundError:
         raise InputError(f"resume: {path} does not exist") from None
-    student.model.set_parameters(state["parameters"], device="cpu")
-    student.take_extra_state(state)
-    if student.selection is not None:
-        student.selection.go_on(history, state["kept"])
+    except (RuntimeError, EOFError, pickle.UnpicklingError):  # what torch says of a damaged file is pages long
+        raise InputError(f"resume: {path} is damaged; train anew in another folder") from None
+    try:
+        student.model.set_parameters(state["parameters"], device="cpu")
+        student.take_extra_state(state)
+        if student.selection is not None:
+            student.selection.go_on(history, state["kept"])
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        raise InputError(f"resume: {path} does not belong to the settings in {RUN_FILE}") from None
 
 
 class _Keeper(BaseCallback):
@@ -194,7 +201,7 @@ class _Keeper(BaseCallback):
 
     def save(self) -> None:
         """Write policy, checkpoint and record, each whole or not at all."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         student = self._student
         self._saved = time.monotonic()
@@ -205,7 +212,7 @@ class _Keeper(BaseCallback):
             history = history | student.selection.history
         weights = {name: tensor.detach().contiguous() for name, tensor in student.actor().items()}
         for name, write in (
-            (POLICY_FILE, lambda path: save_file(weights, path)),
+            (POLICY_FILE, lambda path: path.write_bytes(save(weights))),  # save_file keeps others from reading it
             (CHECKPOINT_FILE, lambda path: torch.save(state, path)),
         ):
             unfinished = self._folder / f"{name}.part"

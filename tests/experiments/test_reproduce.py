@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -44,6 +45,14 @@ def read(path):
         return list(csv.DictReader(file))
 
 
+def made(out, ending):
+    """Return the file of that ending; policies and effort are not the figure's, so a few digits are in its name."""
+    (path,) = (
+        path for path in out.iterdir() if re.fullmatch(rf"fig\d-tiny-quick-[0-9a-f]{{6}}{re.escape(ending)}", path.name)
+    )
+    return path
+
+
 def test_a_figure_is_made_and_not_made_twice(world, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = (world, out, "fig6", "--jobs", "1", "--policies", "lyappo-paper,random,fixed")
@@ -51,20 +60,20 @@ def test_a_figure_is_made_and_not_made_twice(world, tmp_path, capsys):
     first = capsys.readouterr().out
     assert "ran 9 of 9 jobs" in first
     assert "the paper" in first
-    rows = read(out / "fig6-tiny-quick.csv")
+    rows = read(made(out, ".csv"))
     assert len(rows) == 3 * 3 * 2, "points, policies, seeds"
     assert {row["policy"] for row in rows} == {"lyappo-paper", "random", "fixed"}
     assert {row["value"] for row in rows} == {"0.1", "0.3", "0.5"}
     assert {row["training_seed"] for row in rows if row["policy"] == "lyappo-paper"} == {"0"}
-    assert (out / "fig6-tiny-quick.png").read_bytes().startswith(b"\x89PNG")
-    markdown = (out / "fig6-tiny-quick.md").read_text()
+    assert made(out, ".png").read_bytes().startswith(b"\x89PNG")
+    markdown = made(out, ".md").read_text()
     assert "| LyaPPO (paper) |" in markdown
 
     assert run(*arguments) == 0
     again = capsys.readouterr().out
     assert "ran 0 of 9 jobs, 9 were there already" in again
-    assert read(out / "fig6-tiny-quick.csv") == rows
-    assert (out / "fig6-tiny-quick.md").read_text() == markdown
+    assert read(made(out, ".csv")) == rows
+    assert made(out, ".md").read_text() == markdown
 
     # Of an interrupted sweep what was finished stays: here all but one policy's evaluation at one point.
     lost = next((out / "jobs").glob("lyappo-paper-*.json"))
@@ -72,7 +81,7 @@ def test_a_figure_is_made_and_not_made_twice(world, tmp_path, capsys):
     trained = {path: (path / "run.json").stat().st_mtime_ns for path in (out / "trained").iterdir()}
     assert run(*arguments) == 0
     assert "ran 1 of 9 jobs" in capsys.readouterr().out
-    assert read(out / "fig6-tiny-quick.csv") == rows
+    assert read(made(out, ".csv")) == rows
     assert {path: (path / "run.json").stat().st_mtime_ns for path in (out / "trained").iterdir()} == trained
 
 
@@ -113,10 +122,10 @@ def test_processes_find_what_one_finds_and_curves_are_kept(world, tmp_path, caps
     one, several = tmp_path / "one", tmp_path / "several"
     assert run(world, one, "fig3", "--jobs", "1", "--policies", "ppo,lyappo-paper,random") == 0
     assert run(world, several, "fig3", "--jobs", "2", "--policies", "ppo,lyappo-paper,random") == 0
-    assert read(one / "fig3-tiny-quick.csv") == read(several / "fig3-tiny-quick.csv")
-    curves = read(several / "fig3-tiny-quick-curves.csv")
+    assert read(made(one, ".csv")) == read(made(several, ".csv"))
+    curves = read(made(several, "-curves.csv"))
     assert {row["policy"] for row in curves} == {"ppo", "lyappo-paper"}
-    assert (several / "fig3-tiny-quick.png").stat().st_size > 0
+    assert made(several, ".png").stat().st_size > 0
     record = json.loads(next((several / "jobs").glob("ppo-*.json")).read_text())
     assert len(record["runs"]) == 2
     assert not list((several / "trained").glob("*.part"))
@@ -133,7 +142,8 @@ def test_an_interrupt_keeps_what_is_done_and_leaves_nothing_behind(world, tmp_pa
         process.send_signal(signal.SIGINT)  # to the parent alone: it has to end the others
         _, error = process.communicate()
     assert process.returncode == 130
-    assert error.strip() == ""
+    assert "give the same command again" in error
+    assert "Traceback" not in error
     assert len(list(out.glob("jobs/*"))) == 1
     assert not list(out.glob("trained/*"))
 

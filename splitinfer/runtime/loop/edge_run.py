@@ -60,7 +60,7 @@ def run_edge(
         RemoteError: a device is missing, goes away or is silent.
     """
     check_live(scenario)
-    check_policy(policy)
+    check_policy(policy, scenario)
     _EdgeRun(scenario, policy, models, loop, server or ServerSettings(), on_event).run(on_listen)
 
 

@@ -52,7 +52,7 @@ def run_locally(
         RemoteError: a process is lost or silent.
     """
     check_live(scenario)
-    check_policy(named_policy(policy, scenario))  # a wrong name is said before anything is started
+    check_policy(named_policy(policy, scenario), scenario)  # a wrong name is said before anything is started
     threads = settings.torch_threads
     with LocalProcesses(scenario, cards=cards, images=images, port=port, torch_threads=threads) as processes:
         return processes.run(policy, settings, on_event=on_event)
@@ -135,7 +135,7 @@ class LocalProcesses:
             raise InputError("the processes of this live run are gone")
         if settings.torch_threads != self._threads:
             raise InputError(f"torch_threads: these processes have {self._threads}, not {settings.torch_threads}")
-        check_policy(named_policy(policy, self._scenario))
+        check_policy(named_policy(policy, self._scenario), self._scenario)
         record = LiveRecord()
         try:
             self._children[0].tell(json.dumps({"policy": policy, "loop": asdict(settings)}))

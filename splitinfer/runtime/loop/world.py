@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from splitinfer.errors import InputError, ScenarioError
 from splitinfer.scheduling import allocate_edge, allocate_local, allocate_transmission
-from splitinfer.scheduling.policy import Policy, sets_resources
+from splitinfer.scheduling.policy import Policy, is_static, sets_resources
 from splitinfer.simulation.build import setting_of
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.simulation.surroundings import Surroundings
@@ -66,14 +66,16 @@ def check_live(scenario: Scenario) -> None:
         )
 
 
-def check_policy(policy: Policy) -> None:
-    """Refuse a policy that a live run cannot obey.
+def check_policy(policy: Policy, scenario: Scenario) -> None:
+    """Refuse a policy that a live run cannot obey, before anything is started.
 
     Raises:
-        InputError: it sets frequencies and powers itself.
+        InputError: it sets frequencies and powers itself, or does not fit the scenario.
     """
     if sets_resources(policy):
         raise InputError(f"policy: {policy.name} allocates for itself; live runs allocate by section 3. Use simulate")
+    if not is_static(policy):  # those may have to be searched first
+        policy.reset(setting_of(scenario), np.random.default_rng(0))
 
 
 def digest(scenario: Scenario) -> str:
