@@ -307,6 +307,7 @@ def _trainings(rows: Sequence[Row], curves: Sequence[Row], about: str) -> Table:
 def overview(sweeps: Sequence[Sweep], rows: dict[str, list[Row]]) -> Table | None:
     """Return LyaPPO's reductions in all sweeps beside the paper's, or None if there is nothing to compare."""
     compared = [sweep for sweep in sweeps if sweep.paper_reduction_percent]
+    marked = False
     lines = []
     baselines = list(dict.fromkeys(name for sweep in compared for name in sweep.paper_reduction_percent))
     for sweep in compared:
@@ -320,6 +321,7 @@ def overview(sweeps: Sequence[Sweep], rows: dict[str, list[Row]]) -> Table | Non
                 continue
             found = reduction(rows[sweep.figure], OURS[0], baseline)
             mark = " *" if found.unstable_points else ""
+            marked = marked or bool(mark)
             cells.append(f"{found.percent:.2f}{mark} / {sweep.paper_reduction_percent[baseline]:.2f} %")
         lines.append((f"{sweep.figure}, {sweep.title}", *cells))
     if len(lines) < 2:
@@ -328,5 +330,5 @@ def overview(sweeps: Sequence[Sweep], rows: dict[str, list[Row]]) -> Table | Non
         "LyaPPO's mean reduction of total energy, ours / the paper's",
         ("sweep", *(LABELS[name] for name in baselines)),
         tuple(lines),
-        ("*: the baseline's queues grow at some of the points; see the figure's own table.",),
+        ("*: the baseline's queues grow at some of the points; see the figure's own table.",) if marked else (),
     )

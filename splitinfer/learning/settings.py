@@ -87,7 +87,7 @@ class TrainingSettings:
     periods_per_episode: int = 5000
     task_price: float = 0.3
     energy_emphasis: float = 1.0
-    most_samples: int = 16_384
+    most_samples: int = 8_192
     start: str = "auto"
     validations: int = 10
     candidates: str = "all"
