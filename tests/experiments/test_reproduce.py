@@ -36,6 +36,15 @@ def world(tmp_path):
     return path
 
 
+# What starts in the background of a shell ignores interrupts, and so do its children; the command here must not.
+INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from splitinfer.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def run(world, out, figure, *more):
     return main(["reproduce", figure, "--quick", "--scenario", str(world), "--out", str(out), *EFFORT, *more])
 
@@ -133,7 +142,7 @@ def test_processes_find_what_one_finds_and_curves_are_kept(world, tmp_path, caps
 
 def test_an_interrupt_keeps_what_is_done_and_leaves_nothing_behind(world, tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "splitinfer.cli.main", "reproduce", "fig3", "--scenario", str(world)]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "reproduce", "fig3", "--scenario", str(world)]
     command += ["--out", str(out), *EFFORT, "--training-slots", "1000000000", "--jobs", "2", "--policies", "ppo,random"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while not (list(out.glob("jobs/random-*.json")) and list(out.glob("trained/*.part/curve.csv"))):
