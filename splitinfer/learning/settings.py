@@ -155,7 +155,14 @@ class TrainingSettings:
             slots: length of the training, all worlds together.
             seed: of everything random, the choice of worlds included.
         """
-        return cls(slots=slots, seed=seed, environments=64, start="expected-cost", energy_emphasis=MANY_WORLDS_EMPHASIS)
+        return cls(
+            slots=slots,
+            seed=seed,
+            environments=64,
+            start="expected-cost",
+            energy_emphasis=MANY_WORLDS_EMPHASIS,
+            most_samples=16_384,
+        )
 
     @classmethod
     def for_algorithm(cls, name: str = "lyappo", *, slots: int = PAPER_SLOTS, seed: int = 0) -> TrainingSettings:
