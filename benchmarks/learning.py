@@ -64,7 +64,7 @@ def measure(slots: int = 320_000) -> dict[str, Any]:
     scenario = Scenario.preset("busy")
     together, single = _together(scenario), _single(scenario)
     with tempfile.TemporaryDirectory() as scratch:
-        settings = TrainingSettings.for_variant(slots=slots)
+        settings = TrainingSettings.for_algorithm(slots=slots)
         folder = train(scenario, settings, Path(scratch) / "run")
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         policies = [load_policy(folder), BestStaticCut()]

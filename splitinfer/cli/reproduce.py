@@ -34,8 +34,8 @@ def reproduce(
     """Reproduce a figure of the paper: train and simulate every policy at every point, then draw and compare.
 
     Writes a CSV with every run, a picture, and the printed tables as Markdown; with other policies or lengths than
-    the figure's own, under a name that says so. An interrupted sweep goes on where it
-    stopped when the command is given again. What is swept is in splitinfer/experiments/sweeps.
+    the figure's, under a name of their own. An interrupted sweep goes on where it stopped when the command is given
+    again. What is swept is in splitinfer/experiments/sweeps.
 
     Example:
       splitinfer reproduce fig5 --quick

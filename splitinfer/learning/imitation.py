@@ -12,8 +12,7 @@ from splitinfer.learning.network import CandidateScores
 
 LEAST_ROUNDS = 4
 MOST_ROUNDS = 12
-"""Rounds end once the network's own round was without a mistake: at 94 % load two mistakes in a thousand cost 10 % of
-latency."""
+"""Rounds end once the network's own round had no mistake: at 94 % load (``xr``) rare ones cost 10 % of latency."""
 
 LABEL_PERIODS = 300
 """Periods of each round, in every environment."""

@@ -1,4 +1,4 @@
-"""What a training leaves behind, and how it is read back. No pickle anywhere.
+"""What a training leaves behind, and how it is read back. Nothing is unpickled.
 
 =====================  ================================================================================
 ``run.json``           schema, algorithm, settings, seed, versions of everything that matters, progress

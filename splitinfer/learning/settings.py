@@ -135,19 +135,6 @@ class TrainingSettings:
         return "lyappo-paper" if self.variant == "paper" else self.algorithm
 
     @classmethod
-    def for_variant(cls, variant: str = "default", *, slots: int = PAPER_SLOTS, seed: int = 0) -> TrainingSettings:
-        """Return LyaPPO's settings: ``for_algorithm`` of ``"lyappo"`` or ``"lyappo-paper"``.
-
-        Args:
-            variant: ``"default"`` or ``"paper"``.
-            slots: length of the training.
-            seed: of everything random.
-        """
-        if variant not in VARIANTS:
-            raise InputError(f"variant: must be one of {', '.join(VARIANTS)}, not {variant!r}")
-        return cls.for_algorithm("lyappo-paper" if variant == "paper" else "lyappo", slots=slots, seed=seed)
-
-    @classmethod
     def for_many_worlds(cls, *, slots: int = PAPER_SLOTS, seed: int = 0) -> TrainingSettings:
         """Return the settings for one LyaPPO policy over a family of worlds.
 

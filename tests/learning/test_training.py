@@ -33,8 +33,8 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def settings(variant="default", **changes):
-    base = TrainingSettings.for_variant(variant, slots=16_000)
+def settings(name="lyappo", **changes):
+    base = TrainingSettings.for_algorithm(name, slots=16_000)
     small = {"environments": 4, "periods_per_rollout": 100, "epochs": 3, "validations": 2, "start": "expected-cost"}
     return replace(base, **(small | changes))
 
@@ -46,7 +46,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def paper_run(tmp_path_factory):
-    return train(SCENARIO, settings("paper", batch_size=100), tmp_path_factory.mktemp("runs") / "paper")
+    return train(SCENARIO, settings("lyappo-paper", batch_size=100), tmp_path_factory.mktemp("runs") / "paper")
 
 
 def test_a_learned_policy_beats_random_cuts(run):
