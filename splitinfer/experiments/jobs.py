@@ -1,7 +1,7 @@
 """Jobs of a sweep: one policy in one world, trained if it learns, simulated on every seed, and kept in a folder.
 
-A job's name is a hash of all that decides its outcome, so that a sweep which was interrupted, or another figure that
-meets the same world, takes what is there.
+A job's name is a hash of all that decides its outcome, the package's own sources among it, so that a sweep which was
+interrupted, or another figure that meets the same world, takes what is there, and nothing that other code computed.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from os import getpid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
 
 import splitinfer
 from splitinfer.experiments.sweep import LEARNED
@@ -25,6 +24,7 @@ from splitinfer.learning.run_folder import RUN_FILE, load_policy
 from splitinfer.learning.settings import TrainingSettings
 from splitinfer.scheduling.policy import Policy
 from splitinfer.simulation import Scenario, SimulationResult, simulate_batch
+from splitinfer.simulation.identity import describe, hash_of
 from splitinfer.simulation.policies import policy_of
 
 FORMAT = 1
@@ -65,12 +65,12 @@ class Job:
     @cached_property
     def training_key(self) -> str:
         """Names what is trained, whatever it is evaluated on."""
-        return _hash(self._what())
+        return hash_of(self._what())[:16]
 
     @cached_property
     def key(self) -> str:
         """Names the job: equal for equal outcomes, whatever figure they belong to."""
-        return _hash(self._what() | {"seeds": self.seeds, "slots": self.slots})
+        return hash_of(self._what() | {"seeds": self.seeds, "slots": self.slots})[:16]
 
     @property
     def relative_cost(self) -> float:
@@ -81,6 +81,7 @@ class Job:
         return {
             "format": FORMAT,
             "splitinfer": splitinfer.__version__,
+            "sources": sources_digest(),
             "world": describe(self.world),
             "policy": self.policy,
             "training": None if self.training is None else asdict(self.training),
@@ -219,29 +220,6 @@ def measure(world: Scenario, result: SimulationResult) -> Measured:
     }
 
 
-def describe(world: Scenario) -> dict[str, Any]:
-    """Return everything of a world that decides what happens in it, as JSON-ready values; its name does not."""
-    record: dict[str, Any] = {}
-    for field in type(world).model_fields:
-        if field in ("name", "services", "fixed_cuts"):
-            continue
-        value = getattr(world, field)
-        record[field] = value.model_dump() if isinstance(value, BaseModel) else value
-        path = getattr(value, "path", None)
-        if path is not None:
-            record[field]["path"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return record | {
-        "services": [
-            [
-                (profile.total_macs, profile.compute_ratio.tolist(), profile.crossing_elements.tolist())
-                for profile in own
-            ]
-            for own in world.profiles
-        ],
-        "fixed_cuts": world.cut_array(world.fixed_cuts).tolist(),
-    }
-
-
 def distinct(jobs: Iterable[Job]) -> list[Job]:
     """Return each job once, the longest first."""
     return sorted({job.key: job for job in jobs}.values(), key=lambda job: -job.relative_cost)
@@ -252,8 +230,15 @@ def learns(policy: str) -> bool:
     return policy in LEARNED
 
 
-def _hash(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+@cache
+def sources_digest(package: Path = Path(splitinfer.__file__).parent) -> str:
+    """Return a hash of the package's own sources, but for those that only serve or talk to people."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package)
+        if name.parts[0] not in ("cli", "runtime"):
+            digest.update(f"{name.as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def _mean(values: Any) -> float:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from splitinfer.errors import InputError, ScenarioError
-from splitinfer.experiments import figure_names, load_sweep
-from splitinfer.experiments.jobs import Job, describe
+from splitinfer.experiments import figure_names, jobs, load_sweep
+from splitinfer.experiments.jobs import Job, sources_digest
 from splitinfer.simulation import Scenario
+from splitinfer.simulation.identity import describe
 
 
 def test_the_papers_figures_are_there():
@@ -65,3 +66,30 @@ def test_a_jobs_key_is_what_decides_its_outcome():
         key(slots=10),
     ]
     assert len({key(), *others}) == len(others) + 1
+
+
+def test_another_source_is_another_result(monkeypatch, tmp_path):
+    world = Scenario.preset("table2")
+    job = {"world": world, "policy": "ppo", "training_slots": 100, "training_seed": 0, "seeds": (0,), "slots": 9}
+    before = Job(**job)
+    assert before.key == Job(**job).key
+    before = before.key, before.training_key
+    monkeypatch.setattr(jobs, "sources_digest", lambda: "another")
+    after = Job(**job).key, Job(**job).training_key
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+def test_the_sources_that_count_are_those_that_compute(tmp_path):
+    def digest_of(**contents):
+        for name, text in contents.items():
+            file = tmp_path / name / "module.py"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
+        sources_digest.cache_clear()
+        return sources_digest(tmp_path)
+
+    first = digest_of(scheduling="a = 1", cli="b = 1", runtime="c = 1")
+    assert digest_of(cli="b = 2", runtime="c = 2") == first
+    assert digest_of(scheduling="a = 2") != first
+    assert digest_of(scheduling="a = 1") == first

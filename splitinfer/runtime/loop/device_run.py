@@ -16,8 +16,9 @@ from splitinfer.runtime.loop.attendance import Attendance
 from splitinfer.runtime.loop.device import Closed, DeviceLoop, PeriodMeans
 from splitinfer.runtime.loop.services import LiveService
 from splitinfer.runtime.loop.ticker import Ticker
-from splitinfer.runtime.loop.world import DeviceWorld, check_live, digest, warm_allocation
+from splitinfer.runtime.loop.world import DeviceWorld, check_live, warm_allocation
 from splitinfer.simulation.build import setting_of
+from splitinfer.simulation.identity import digest
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.wire import MAX_PROTOCOL_VERSION, WireLimits, decode_reply
 from splitinfer.wire import splitinfer_pb2 as pb

@@ -18,11 +18,12 @@ from splitinfer.runtime.loop.hub import Hub
 from splitinfer.runtime.loop.services import fingerprints
 from splitinfer.runtime.loop.settings import LoopSettings
 from splitinfer.runtime.loop.ticker import Ticker
-from splitinfer.runtime.loop.world import check_live, check_policy, digest, warm_allocation
+from splitinfer.runtime.loop.world import check_live, check_policy, warm_allocation
 from splitinfer.runtime.settings import ServerSettings
 from splitinfer.runtime.tails import RefusedRequestError, TailRunner
 from splitinfer.scheduling.policy import Policy
 from splitinfer.simulation.build import setting_of
+from splitinfer.simulation.identity import digest
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.simulation.simulate import prepare
 from splitinfer.simulation.surroundings import POLICY, stream

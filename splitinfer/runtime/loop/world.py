@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -76,25 +74,6 @@ def check_policy(policy: Policy, scenario: Scenario) -> None:
         raise InputError(f"policy: {policy.name} allocates for itself; live runs allocate by section 3. Use simulate")
     if not is_static(policy):  # those may have to be searched first
         policy.reset(setting_of(scenario), np.random.default_rng(0))
-
-
-def digest(scenario: Scenario) -> str:
-    """Return a hash of everything that both ends must agree on for a run."""
-    setting = setting_of(scenario)
-    parts: list[object] = [
-        scenario.num_devices,
-        scenario.seed,
-        scenario.distances_m,
-        scenario.carrier_frequency_hz,
-        scenario.antenna_gain,
-        scenario.path_loss_exponent,
-        scenario.arrivals,
-        scenario.channel,
-        scenario.drift,
-    ]
-    for value in vars(setting).values():
-        parts.append(value.tobytes() if isinstance(value, np.ndarray) else value)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def warm_allocation() -> None:

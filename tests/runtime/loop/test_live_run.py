@@ -14,8 +14,8 @@ from splitinfer.errors import InputError, RemoteError, ScenarioError
 from splitinfer.policies import named_policy
 from splitinfer.runtime.loop import LocalProcesses, LoopSettings, read_trace, run_device, run_edge, run_locally
 from splitinfer.runtime.loop.services import ServiceLoader
-from splitinfer.runtime.loop.world import digest
 from splitinfer.simulation import Scenario, simulate
+from splitinfer.simulation.identity import digest
 from splitinfer.simulation.policies import policy_of
 from tests.runtime.loop.conftest import write_joint_run
 
