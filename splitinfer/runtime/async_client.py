@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
-import torch
 
 from splitinfer.errors import InputError
-from splitinfer.graph import SplitModel
 from splitinfer.runtime.allocator import tune_allocator
 from splitinfer.runtime.channel import DESCRIBE, INFER, client_options
 from splitinfer.runtime.client import checked_target
 from splitinfer.runtime.description import EdgeDescription, read_description
-from splitinfer.runtime.exchange import Exchange, local_result, raised, run_head
+from splitinfer.runtime.exchange import Exchange, ModelId, cut_with_tail, local_result, raised, run_head
 from splitinfer.runtime.result import InferenceResult
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import error_of_call
+
+if TYPE_CHECKING:
+    from splitinfer.graph import SplitModel
 
 
 class AsyncEdgeClient:
@@ -53,20 +54,19 @@ class AsyncEdgeClient:
         self._exchange.introduce(description)
         return description
 
-    async def infer(self, split: SplitModel, cut: int | str, *inputs: Any) -> InferenceResult:
+    async def infer(self, split: SplitModel, cut: int | str, *inputs: Any, codec: str | None = None) -> InferenceResult:
         """As :meth:`EdgeClient.infer`; any number may be under way at once."""
         k = split.find_cut(cut)
         if k == split.num_cuts:
             return await asyncio.to_thread(local_result, split, k, inputs)
         tensors, head_s = await asyncio.to_thread(run_head, split, k, inputs)
-        return await self._finish(split, k, tensors, head_s)
+        return await self._finish(split, k, tensors, head_s, codec)
 
-    async def run_tail(self, split: SplitModel, cut: int | str, tensors: tuple[torch.Tensor, ...]) -> InferenceResult:
+    async def run_tail(
+        self, model: SplitModel | ModelId, cut: int | str, tensors: Sequence[Any], *, codec: str | None = None
+    ) -> InferenceResult:
         """As :meth:`EdgeClient.run_tail`."""
-        k = split.find_cut(cut)
-        if k == split.num_cuts:
-            raise InputError(f"cut {k} is the last of {split.name}: there is no tail to run")
-        return await self._finish(split, k, tuple(tensors), 0.0)
+        return await self._finish(model, cut_with_tail(model, cut), tensors, 0.0, codec)
 
     async def stream(
         self,
@@ -75,6 +75,7 @@ class AsyncEdgeClient:
         inputs: Iterable[Any] | AsyncIterable[Any],
         *,
         window: int | None = None,
+        codec: str | None = None,
     ) -> AsyncGenerator[InferenceResult, None]:
         """As :meth:`EdgeClient.stream`; results come in order, with up to ``window`` requests under way.
 
@@ -87,7 +88,7 @@ class AsyncEdgeClient:
         try:
             async for item in _each(inputs):
                 request = item if isinstance(item, tuple) else (item,)
-                under_way.append(asyncio.create_task(self.infer(split, cut, *request)))
+                under_way.append(asyncio.create_task(self.infer(split, cut, *request, codec=codec)))
                 if len(under_way) >= window:
                     yield await under_way.pop(0)
             while under_way:
@@ -112,11 +113,11 @@ class AsyncEdgeClient:
         await self.close()
 
     async def _finish(
-        self, split: SplitModel, cut: int, tensors: tuple[torch.Tensor, ...], head_s: float
+        self, model: SplitModel | ModelId, cut: int, tensors: Sequence[Any], head_s: float, codec: str | None
     ) -> InferenceResult:
         if not self._exchange.is_introduced:
             await self.describe()
-        request = self._exchange.prepare(split, cut, tensors, head_s)
+        request = self._exchange.prepare(model, cut, tensors, head_s, codec)
         return raised(self._exchange.read(request, await self._call(INFER, request.data)))
 
     async def _call(self, method: str, data: bytes) -> bytes:

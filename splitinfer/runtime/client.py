@@ -6,19 +6,17 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import torch
 
 from splitinfer.errors import DeadlineError, EdgeUnavailableError, InputError, RemoteError
-from splitinfer.graph import SplitModel
 from splitinfer.runtime.allocator import tune_allocator
 from splitinfer.runtime.channel import DESCRIBE, INFER, client_options
 from splitinfer.runtime.description import EdgeDescription, read_description
-from splitinfer.runtime.exchange import Exchange, Outgoing, local_result, raised, run_head
+from splitinfer.runtime.exchange import Exchange, ModelId, Outgoing, cut_with_tail, local_result, raised, run_head
 from splitinfer.runtime.lane import Lane
 from splitinfer.runtime.result import InferenceResult
 from splitinfer.runtime.settings import ClientSettings
@@ -26,6 +24,7 @@ from splitinfer.runtime.statuses import error_of_call
 from splitinfer.runtime.timed_lane import TimedLane
 
 if TYPE_CHECKING:
+    from splitinfer.graph import SplitModel
     from splitinfer.runtime.async_client import AsyncEdgeClient
 
 
@@ -74,16 +73,17 @@ class EdgeClient:
         self._exchange.introduce(description)
         return description
 
-    def infer(self, split: SplitModel, cut: int | str, *inputs: Any) -> InferenceResult:
+    def infer(self, split: SplitModel, cut: int | str, *inputs: Any, codec: str | None = None) -> InferenceResult:
         """Run the head here and the tail on the server.
 
         Args:
             split: a model that the server holds too, captured in the same way.
             cut: k in 0..K or a layer's name. At K everything runs here and nothing is sent.
             inputs: what the model takes.
+            codec: that tensors are sent in, instead of ``settings.codec``.
 
         Raises:
-            InputError: no such cut, wrong inputs, or a message over the limits.
+            InputError: no such cut, wrong inputs, a message over the limits, or a codec that the server does not take.
             ModelMismatchError: the server holds another model or other weights under this name.
             EdgeUnavailableError: no server answers, or it went away.
             DeadlineError: no answer within ``settings.deadline_s``.
@@ -93,21 +93,33 @@ class EdgeClient:
         if k == split.num_cuts:
             return local_result(split, k, inputs)
         tensors, head_s = run_head(split, k, inputs)
-        return self._finish(split, k, tensors, head_s)
+        return self._finish(split, k, tensors, head_s, codec)
 
-    def run_tail(self, split: SplitModel, cut: int | str, tensors: tuple[torch.Tensor, ...]) -> InferenceResult:
-        """Run the tail on the server, on tensors that :meth:`SplitModel.run_head` returned.
+    def run_tail(
+        self, model: SplitModel | ModelId, cut: int | str, tensors: Sequence[Any], *, codec: str | None = None
+    ) -> InferenceResult:
+        """Run the tail on the server, on what a head returned, here or in another runtime. Needs no torch.
+
+        Args:
+            model: a model that the server holds too; or the ``ModelId`` of one that this process does not hold. The
+                output is then a tuple of arrays, the leaves of what the model returns.
+            cut: as for :meth:`infer`; an index for a ``ModelId``.
+            tensors: what crosses the cut, in its order: tensors of torch or arrays of numpy.
+            codec: as for :meth:`infer`.
 
         Raises:
             SplitInferError: as :meth:`infer`.
         """
-        k = split.find_cut(cut)
-        if k == split.num_cuts:
-            raise InputError(f"cut {k} is the last of {split.name}: there is no tail to run")
-        return self._finish(split, k, tuple(tensors), 0.0)
+        return self._finish(model, cut_with_tail(model, cut), tensors, 0.0, codec)
 
     def stream(
-        self, split: SplitModel, cut: int | str, inputs: Iterable[Any], *, window: int | None = None
+        self,
+        split: SplitModel,
+        cut: int | str,
+        inputs: Iterable[Any],
+        *,
+        window: int | None = None,
+        codec: str | None = None,
     ) -> Generator[InferenceResult, None, None]:
         """Run many inferences, the next heads while earlier ones are on the wire and on the server.
 
@@ -118,6 +130,7 @@ class EdgeClient:
             split, cut: as for :meth:`infer`.
             inputs: per inference one input, or a tuple of inputs.
             window: requests under way at once; ``settings.window`` by default.
+            codec: as for :meth:`infer`.
 
         Raises:
             SplitInferError: as :meth:`infer`; the connection is lost, or the inputs are wrong.
@@ -129,7 +142,7 @@ class EdgeClient:
         requests = (item if isinstance(item, tuple) else (item,) for item in inputs)
         if k == split.num_cuts:
             return (local_result(split, k, request) for request in requests)
-        return self._stream(split, k, requests, window)
+        return self._stream(split, k, requests, window, codec)
 
     def close(self) -> None:
         """Close the connection. Calls under way fail with ``EdgeUnavailableError``."""
@@ -160,10 +173,12 @@ class EdgeClient:
     ) -> None:
         await self._async.pop().close()
 
-    def _finish(self, split: SplitModel, cut: int, tensors: tuple[torch.Tensor, ...], head_s: float) -> InferenceResult:
+    def _finish(
+        self, model: SplitModel | ModelId, cut: int, tensors: Sequence[Any], head_s: float, codec: str | None
+    ) -> InferenceResult:
         if not self._exchange.is_introduced:
             self.describe()
-        request = self._exchange.prepare(split, cut, tensors, head_s)
+        request = self._exchange.prepare(model, cut, tensors, head_s, codec)
         return raised(self._exchange.read(request, self._transfer(request.data)))
 
     def _transfer(self, data: bytes) -> bytes:
@@ -191,7 +206,7 @@ class EdgeClient:
         return reply
 
     def _stream(
-        self, split: SplitModel, cut: int, requests: Iterator[tuple[Any, ...]], window: int
+        self, split: SplitModel, cut: int, requests: Iterator[tuple[Any, ...]], window: int, codec: str | None
     ) -> Generator[InferenceResult, None, None]:
         if not self._exchange.is_introduced:
             self.describe()
@@ -212,7 +227,7 @@ class EdgeClient:
                         lane.finish()
                         continue
                     tensors, head_s = run_head(split, cut, request)
-                    outgoing = self._exchange.prepare(split, cut, tensors, head_s)
+                    outgoing = self._exchange.prepare(split, cut, tensors, head_s, codec)
                     lane.send(outgoing.data)
                     under_way.append(outgoing)
                 elif under_way:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
 from splitinfer import __version__
 from splitinfer.errors import InputError, RemoteError
-from splitinfer.graph import TensorSpec
 from splitinfer.runtime.tails import HeldModel, unknown_model, unknown_version
-from splitinfer.wire import MAX_PROTOCOL_VERSION, MIN_PROTOCOL_VERSION, WireLimits
+from splitinfer.wire import MAX_PROTOCOL_VERSION, MIN_PROTOCOL_VERSION, Wire
 from splitinfer.wire import splitinfer_pb2 as pb
-from splitinfer.wire.codecs import CODECS
-from splitinfer.wire.dtypes import dtype_number, dtype_of_number
+from splitinfer.wire.codecs import CODECS, RAW, Codec
+from splitinfer.wire.dtypes import dtype_of_number
+from splitinfer.wire.layout import ArraySpec
+
+if TYPE_CHECKING:
+    from splitinfer.graph import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class RemoteCut:
     index: int
     name: str
     macs_before: int
-    crossing: tuple[TensorSpec, ...]
+    crossing: tuple[ArraySpec, ...]
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class RemoteModel:
 
     name: str
     fingerprint: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    inputs: tuple[ArraySpec, ...]
+    outputs: tuple[ArraySpec, ...]
     cuts: tuple[RemoteCut, ...]
 
     @property
@@ -49,6 +53,7 @@ class EdgeDescription:
     Attributes:
         models: by name.
         max_message_bytes, max_tensor_bytes, max_tensors: the server's limits.
+        codecs: those that the server accepts and this end knows.
         protocol_versions: lowest and highest that the server speaks.
         server_version: of the splitinfer package there.
     """
@@ -57,11 +62,12 @@ class EdgeDescription:
     max_message_bytes: int
     max_tensor_bytes: int
     max_tensors: int
+    codecs: tuple[Codec, ...]
     protocol_versions: tuple[int, int]
     server_version: str
 
 
-def describe(data: bytes, held: Mapping[str, HeldModel], limits: WireLimits) -> bytes:
+def describe(data: bytes, held: Mapping[str, HeldModel], wire: Wire) -> bytes:
     """Answer a ``DescribeRequest``, bytes to bytes.
 
     Raises:
@@ -84,12 +90,8 @@ def describe(data: bytes, held: Mapping[str, HeldModel], limits: WireLimits) -> 
         min_protocol_version=MIN_PROTOCOL_VERSION,
         max_protocol_version=MAX_PROTOCOL_VERSION,
         models=[_describe_model(name, held[name]) for name in names],
-        limits=pb.Limits(
-            max_message_bytes=limits.max_message_bytes,
-            max_tensor_bytes=limits.max_tensor_bytes,
-            max_tensors=limits.max_tensors,
-        ),
-        codecs=[pb.Codec(id=codec.number, version=codec.version, name=codec.name) for codec in CODECS.values()],
+        limits=describe_limits(wire),
+        codecs=describe_codecs(wire),
         server_version=__version__,
     ).SerializeToString()
 
@@ -110,9 +112,31 @@ def read_description(data: bytes) -> EdgeDescription:
         max_message_bytes=reply.limits.max_message_bytes,
         max_tensor_bytes=reply.limits.max_tensor_bytes,
         max_tensors=reply.limits.max_tensors,
+        codecs=read_codecs(reply.codecs),
         protocol_versions=(reply.min_protocol_version, reply.max_protocol_version),
         server_version=reply.server_version,
     )
+
+
+def describe_limits(wire: Wire) -> pb.Limits:
+    """Return the limits of an end as it tells them to the other."""
+    limits = wire.limits
+    return pb.Limits(
+        max_message_bytes=limits.max_message_bytes,
+        max_tensor_bytes=limits.max_tensor_bytes,
+        max_tensors=limits.max_tensors,
+    )
+
+
+def describe_codecs(wire: Wire) -> list[pb.Codec]:
+    """Return the codecs that an end accepts, as it tells them to the other."""
+    return [pb.Codec(id=codec.number, version=codec.version, name=codec.name) for codec in wire.accepts]
+
+
+def read_codecs(codecs: Iterable[pb.Codec]) -> tuple[Codec, ...]:
+    """Return the codecs of the other end that this one knows; every end takes raw."""
+    accepted = {(codec.id, codec.version) for codec in codecs} | {(RAW.number, RAW.version)}
+    return tuple(codec for codec in CODECS if (codec.number, codec.version) in accepted)
 
 
 def _describe_model(name: str, held: HeldModel) -> pb.ModelDescription:
@@ -134,8 +158,10 @@ def _describe_model(name: str, held: HeldModel) -> pb.ModelDescription:
 
 
 def _describe_tensors(specs: Iterable[TensorSpec]) -> list[pb.TensorDescription]:
+    from splitinfer.wire.torch_tensors import dtype_of_torch
+
     return [
-        pb.TensorDescription(dtype=dtype_number(spec.dtype), shape=spec.shape)  # type: ignore[arg-type]
+        pb.TensorDescription(dtype=dtype_of_torch(spec.dtype).number, shape=spec.shape)  # type: ignore[arg-type]
         for spec in specs
     ]
 
@@ -150,5 +176,5 @@ def _read_model(model: pb.ModelDescription) -> RemoteModel:
     )
 
 
-def _read_tensors(descriptions: Iterable[pb.TensorDescription]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(tuple(each.shape), dtype_of_number(each.dtype)) for each in descriptions)
+def _read_tensors(descriptions: Iterable[pb.TensorDescription]) -> tuple[ArraySpec, ...]:
+    return tuple(ArraySpec(tuple(each.shape), dtype_of_number(each.dtype)) for each in descriptions)

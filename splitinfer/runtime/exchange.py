@@ -1,6 +1,7 @@
 """The client's half of the protocol without any input or output: what to send, and what an answer means.
 
-The synchronous and the asynchronous client share it, so that they differ only in how they wait.
+The synchronous client, the asynchronous one and the devices of a live run share it, so that they differ only in how
+they wait.
 """
 
 from __future__ import annotations
@@ -9,19 +10,36 @@ import itertools
 import threading
 import time
 import weakref
-from dataclasses import dataclass
-from typing import Any
-
-import torch
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from splitinfer.errors import InputError, ModelMismatchError, RemoteError
-from splitinfer.graph import SplitModel, TensorSpec
 from splitinfer.runtime.description import EdgeDescription
 from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import remote_error
-from splitinfer.wire import MAX_PROTOCOL_VERSION, Reply, Request, WireLimits, decode_reply, encode_request
+from splitinfer.wire import MAX_PROTOCOL_VERSION, Reply, Request, Wire, decode_reply, encode_request
 from splitinfer.wire import splitinfer_pb2 as pb
+from splitinfer.wire.codecs import RAW, Codec
+
+if TYPE_CHECKING:
+    import torch
+
+    from splitinfer.graph import SplitModel
+
+
+@dataclass(frozen=True)
+class ModelId:
+    """A model that this process does not hold, for a device whose head was exported to another runtime.
+
+    Attributes:
+        name: on the server.
+        fingerprint: of the model that the head was taken from.
+    """
+
+    name: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +49,14 @@ class Outgoing:
     Attributes:
         data: its bytes.
         request_id: repeated in the reply.
-        split, cut: what it belongs to.
+        model, cut: what it belongs to.
         head_s, encode_s: time spent on it so far, seconds.
         started: ``time.perf_counter()`` when its bytes were ready.
     """
 
     data: bytes
     request_id: int
-    split: SplitModel
+    model: SplitModel | ModelId
     cut: int
     head_s: float
     encode_s: float
@@ -50,7 +68,10 @@ class Exchange:
 
     def __init__(self, target: str, settings: ClientSettings) -> None:
         self.target = target
-        self.limits: WireLimits = settings.limits
+        self._settings = settings
+        self._wire = Wire(settings.limits)
+        self._codecs: tuple[Codec, ...] = (RAW,)
+        self._max_message_bytes = settings.limits.max_message_bytes
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         self._description: EdgeDescription | None = None
@@ -79,30 +100,62 @@ class Exchange:
                 status="UNIMPLEMENTED",
             )
         self._description = description
+        self.agree(description.max_message_bytes, description.codecs)
+
+    def agree(self, max_message_bytes: int, codecs: tuple[Codec, ...]) -> None:
+        """Take note of the largest message and the codecs that the server accepts."""
+        self._max_message_bytes, self._codecs = max_message_bytes, codecs
 
     def forget(self) -> None:
         """Forget the description; another server may answer at the address from now on."""
         self._description = None
 
-    def prepare(self, split: SplitModel, cut: int, tensors: tuple[torch.Tensor, ...], head_s: float) -> Outgoing:
-        """Return the request for the tail of ``cut``.
+    def request(
+        self, name: str, fingerprint: str, cut: int, tensors: Sequence[Any], request_id: int, codec: str | None = None
+    ) -> bytes:
+        """Return the bytes of a request for the tail of ``cut``, with ``codec`` instead of the settings'.
 
         Raises:
-            InputError: tensors that cannot be sent or are over a limit of either end.
+            InputError: tensors that cannot be sent or are over a limit of either end, or a codec that the server does
+                not accept.
+        """
+        wire = replace(self._wire, codec=self._accepted(codec or self._settings.codec))
+        wanted = self._accepted(self._settings.reply_codec)
+        data = encode_request(Request(name, fingerprint, cut, tensors, request_id, wanted), wire)
+        if len(data) > self._max_message_bytes:
+            raise InputError(
+                f"the tensors at cut {cut} make a message of {len(data)} bytes; the edge takes at most "
+                f"{self._max_message_bytes}"
+            )
+        return data
+
+    def reply(self, data: bytes) -> Reply:
+        """Return the reply that bytes mean.
+
+        Raises:
+            RemoteError: they mean none.
+        """
+        try:
+            return decode_reply(data, self._wire)
+        except InputError as error:
+            raise RemoteError(f"the edge's reply cannot be read: {error}", status="INTERNAL") from None
+
+    def prepare(
+        self, model: SplitModel | ModelId, cut: int, tensors: Sequence[Any], head_s: float, codec: str | None = None
+    ) -> Outgoing:
+        """Return the request for the tail of ``cut``, with its times.
+
+        Raises:
+            InputError: as :meth:`request`.
             ModelMismatchError: the server holds no such model, or another one of that name.
         """
         start = time.perf_counter()
-        fingerprint = self._fingerprint(split)
-        self._check_model(split.name, fingerprint)
+        fingerprint = self._fingerprint(model)
+        self._check_model(model.name, fingerprint)
         request_id = next(self._ids)
-        data = encode_request(Request(split.name, fingerprint, cut, tensors, request_id), self.limits)
-        if self._description is not None and len(data) > self._description.max_message_bytes:
-            raise InputError(
-                f"the tensors at cut {cut} make a message of {len(data)} bytes; the edge takes at most "
-                f"{self._description.max_message_bytes}"
-            )
+        data = self.request(model.name, fingerprint, cut, tensors, request_id, codec)
         end = time.perf_counter()
-        return Outgoing(data, request_id, split, cut, head_s, end - start, end)
+        return Outgoing(data, request_id, model, cut, head_s, end - start, end)
 
     def read(self, sent: Outgoing, data: bytes) -> InferenceResult:
         """Return the result that the bytes of a reply mean; a refusal becomes its ``error``.
@@ -111,10 +164,7 @@ class Exchange:
             RemoteError: the reply cannot be read or answers another request.
         """
         arrived = time.perf_counter()
-        try:
-            reply = decode_reply(data, self.limits)
-        except InputError as error:
-            raise RemoteError(f"the edge's reply cannot be read: {error}", status="INTERNAL") from None
+        reply = self.reply(data)
         output, refusal = None, None
         if reply.refusal is not None:
             refusal = remote_error(*reply.refusal)
@@ -123,8 +173,7 @@ class Exchange:
                 f"the edge answered request {reply.request_id} instead of {sent.request_id}", status="INTERNAL"
             )
         else:
-            _check_leaves(reply, sent.split.outputs)
-            output = sent.split.unflatten_output(reply.tensors)
+            output = _output(sent.model, reply)
         timing = Timing(
             head_s=sent.head_s,
             encode_s=sent.encode_s,
@@ -135,12 +184,24 @@ class Exchange:
         )
         return InferenceResult(sent.cut, timing, len(sent.data), len(data), refusal, output)
 
-    def _fingerprint(self, split: SplitModel) -> str:
-        fingerprint = self._fingerprints.get(split)
+    def _accepted(self, name: str) -> Codec:
+        """Return the first of the server's codecs of this name."""
+        if name == RAW.name:
+            return RAW
+        for codec in self._codecs:
+            if codec.name == name:
+                return codec
+        known = ", ".join(dict.fromkeys(codec.name for codec in self._codecs))
+        raise InputError(f"codec: the edge at {self.target} does not accept {name!r}; it accepts {known}")
+
+    def _fingerprint(self, model: SplitModel | ModelId) -> str:
+        if isinstance(model, ModelId):
+            return model.fingerprint
+        fingerprint = self._fingerprints.get(model)
         if fingerprint is None:
-            fingerprint = split.fingerprint
+            fingerprint = model.fingerprint
             with self._lock:
-                self._fingerprints[split] = fingerprint
+                self._fingerprints[model] = fingerprint
         return fingerprint
 
     def _check_model(self, name: str, fingerprint: str) -> None:
@@ -159,6 +220,22 @@ class Exchange:
                 f"{fingerprint[:12]}); use the same model, weights and capture options on both sides",
                 status="FAILED_PRECONDITION",
             )
+
+
+def cut_with_tail(model: SplitModel | ModelId, cut: int | str) -> int:
+    """Return k of a cut whose tail an edge can run.
+
+    Raises:
+        InputError: no such cut, or the last one. Of a model that is only named, the server finds this out.
+    """
+    if isinstance(model, ModelId):
+        if not isinstance(cut, int) or cut < 0:
+            raise InputError(f"a cut of {model.name}, which is not here, is an index from 0, not {cut!r}")
+        return cut
+    k = model.find_cut(cut)
+    if k == model.num_cuts:
+        raise InputError(f"cut {k} is the last of {model.name}: there is no tail to run")
+    return k
 
 
 def run_head(split: SplitModel, cut: int, inputs: tuple[Any, ...]) -> tuple[tuple[torch.Tensor, ...], float]:
@@ -181,15 +258,19 @@ def raised(result: InferenceResult) -> InferenceResult:
     return result
 
 
-def _check_leaves(reply: Reply, expected: tuple[TensorSpec, ...]) -> None:
-    tensors = reply.tensors
-    if len(tensors) == len(expected) and all(
-        tensor.shape == spec.shape and tensor.dtype == spec.dtype
-        for tensor, spec in zip(tensors, expected, strict=True)
+def _output(model: SplitModel | ModelId, reply: Reply) -> Any:
+    """Return what the model returns; of a model that is not here, its tensor leaves as arrays."""
+    if isinstance(model, ModelId):
+        return tuple(array.numpy() for array in reply.tensors)
+    from splitinfer.wire.torch_tensors import to_torch
+
+    leaves = tuple(map(to_torch, reply.tensors))
+    if len(leaves) != len(model.outputs) or not all(
+        leaf.shape == spec.shape and leaf.dtype == spec.dtype for leaf, spec in zip(leaves, model.outputs, strict=True)
     ):
-        return
-    received = ", ".join(str(TensorSpec.of(tensor)) for tensor in tensors)
-    raise RemoteError(
-        f"the edge answered with ({received}) where the model returns ({', '.join(map(str, expected))})",
-        status="INTERNAL",
-    )
+        received = ", ".join(str(type(model.outputs[0]).of(leaf)) for leaf in leaves)
+        raise RemoteError(
+            f"the edge answered with ({received}) where the model returns ({', '.join(map(str, model.outputs))})",
+            status="INTERNAL",
+        )
+    return model.unflatten_output(leaves)

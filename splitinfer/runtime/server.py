@@ -24,7 +24,6 @@ from splitinfer.runtime.description import describe
 from splitinfer.runtime.settings import ServerSettings
 from splitinfer.runtime.statuses import refusal
 from splitinfer.runtime.tails import RefusedRequestError, TailRunner
-from splitinfer.wire import Reply, encode_reply
 
 
 class EdgeServer:
@@ -45,7 +44,7 @@ class EdgeServer:
         self.settings = settings or ServerSettings()
         self._runner = TailRunner(
             models,
-            self.settings.limits,
+            self.settings.wire,
             tails_at_once=self.settings.tails_at_once,
             torch_threads=self.settings.torch_threads,
         )
@@ -112,14 +111,13 @@ class EdgeServer:
 
     def _describe(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         try:
-            return describe(data, self._runner.models, self.settings.limits)
+            return describe(data, self._runner.models, self.settings.wire)
         except Exception as error:  # noqa: BLE001 - the boundary; refusal() logs what is not meant for the client
             _abort(context, error)
 
     def _infer(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         try:
-            reply = self._runner.answer(data, is_wanted=context.is_active)
-            return encode_reply(reply, self.settings.limits)
+            return self._runner.answer(data, is_wanted=context.is_active)
         except Exception as error:  # noqa: BLE001 - the boundary; refusal() logs what is not meant for the client
             _abort(context, error)
 
@@ -133,16 +131,11 @@ class EdgeServer:
                     return
 
     def _stream_reply(self, data: bytes, context: grpc.ServicerContext) -> bytes:
-        request_id = 0
         try:
-            reply = self._runner.answer(data, is_wanted=context.is_active)
-            request_id = reply.request_id
-            return encode_reply(reply, self.settings.limits)
-        except Exception as error:  # noqa: BLE001 - the boundary; refusal() logs what is not meant for the client
-            if isinstance(error, RefusedRequestError):
-                request_id = error.request_id
-            code, message = refusal(_reason(error))
-        return encode_reply(Reply(request_id, refusal=(code.value[0], message)), self.settings.limits)
+            return self._runner.answer(data, is_wanted=context.is_active)
+        except RefusedRequestError as refused:
+            code, message = refusal(refused.reason)
+            return self._runner.refuse(refused.request_id, code.value[0], message)
 
 
 def _reason(error: Exception) -> Exception:

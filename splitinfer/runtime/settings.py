@@ -7,7 +7,9 @@ import os
 from dataclasses import dataclass, field
 
 from splitinfer.errors import InputError
+from splitinfer.wire.codecs import RAW, codecs_named
 from splitinfer.wire.limits import WireLimits
+from splitinfer.wire.wire import Wire
 
 _MAX_PORT = 65535
 
@@ -22,6 +24,8 @@ class ServerSettings:
         port: 0 picks a free one; ``EdgeServer.address`` tells which.
         insecure: agree to listen beyond loopback.
         limits: what one message may hold.
+        codecs: names of the codecs that requests may come and replies may be wanted in; all that are known if empty.
+            Raw always is.
         torch_threads: threads inside one operation of a tail.
         parallel_tails: tails that compute at the same time; further requests wait. By default as many as fill the
             processors.
@@ -36,6 +40,7 @@ class ServerSettings:
     port: int = 0
     insecure: bool = False
     limits: WireLimits = field(default_factory=WireLimits)
+    codecs: tuple[str, ...] = ()
     torch_threads: int = 1
     parallel_tails: int | None = None
     max_calls: int = 64
@@ -48,6 +53,7 @@ class ServerSettings:
         if self.parallel_tails is not None:
             _check_at_least(1, parallel_tails=self.parallel_tails)
         _check_positive(drain_s=self.drain_s, keepalive_s=self.keepalive_s)
+        codecs_named(self.codecs)
         if not 0 <= self.port <= _MAX_PORT:
             raise InputError(f"port must be from 0 (any free one) to {_MAX_PORT}, not {self.port}")
         if not self.insecure and not _is_loopback(self.host):
@@ -55,6 +61,11 @@ class ServerSettings:
                 f"host {self.host} can be reached from other machines and the connection is not encrypted; "
                 "say --insecure (insecure=True) to listen there all the same"
             )
+
+    @property
+    def wire(self) -> Wire:
+        """What messages may hold and which codecs are accepted."""
+        return Wire.accepting(self.limits, self.codecs)
 
     @property
     def tails_at_once(self) -> int:
@@ -71,6 +82,8 @@ class ClientSettings:
     Attributes:
         deadline_s: longest time from sending a request to its answer, seconds.
         limits: what one message may hold; the server's own limits are asked for and hold too.
+        codec: that tensors are sent in; only ``raw`` keeps every bit.
+        reply_codec: that answers are wanted in.
         window: requests under way at once in :meth:`EdgeClient.stream`.
         stream_up_to_bytes: single requests of at most this size go over a stream that stays open, which answers small
             messages sooner; larger ones are calls of their own. 0 never uses the stream.
@@ -81,6 +94,8 @@ class ClientSettings:
 
     deadline_s: float = 30.0
     limits: WireLimits = field(default_factory=WireLimits)
+    codec: str = RAW.name
+    reply_codec: str = RAW.name
     window: int = 3
     stream_up_to_bytes: int = 64 << 20
     keepalive_s: float = 30.0
@@ -89,6 +104,7 @@ class ClientSettings:
     def __post_init__(self) -> None:
         _check_positive(deadline_s=self.deadline_s, keepalive_s=self.keepalive_s)
         _check_at_least(1, window=self.window)
+        codecs_named((self.codec, self.reply_codec))
         _check_at_least(0, stream_up_to_bytes=self.stream_up_to_bytes)
 
 

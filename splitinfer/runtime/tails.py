@@ -6,21 +6,24 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-
-import torch
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from splitinfer.errors import InputError, ModelMismatchError, RemoteError
-from splitinfer.graph import SplitModel
 from splitinfer.wire import (
     MAX_PROTOCOL_VERSION,
     MIN_PROTOCOL_VERSION,
     Reply,
-    WireLimits,
+    Wire,
+    encode_reply,
     open_request,
     unpack,
 )
 from splitinfer.wire import splitinfer_pb2 as pb
+from splitinfer.wire.codecs import find_codec
+
+if TYPE_CHECKING:
+    from splitinfer.graph import SplitModel
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class TailRunner:
         models: by name.
     """
 
-    def __init__(self, models: Iterable[SplitModel], limits: WireLimits, *, tails_at_once: int, torch_threads: int):
+    def __init__(self, models: Iterable[SplitModel], wire: Wire, *, tails_at_once: int, torch_threads: int):
         self.models: dict[str, HeldModel] = {}
         for split in models:
             if split.name in self.models:
@@ -46,13 +49,13 @@ class TailRunner:
             self.models[split.name] = HeldModel(split, split.fingerprint)
         if not self.models:
             raise InputError("an edge server needs at least one model")
-        self._limits = limits
+        self._wire = wire
         self._torch_threads = torch_threads
         self._free = threading.BoundedSemaphore(tails_at_once)
         self._of_thread = threading.local()
 
-    def answer(self, data: bytes, *, is_wanted: Callable[[], bool] = lambda: True) -> Reply:
-        """Run the tail that a request asks for.
+    def answer(self, data: bytes, *, is_wanted: Callable[[], bool] = lambda: True) -> bytes:
+        """Run the tail that a request asks for, and return the bytes of an ``InferReply``.
 
         Args:
             data: bytes of an ``InferRequest``.
@@ -61,13 +64,18 @@ class TailRunner:
         Raises:
             RefusedRequestError: why the request is refused, with its id.
         """
+        import torch
+
+        from splitinfer.wire.torch_tensors import to_torch
+
         start = time.perf_counter()
         request_id = 0
         try:
-            header, payload = open_request(data, self._limits)
+            header, payload = open_request(data, self._wire)
             request_id = header.request_id
             held, cut = self._find(header)
-            tensors = unpack(header.tensors, payload, self._limits)
+            wire = self._wire_of_reply(header)
+            tensors = tuple(map(to_torch, unpack(header.tensors, payload, self._wire)))
             with self._turn() as queue_s:
                 if not is_wanted():
                     raise RemoteError("the client no longer waits for the answer", status="CANCELLED")
@@ -75,9 +83,20 @@ class TailRunner:
                 with torch.inference_mode():
                     leaves = held.split.run_tail_leaves(cut, tensors)
                 end = time.perf_counter()
+            reply = Reply(request_id, leaves, queue_s=queue_s, tail_s=end - tail_start, server_s=end - start)
+            return encode_reply(reply, wire)
         except Exception as error:
             raise RefusedRequestError(request_id) from error
-        return Reply(request_id, leaves, queue_s=queue_s, tail_s=end - tail_start, server_s=end - start)
+
+    def refuse(self, request_id: int, code: int, message: str) -> bytes:
+        """Return the bytes of an ``InferReply`` that says why there is no answer."""
+        return encode_reply(Reply(request_id, refusal=(code, message)), self._wire)
+
+    def _wire_of_reply(self, header: pb.RequestHeader) -> Wire:
+        if not header.HasField("reply_codec"):
+            return self._wire
+        wanted = header.reply_codec
+        return replace(self._wire, codec=find_codec(wanted.id, wanted.version, self._wire.accepts))
 
     def _find(self, header: pb.RequestHeader) -> tuple[HeldModel, int]:
         version = header.protocol_version
@@ -102,6 +121,8 @@ class TailRunner:
     def _turn(self) -> Iterator[float]:
         """Wait for a free processor; yields the time waited, in seconds."""
         if not getattr(self._of_thread, "ready", False):
+            import torch
+
             # The number is global, but some libraries under torch keep one per thread.
             torch.set_num_threads(self._torch_threads)
             self._of_thread.ready = True

@@ -1,4 +1,4 @@
-"""The wire format: tensors to messages and back.
+"""The wire format: arrays to messages and back. It needs numpy; tensors of torch are converted at its edge.
 
 ``splitinfer.proto`` is the contract; :mod:`~splitinfer.wire.messages` has the two functions per message that the
 runtime needs. ``docs/wire.md`` explains the format.
@@ -6,6 +6,7 @@ runtime needs. ``docs/wire.md`` explains the format.
 
 from __future__ import annotations
 
+from splitinfer.wire.arrays import WireArray
 from splitinfer.wire.limits import LimitError, WireLimits
 from splitinfer.wire.messages import (
     MAX_PROTOCOL_VERSION,
@@ -18,6 +19,7 @@ from splitinfer.wire.messages import (
     open_request,
 )
 from splitinfer.wire.tensors import unpack
+from splitinfer.wire.wire import Wire
 
 __all__ = [
     "MAX_PROTOCOL_VERSION",
@@ -25,6 +27,8 @@ __all__ = [
     "LimitError",
     "Reply",
     "Request",
+    "Wire",
+    "WireArray",
     "WireLimits",
     "decode_reply",
     "encode_reply",

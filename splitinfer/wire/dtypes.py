@@ -1,54 +1,85 @@
-"""torch dtypes and their numbers on the wire."""
+"""Kinds of elements, and their numbers on the wire."""
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from splitinfer.errors import InputError
-from splitinfer.wire import splitinfer_pb2 as pb
-
-_NUMBER_OF: dict[torch.dtype, int] = {
-    torch.bool: pb.DTYPE_BOOL,
-    torch.uint8: pb.DTYPE_UINT8,
-    torch.int8: pb.DTYPE_INT8,
-    torch.uint16: pb.DTYPE_UINT16,
-    torch.int16: pb.DTYPE_INT16,
-    torch.uint32: pb.DTYPE_UINT32,
-    torch.int32: pb.DTYPE_INT32,
-    torch.uint64: pb.DTYPE_UINT64,
-    torch.int64: pb.DTYPE_INT64,
-    torch.float16: pb.DTYPE_FLOAT16,
-    torch.bfloat16: pb.DTYPE_BFLOAT16,
-    torch.float32: pb.DTYPE_FLOAT32,
-    torch.float64: pb.DTYPE_FLOAT64,
-    torch.complex32: pb.DTYPE_COMPLEX32,
-    torch.complex64: pb.DTYPE_COMPLEX64,
-    torch.complex128: pb.DTYPE_COMPLEX128,
-}
-_DTYPE_OF = {number: dtype for dtype, number in _NUMBER_OF.items()}
-
-WIRE_DTYPES = tuple(_NUMBER_OF)
 
 
-def dtype_number(dtype: torch.dtype) -> int:
-    """Return the wire's number of a dtype.
+@dataclass(frozen=True, eq=False)
+class DType:
+    """One kind of element.
 
-    Raises:
-        InputError: tensors of this dtype have no form on the wire (quantized ones, say).
+    Attributes:
+        name: what torch and numpy call it.
+        number: its number on the wire.
+        storage: the numpy dtype that holds its bits; another one of the same size where numpy has no such dtype.
     """
-    try:
-        return _NUMBER_OF[dtype]
-    except KeyError:
-        raise InputError(f"tensors of {dtype} cannot be sent") from None
+
+    name: str
+    number: int
+    storage: np.dtype[Any]
+
+    @property
+    def itemsize(self) -> int:
+        return self.storage.itemsize
+
+    @property
+    def is_in_numpy(self) -> bool:
+        return self.storage.name == self.name
+
+    def __str__(self) -> str:
+        return self.name
 
 
-def dtype_of_number(number: int) -> torch.dtype:
+_NUMBERS = {
+    "bool": 1,
+    "uint8": 2,
+    "int8": 3,
+    "uint16": 4,
+    "int16": 5,
+    "uint32": 6,
+    "int32": 7,
+    "uint64": 8,
+    "int64": 9,
+    "float16": 10,
+    "bfloat16": 11,
+    "float32": 12,
+    "float64": 13,
+    "complex32": 14,
+    "complex64": 15,
+    "complex128": 16,
+}
+_STORAGE = {"bfloat16": "uint16", "complex32": "uint32"}
+
+DTYPES = {name: DType(name, number, np.dtype(_STORAGE.get(name, name))) for name, number in _NUMBERS.items()}
+_BY_NUMBER = {dtype.number: dtype for dtype in DTYPES.values()}
+_BY_NUMPY = {dtype.storage: dtype for dtype in DTYPES.values() if dtype.is_in_numpy}
+
+
+def dtype_of_number(number: int) -> DType:
     """Return the dtype of a wire number.
 
     Raises:
         InputError: the number means nothing here.
     """
     try:
-        return _DTYPE_OF[number]
+        return _BY_NUMBER[number]
     except KeyError:
         raise InputError(f"unknown dtype number {number}") from None
+
+
+def dtype_of_numpy(dtype: np.dtype[Any]) -> DType:
+    """Return the dtype of a numpy array's elements.
+
+    Raises:
+        InputError: they have no form on the wire (objects, strings, foreign byte order).
+    """
+    try:
+        return _BY_NUMPY[dtype]
+    except KeyError:
+        raise InputError(f"arrays of {dtype} cannot be sent") from None

@@ -1,4 +1,4 @@
-"""Memory layout of a tensor on the wire: which dimensions travel, and in which order they lie in memory.
+"""How an array lies in memory on the wire: which dimensions travel, and in which order.
 
 Shape and dtype alone do not describe a tensor: kernels are chosen by strides, and a channels-last map that arrives
 row-major costs a copy on the way out and other kernels on the way in. So dense tensors keep their order of dimensions,
@@ -8,81 +8,94 @@ and dimensions made by ``expand`` (stride 0) travel once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import prod
+from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
+
+from splitinfer.wire.dtypes import DType
+
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a tensor lies in memory.
+class ArraySpec:
+    """What an array is, and how it lies in memory.
 
     Attributes:
-        shape: the tensor's shape.
+        shape: sizes of its dimensions.
+        dtype: of its elements.
         stride_order: dimensions from outermost to innermost; ``()`` for row-major.
         expanded_dims: dimensions of stride 0 and size above 1.
     """
 
     shape: tuple[int, ...]
+    dtype: DType
     stride_order: tuple[int, ...] = ()
     expanded_dims: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def stored_shape(self) -> tuple[int, ...]:
         """The shape with expanded dimensions of size 1: what has bytes of its own."""
-        if not self.expanded_dims:
-            return self.shape
         return tuple(1 if dim in self.expanded_dims else size for dim, size in enumerate(self.shape))
 
-    @property
-    def stored_elements(self) -> int:
+    @cached_property
+    def elements(self) -> int:
+        """Elements that have bytes of their own."""
         return prod(self.stored_shape)
 
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of these elements in memory."""
+        return self.elements * self.dtype.itemsize
 
-def dense(tensor: torch.Tensor) -> tuple[Layout, torch.Tensor]:
-    """Return the layout, and a row-major tensor of the stored elements in memory order.
+    @cached_property
+    def _strides(self) -> tuple[int, ...]:
+        strides, step = [0] * len(self.shape), self.dtype.itemsize
+        for dim in reversed(self.stride_order or range(len(self.shape))):
+            strides[dim] = 0 if dim in self.expanded_dims else step
+            step *= max(self.stored_shape[dim], 1)
+        return tuple(strides)
 
-    It shares the tensor's memory unless the tensor has gaps or overlaps, and is then a copy.
+    def flatten(self, stored: Array) -> Array:
+        """Return the elements of an array of ``stored_shape`` in memory order: a view where it lies as this says."""
+        return (stored.transpose(self.stride_order) if self.stride_order else stored).reshape(-1)
+
+    def arrange(self, flat: Array) -> Array:
+        """Undo :meth:`flatten`, and expand: a view of the elements with this shape and these strides."""
+        # Not reshape and transpose: those choose strides of their own for dimensions of size 1.
+        return np.ndarray(self.shape, flat.dtype, flat if self.elements else None, 0, self._strides)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+def dense(values: Array, dtype: DType) -> tuple[ArraySpec, Array]:
+    """Describe an array, and return the elements that have bytes of their own, as ``stored_shape``.
+
+    They share the array's memory unless it has gaps or overlaps, and are then a row-major copy.
     """
-    layout, is_dense = _plan(tensor.shape, tensor.stride())
-    for dim in layout.expanded_dims:
-        tensor = tensor.narrow(dim, 0, 1)
-    if not is_dense:
-        return layout, tensor.contiguous()
-    if layout.stride_order:
-        tensor = tensor.permute(layout.stride_order)
-    return layout, tensor
+    spec, is_dense = _plan(values.shape, values.strides, dtype)
+    if spec.expanded_dims:
+        values = values[tuple(slice(1) if dim in spec.expanded_dims else slice(None) for dim in range(values.ndim))]
+    return spec, values if is_dense else values.copy()
 
 
 @lru_cache(maxsize=4096)
-def _plan(shape: torch.Size, strides: tuple[int, ...]) -> tuple[Layout, bool]:
-    """Return the layout of such a tensor, and whether its stored elements are dense in memory.
+def _plan(shape: tuple[int, ...], strides: tuple[int, ...], dtype: DType) -> tuple[ArraySpec, bool]:
+    """Return the layout of such an array, and whether its stored elements are dense in memory.
 
     A model has few kinds of tensors, and finding this out takes longer than sending a small one.
     """
-    sizes = tuple(shape)
-    expanded = tuple(dim for dim, size in enumerate(sizes) if size > 1 and strides[dim] == 0)
-    stored = [1 if dim in expanded else size for dim, size in enumerate(sizes)]
+    expanded = tuple(dim for dim, size in enumerate(shape) if size > 1 and strides[dim] == 0)
+    stored = [1 if dim in expanded else size for dim, size in enumerate(shape)]
     # Equal strides mean a dimension of size 1 beside a larger one; the larger one is the outer.
-    order = tuple(sorted(range(len(sizes)), key=lambda dim: (-strides[dim], stored[dim] == 1, dim)))
-    step = 1
+    order = tuple(sorted(range(len(shape)), key=lambda dim: (-strides[dim], stored[dim] == 1, dim)))
+    step = dtype.itemsize
     for dim in reversed(order):
         if stored[dim] != 1 and strides[dim] != step and 0 not in stored:
-            return Layout(sizes, (), expanded), False
+            return ArraySpec(shape, dtype, (), expanded), False
         step *= stored[dim]
-    return Layout(sizes, () if order == tuple(range(len(sizes))) else order, expanded), True
-
-
-def restore(layout: Layout, flat: torch.Tensor) -> torch.Tensor:
-    """Undo :func:`dense`: a view of the 1-D tensor ``flat`` with the layout's shape and strides."""
-    stored = layout.stored_shape
-    if layout.stride_order:
-        tensor = flat.view([stored[dim] for dim in layout.stride_order])
-        inverse = [0] * len(stored)
-        for position, dim in enumerate(layout.stride_order):
-            inverse[dim] = position
-        tensor = tensor.permute(inverse)
-    else:
-        tensor = flat.view(stored)
-    return tensor.expand(layout.shape) if layout.expanded_dims else tensor
+    return ArraySpec(shape, dtype, () if order == tuple(range(len(shape))) else order, expanded), True

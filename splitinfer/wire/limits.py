@@ -25,6 +25,7 @@ class WireLimits:
         max_tensor_bytes: one tensor, in elements times their size after expansion and decoding.
         max_tensors: tensors in one message. DenseNets cross a cut with up to 25.
         max_dims: dimensions of one tensor.
+        max_decoded_bytes: all tensors of a message together, as far as decoding them takes memory beside the message.
         max_header_bytes: the typed header of a message, which is parsed before anything else is known.
     """
 
@@ -33,6 +34,7 @@ class WireLimits:
     max_tensors: int = 256
     max_dims: int = 16
     max_header_bytes: int = 256 * 1024
+    max_decoded_bytes: int = 256 * MIB
 
     def __post_init__(self) -> None:
         for field in fields(self):

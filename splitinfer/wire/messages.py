@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from google.protobuf.message import DecodeError
 
 from splitinfer.errors import InputError
 from splitinfer.wire import splitinfer_pb2 as pb
+from splitinfer.wire.codecs import RAW, Codec
 from splitinfer.wire.envelope import read_envelope, write_envelope
-from splitinfer.wire.limits import LimitError, WireLimits
+from splitinfer.wire.limits import LimitError
 from splitinfer.wire.tensors import pack, unpack
+from splitinfer.wire.wire import Wire
 
 MIN_PROTOCOL_VERSION = 1
 MAX_PROTOCOL_VERSION = 1
@@ -26,16 +28,18 @@ class Request:
         model: the model's name on the server.
         fingerprint: hash of the model that the head belongs to.
         cut: the tail starts after this cut.
-        tensors: what crosses the cut.
+        tensors: what crosses the cut: tensors of torch, arrays of numpy, or ``WireArray``.
         request_id: repeated in the reply.
+        reply_codec: that the reply's tensors are wanted in.
         protocol_version: version of the sender.
     """
 
     model: str
     fingerprint: str
     cut: int
-    tensors: tuple[torch.Tensor, ...]
+    tensors: Sequence[Any]
     request_id: int = 0
+    reply_codec: Codec = RAW
     protocol_version: int = MAX_PROTOCOL_VERSION
 
 
@@ -45,7 +49,7 @@ class Reply:
 
     Attributes:
         request_id: of the request.
-        tensors: leaves of the model's output; empty on a refusal.
+        tensors: leaves of the model's output; empty on a refusal. A decoded reply holds ``WireArray``.
         refusal: gRPC status code and message, on streams only.
         queue_s: time that the request waited for a free processor, seconds.
         tail_s: time that the tail computed, seconds.
@@ -53,21 +57,21 @@ class Reply:
     """
 
     request_id: int
-    tensors: tuple[torch.Tensor, ...] = ()
+    tensors: Sequence[Any] = ()
     refusal: tuple[int, str] | None = None
     queue_s: float = 0.0
     tail_s: float = 0.0
     server_s: float = 0.0
 
 
-def encode_request(request: Request, limits: WireLimits) -> bytes:
+def encode_request(request: Request, wire: Wire) -> bytes:
     """Return the bytes of a request; the tensors are copied once, into the result.
 
     Raises:
         InputError: a tensor that has no form on the wire.
         LimitError: the message or its number of tensors is over the limit.
     """
-    payload = pack(request.tensors)
+    payload = pack(request.tensors, wire.codec)
     header = pb.RequestHeader(
         protocol_version=request.protocol_version,
         request_id=request.request_id,
@@ -76,10 +80,12 @@ def encode_request(request: Request, limits: WireLimits) -> bytes:
         cut=request.cut,
         tensors=payload.headers,
     )
-    return _encode(header, len(payload.headers), payload.buffers, payload.size, limits)
+    if request.reply_codec is not RAW:
+        header.reply_codec.id, header.reply_codec.version = request.reply_codec.number, request.reply_codec.version
+    return _encode(header, len(payload.headers), payload.buffers, payload.size, wire)
 
 
-def open_request(data: bytes, limits: WireLimits) -> tuple[pb.RequestHeader, memoryview]:
+def open_request(data: bytes, wire: Wire) -> tuple[pb.RequestHeader, memoryview]:
     """Return the header of a request and a view of its payload, for :func:`splitinfer.wire.tensors.unpack`.
 
     The two steps are apart so that a server can refuse a model, cut or version before it looks at tensors, and can
@@ -90,17 +96,17 @@ def open_request(data: bytes, limits: WireLimits) -> tuple[pb.RequestHeader, mem
         LimitError: the header is over its limit.
     """
     header = pb.RequestHeader()
-    return header, _decode(header, data, limits)
+    return header, _decode(header, data, wire)
 
 
-def encode_reply(reply: Reply, limits: WireLimits) -> bytes:
+def encode_reply(reply: Reply, wire: Wire) -> bytes:
     """Return the bytes of a reply.
 
     Raises:
         InputError: a tensor that has no form on the wire.
         LimitError: the message or its number of tensors is over the limit.
     """
-    payload = pack(reply.tensors)
+    payload = pack(reply.tensors, wire.codec)
     header = pb.ReplyHeader(
         request_id=reply.request_id,
         tensors=payload.headers,
@@ -110,10 +116,10 @@ def encode_reply(reply: Reply, limits: WireLimits) -> bytes:
     )
     if reply.refusal is not None:
         header.refusal.code, header.refusal.message = reply.refusal
-    return _encode(header, len(payload.headers), payload.buffers, payload.size, limits)
+    return _encode(header, len(payload.headers), payload.buffers, payload.size, wire)
 
 
-def decode_reply(data: bytes, limits: WireLimits) -> Reply:
+def decode_reply(data: bytes, wire: Wire) -> Reply:
     """Return the reply; its tensors lie on the memory of ``data``.
 
     Raises:
@@ -121,10 +127,10 @@ def decode_reply(data: bytes, limits: WireLimits) -> Reply:
         LimitError: over a limit.
     """
     header = pb.ReplyHeader()
-    payload = _decode(header, data, limits)
+    payload = _decode(header, data, wire)
     return Reply(
         request_id=header.request_id,
-        tensors=unpack(header.tensors, payload, limits),
+        tensors=unpack(header.tensors, payload, wire),
         refusal=(header.refusal.code, header.refusal.message) if header.HasField("refusal") else None,
         queue_s=header.queue_s,
         tail_s=header.tail_s,
@@ -137,8 +143,9 @@ def _encode(
     tensors: int,
     buffers: Sequence[bytes | memoryview],
     payload_bytes: int,
-    limits: WireLimits,
+    wire: Wire,
 ) -> bytes:
+    limits = wire.limits
     if tensors > limits.max_tensors:
         raise LimitError(f"{tensors} tensors in one message; max_tensors is {limits.max_tensors}")
     if payload_bytes > limits.max_message_bytes:  # before the join, which allocates as much
@@ -151,8 +158,8 @@ def _encode(
     return data
 
 
-def _decode(header: pb.RequestHeader | pb.ReplyHeader, data: bytes, limits: WireLimits) -> memoryview:
-    serialized, payload = read_envelope(data, max_header_bytes=limits.max_header_bytes)
+def _decode(header: pb.RequestHeader | pb.ReplyHeader, data: bytes, wire: Wire) -> memoryview:
+    serialized, payload = read_envelope(data, max_header_bytes=wire.limits.max_header_bytes)
     try:
         header.ParseFromString(serialized)
     except DecodeError as error:

@@ -65,20 +65,22 @@ class TensorHeader(_message.Message):
     def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., stride_order: _Optional[_Iterable[int]] = ..., expanded_dims: _Optional[_Iterable[int]] = ..., codec: _Optional[int] = ..., codec_version: _Optional[int] = ..., byte_offset: _Optional[int] = ..., byte_size: _Optional[int] = ...) -> None: ...
 
 class RequestHeader(_message.Message):
-    __slots__ = ("protocol_version", "request_id", "model", "fingerprint", "cut", "tensors")
+    __slots__ = ("protocol_version", "request_id", "model", "fingerprint", "cut", "tensors", "reply_codec")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     CUT_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    REPLY_CODEC_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     request_id: int
     model: str
     fingerprint: str
     cut: int
     tensors: _containers.RepeatedCompositeFieldContainer[TensorHeader]
-    def __init__(self, protocol_version: _Optional[int] = ..., request_id: _Optional[int] = ..., model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., cut: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ...) -> None: ...
+    reply_codec: Codec
+    def __init__(self, protocol_version: _Optional[int] = ..., request_id: _Optional[int] = ..., model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., cut: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ..., reply_codec: _Optional[_Union[Codec, _Mapping]] = ...) -> None: ...
 
 class InferRequest(_message.Message):
     __slots__ = ("header", "padding", "payload")
@@ -303,20 +305,24 @@ class Telemetry(_message.Message):
     def __init__(self, slots: _Optional[int] = ..., local_queue_cycles: _Optional[_Iterable[float]] = ..., transmission_queue_bits: _Optional[_Iterable[float]] = ..., local_frequency_hz: _Optional[_Iterable[float]] = ..., rate_bps: _Optional[_Iterable[float]] = ..., power_w: _Optional[float] = ..., max_rate_bps: _Optional[float] = ..., local_energy_j: _Optional[float] = ..., transmission_energy_j: _Optional[float] = ...) -> None: ...
 
 class Start(_message.Message):
-    __slots__ = ("starts_in_s", "slots", "slot_wall_s", "seed", "patience_s", "cuts")
+    __slots__ = ("starts_in_s", "slots", "slot_wall_s", "seed", "patience_s", "cuts", "limits", "codecs")
     STARTS_IN_S_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     SLOT_WALL_S_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     PATIENCE_S_FIELD_NUMBER: _ClassVar[int]
     CUTS_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    CODECS_FIELD_NUMBER: _ClassVar[int]
     starts_in_s: float
     slots: int
     slot_wall_s: float
     seed: int
     patience_s: float
     cuts: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, starts_in_s: _Optional[float] = ..., slots: _Optional[int] = ..., slot_wall_s: _Optional[float] = ..., seed: _Optional[int] = ..., patience_s: _Optional[float] = ..., cuts: _Optional[_Iterable[int]] = ...) -> None: ...
+    limits: Limits
+    codecs: _containers.RepeatedCompositeFieldContainer[Codec]
+    def __init__(self, starts_in_s: _Optional[float] = ..., slots: _Optional[int] = ..., slot_wall_s: _Optional[float] = ..., seed: _Optional[int] = ..., patience_s: _Optional[float] = ..., cuts: _Optional[_Iterable[int]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., codecs: _Optional[_Iterable[_Union[Codec, _Mapping]]] = ...) -> None: ...
 
 class Cuts(_message.Message):
     __slots__ = ("from_slot", "cuts")

@@ -1,4 +1,4 @@
-"""Tensors to typed headers and payload buffers, and back.
+"""Arrays to typed headers and payload buffers, and back.
 
 The receiver trusts nothing: every number of a header is checked before memory is touched, in Python's own integers,
 which do not overflow.
@@ -6,19 +6,20 @@ which do not overflow.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
-
-import torch
+from typing import Any
 
 from splitinfer.errors import InputError
 from splitinfer.wire import splitinfer_pb2 as pb
-from splitinfer.wire.codecs import RAW, Buffer, Codec, find_codec, lend
-from splitinfer.wire.dtypes import dtype_number, dtype_of_number
-from splitinfer.wire.layout import Layout, dense, restore
-from splitinfer.wire.limits import LimitError, WireLimits
+from splitinfer.wire.arrays import WireArray, as_wire
+from splitinfer.wire.codecs import RAW, Buffer, Codec, find_codec
+from splitinfer.wire.dtypes import dtype_of_number
+from splitinfer.wire.layout import Array, ArraySpec, dense
+from splitinfer.wire.limits import LimitError
+from splitinfer.wire.wire import Wire
 
 # Every record starts at a multiple of this within the payload: one cache line, and what torch's own allocator gives.
 RECORD_ALIGNMENT = 64
@@ -36,42 +37,48 @@ class Payload:
     size: int = 0
 
 
-def pack(tensors: Sequence[torch.Tensor], codec: Codec = RAW) -> Payload:
+def pack(tensors: Iterable[Any], codec: Codec = RAW) -> Payload:
     """Describe tensors and collect their memory, without copying dense ones.
 
     Two tensors that show the same memory in the same way in memory order are stored once.
+
+    Args:
+        tensors: tensors of torch, arrays of numpy, or ``WireArray``.
+        codec: for those that it takes; the others are sent raw.
 
     Raises:
         InputError: a tensor of a dtype or layout that has no form on the wire.
     """
     payload = Payload()
-    seen: dict[tuple[int, int, torch.dtype], tuple[int, int]] = {}
-    alive: list[torch.Tensor] = []  # or the address of a freed copy could come back as another tensor's
+    seen: dict[tuple[object, ...], tuple[int, int, Codec]] = {}
+    alive: list[Array] = []  # or the address of a freed copy could come back as another tensor's
     for tensor in tensors:
-        number = dtype_number(tensor.dtype)
-        layout, stored = dense(_on_this_machine(tensor))
-        if stored.is_conj() or stored.is_neg():  # flags on a view; the values in memory are others
-            stored = stored.resolve_conj().resolve_neg()
+        array = as_wire(tensor)
+        spec, stored = dense(array.values, array.dtype)
         alive.append(stored)
-        key = (stored.data_ptr(), stored.numel(), stored.dtype)
-        place = seen.get(key) if key[1] else (0, 0)
+        chosen = codec if codec.takes(spec.dtype) else RAW
+        # Raw bytes have no axes, so other views of them count as the same.
+        key = (stored.ctypes.data, spec.elements, spec.dtype, None if chosen is RAW else spec)
+        place = seen.get(key) if spec.elements else (0, 0, RAW)
         if place is None:
-            buffer = codec.encode(stored)
+            buffer = chosen.encode(stored, spec)
+            if buffer is None:
+                buffer, chosen = RAW.encode(stored, spec), RAW
             gap = -payload.size % RECORD_ALIGNMENT
             if gap:
                 payload.buffers.append(_ZEROS[:gap])
-            place = (payload.size + gap, len(buffer))
+            place = (payload.size + gap, len(buffer), chosen)
             payload.buffers.append(buffer)
-            payload.size = sum(place)
+            payload.size = place[0] + place[1]
             seen[key] = place
         payload.headers.append(
             pb.TensorHeader(
-                dtype=number,  # type: ignore[arg-type]
-                shape=layout.shape,
-                stride_order=layout.stride_order,
-                expanded_dims=layout.expanded_dims,
-                codec=codec.number,
-                codec_version=codec.version,
+                dtype=spec.dtype.number,  # type: ignore[arg-type]
+                shape=spec.shape,
+                stride_order=spec.stride_order,
+                expanded_dims=spec.expanded_dims,
+                codec=place[2].number,
+                codec_version=place[2].version,
                 byte_offset=place[0],
                 byte_size=place[1],
             )
@@ -79,87 +86,85 @@ def pack(tensors: Sequence[torch.Tensor], codec: Codec = RAW) -> Payload:
     return payload
 
 
-def unpack(headers: Iterable[pb.TensorHeader], payload: memoryview, limits: WireLimits) -> tuple[torch.Tensor, ...]:
-    """Return the tensors that headers describe, on the payload's own memory where the codec allows.
+def unpack(headers: Iterable[pb.TensorHeader], payload: memoryview, wire: Wire) -> tuple[WireArray, ...]:
+    """Return the arrays that headers describe, on the payload's own memory where the codec allows.
 
-    The tensors keep the payload alive.
+    The arrays keep the payload alive.
 
     Raises:
         InputError: headers and payload do not fit together; the message names the tensor and the field.
-        LimitError: a tensor is over a limit.
+        LimitError: a tensor, or all together, are over a limit.
     """
     headers = list(headers)
+    limits = wire.limits
     if len(headers) > limits.max_tensors:
         raise LimitError(f"{len(headers)} tensors in one message; max_tensors is {limits.max_tensors}")
-    memory = lend(payload)
-    flats: dict[tuple[int, int, torch.dtype, int], torch.Tensor] = {}
-    tensors = []
-    end = 0
+    flats: dict[tuple[object, ...], Array] = {}
+    arrays = []
+    end = decoded = 0
     for index, header in enumerate(headers):
         try:
-            record = _read_record(header, limits)
-            layout, offset, stop = record.layout, record.offset, record.offset + record.size
-            place = (offset, record.size, record.dtype, record.codec.number)
+            record = _read_record(header, wire)
+            spec, codec, offset, stop = record.spec, record.codec, record.offset, record.offset + record.size
+            place = (offset, record.size, codec, spec.dtype if codec is RAW else spec)
             flat = flats.get(place)
-            if flat is None or flat.numel() != record.elements:
+            if flat is None or flat.size != spec.elements:
                 if record.size and offset < end:
                     raise InputError(f"byte_offset {offset} lies inside another tensor's bytes")
-                if stop > len(memory):
-                    raise InputError(f"bytes {offset}..{stop} of a payload of {len(memory)} bytes")
-                flat = record.codec.decode(memory[offset:stop], record.dtype, record.elements)
-                flats[place] = flat
+                if stop > len(payload):
+                    raise InputError(f"bytes {offset}..{stop} of a payload of {len(payload)} bytes")
+                if record.size > (most := codec.max_bytes(spec)):
+                    raise InputError(
+                        f"{spec.elements} elements of {spec.dtype} are {most} bytes, not {record.size}; "
+                        f"codec {codec.name} never makes more"
+                    )
+                decoded += 0 if codec is RAW else spec.nbytes
+                if decoded > limits.max_decoded_bytes:
+                    raise LimitError(f"{decoded} bytes decoded; max_decoded_bytes is {limits.max_decoded_bytes}")
+                flat = flats[place] = codec.decode(payload[offset:stop], spec)
                 end = max(end, stop)
-            tensors.append(restore(layout, flat))
+            arrays.append(WireArray(spec.arrange(flat), spec.dtype))
         except LimitError as error:
             raise LimitError(f"tensor {index}: {error}") from None
         except InputError as error:
             raise InputError(f"tensor {index}: {error}") from None
-    if len(memory) > end:
-        raise InputError(f"the payload has {len(memory)} bytes but its tensors end at byte {end}")
-    return tuple(tensors)
+    if len(payload) > end:
+        raise InputError(f"the payload has {len(payload)} bytes but its tensors end at byte {end}")
+    return tuple(arrays)
 
 
 @dataclass(frozen=True)
 class _Record:
     """What a header says, checked in itself but not yet against the payload."""
 
-    dtype: torch.dtype
-    layout: Layout
-    elements: int
+    spec: ArraySpec
     codec: Codec
     offset: int
     size: int
 
 
-def _on_this_machine(tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.layout != torch.strided:
-        raise InputError(f"only dense tensors can be sent, not {tensor.layout}")
-    if tensor.requires_grad or tensor.device.type != "cpu":
-        tensor = tensor.detach().cpu()
-    return tensor
-
-
-def _read_record(header: pb.TensorHeader, limits: WireLimits) -> _Record:
+def _read_record(header: pb.TensorHeader, wire: Wire) -> _Record:
     """Check a header. Models send the same ones again and again, and a look-up is quicker than the checks."""
     serialized = header.SerializeToString()
     if len(serialized) > _LARGEST_KEPT_HEADER:
-        return _check_record(header, limits)
-    return _kept_record(serialized, limits)
+        return _check_record(header, wire)
+    return _kept_record(serialized, wire)
 
 
 @lru_cache(maxsize=4096)
-def _kept_record(serialized: bytes, limits: WireLimits) -> _Record:
-    return _check_record(pb.TensorHeader.FromString(serialized), limits)
+def _kept_record(serialized: bytes, wire: Wire) -> _Record:
+    return _check_record(pb.TensorHeader.FromString(serialized), wire)
 
 
-def _check_record(header: pb.TensorHeader, limits: WireLimits) -> _Record:
+def _check_record(header: pb.TensorHeader, wire: Wire) -> _Record:
+    limits = wire.limits
     dtype = dtype_of_number(header.dtype)
     shape = tuple(header.shape)
     if len(shape) > limits.max_dims:
         raise LimitError(f"{len(shape)} dimensions; max_dims is {limits.max_dims}")
     if any(size < 0 for size in shape):
         raise InputError(f"shape {shape} has a negative size")
-    # A zero hides the product of the other sizes from the limit, and torch multiplies them all for the strides.
+    # A zero hides the product of the other sizes from the limit, and strides multiply them all.
     size = prod(max(size, 1) for size in shape) * dtype.itemsize
     if size > limits.max_tensor_bytes:
         raise LimitError(f"shape {shape} is {size} bytes; max_tensor_bytes is {limits.max_tensor_bytes}")
@@ -169,6 +174,8 @@ def _check_record(header: pb.TensorHeader, limits: WireLimits) -> _Record:
     expanded = tuple(header.expanded_dims)
     if len(set(expanded)) != len(expanded) or any(dim >= len(shape) for dim in expanded):
         raise InputError(f"expanded_dims {expanded} are not dimensions of shape {shape}")
-    layout = Layout(shape, order, expanded)
-    codec = find_codec(header.codec, header.codec_version)
-    return _Record(dtype, layout, layout.stored_elements, codec, header.byte_offset, header.byte_size)
+    spec = ArraySpec(shape, dtype, order, expanded)
+    codec = find_codec(header.codec, header.codec_version, wire.accepts)
+    if not codec.takes(dtype):
+        raise InputError(f"codec {codec.name} does not carry {dtype}")
+    return _Record(spec, codec, header.byte_offset, header.byte_size)

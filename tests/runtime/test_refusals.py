@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from splitinfer.graph import SplitModel
 from splitinfer.runtime import EdgeProcess
 from splitinfer.runtime.channel import DESCRIBE, INFER, INFER_STREAM, SERVICE
-from splitinfer.wire import Request, WireLimits, decode_reply, encode_request
+from splitinfer.wire import Request, Wire, WireLimits, decode_reply, encode_request
 from splitinfer.wire import splitinfer_pb2 as pb
+from splitinfer.wire.torch_tensors import to_torch
 
 LIMITS = WireLimits()
+WIRE = Wire()
 CUT = 1
 # Every status that a request may be refused with; anything else is a bug of the server.
 REFUSALS = {
@@ -42,13 +44,13 @@ def channel(edge: EdgeProcess) -> Iterator[grpc.Channel]:
 def good(models: dict[str, SplitModel]) -> bytes:
     split = models["plain"]
     tensors = split.run_head(CUT, torch.ones(1, 3, 32, 32))
-    return encode_request(Request("plain", split.fingerprint, CUT, tensors, request_id=77), LIMITS)
+    return encode_request(Request("plain", split.fingerprint, CUT, tensors, request_id=77), WIRE)
 
 
 def check_good(channel: grpc.Channel, good: bytes, split: SplitModel) -> None:
-    reply = decode_reply(channel.unary_unary(INFER)(good, timeout=60), LIMITS)
+    reply = decode_reply(channel.unary_unary(INFER)(good, timeout=60), WIRE)
     assert reply.request_id == 77
-    assert torch.equal(reply.tensors[0], split(torch.ones(1, 3, 32, 32)))
+    assert torch.equal(to_torch(reply.tensors[0]), split(torch.ones(1, 3, 32, 32)))
 
 
 def changed(good: bytes, change: Change) -> bytes:
@@ -122,11 +124,11 @@ def test_each_bad_request_gets_its_status_and_the_stream_goes_on(
     assert refused.value.code() is status
     assert "\n" not in refused.value.details()
 
-    replies = [decode_reply(data, LIMITS) for data in channel.stream_stream(INFER_STREAM)(iter([good, bad, good]))]
+    replies = [decode_reply(data, WIRE) for data in channel.stream_stream(INFER_STREAM)(iter([good, bad, good]))]
     assert [reply.request_id for reply in replies] == [77, 77, 77]
     assert replies[0].refusal is None
     assert replies[1].refusal == (status.value[0], refused.value.details())
-    assert torch.equal(replies[0].tensors[0], replies[2].tensors[0])
+    assert torch.equal(*(to_torch(replies[at].tensors[0]) for at in (0, 2)))
     check_good(channel, good, models["plain"])
 
 
@@ -136,7 +138,7 @@ def test_what_is_no_message_is_refused_on_every_method(channel: grpc.Channel, da
         with pytest.raises(grpc.RpcError, match="malformed") as refused:
             channel.unary_unary(method)(data, timeout=60)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    (reply,) = (decode_reply(reply, LIMITS) for reply in channel.stream_stream(INFER_STREAM)(iter([data])))
+    (reply,) = (decode_reply(reply, WIRE) for reply in channel.stream_stream(INFER_STREAM)(iter([data])))
     assert reply.request_id == 0
     assert reply.refusal is not None
     assert reply.refusal[0] == grpc.StatusCode.INVALID_ARGUMENT.value[0]
@@ -228,7 +230,7 @@ def test_thousands_of_malformed_messages_do_not_disturb_the_server(
     def throw(batch: list[bytes]) -> None:
         nonlocal answered
         for data in stream(iter(batch)):
-            reply = decode_reply(data, LIMITS)
+            reply = decode_reply(data, WIRE)
             assert reply.refusal is None or reply.refusal[0] in allowed, reply.refusal
             answered += 1
 
@@ -236,7 +238,7 @@ def test_thousands_of_malformed_messages_do_not_disturb_the_server(
     @given(data=malformed(good))
     def throw_alone(data: bytes) -> None:
         try:
-            decode_reply(channel.unary_unary(INFER)(data, timeout=60), LIMITS)
+            decode_reply(channel.unary_unary(INFER)(data, timeout=60), WIRE)
         except grpc.RpcError as error:
             assert error.code() in REFUSALS, error  # noqa: PT017 - both an answer and a refusal are right
 

@@ -1,44 +1,14 @@
-import itertools
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitinfer.errors import InputError
-from splitinfer.wire import LimitError, WireLimits, unpack
+from splitinfer.wire import LimitError, Wire, WireLimits, unpack
 from splitinfer.wire import splitinfer_pb2 as pb
-from splitinfer.wire.dtypes import WIRE_DTYPES
 from splitinfer.wire.tensors import RECORD_ALIGNMENT, Payload, pack
-from tests.wire.trip import LIMITS, through_the_wire
-
-
-def bits(tensor: torch.Tensor) -> bytes:
-    # A copy, not contiguous(): a tensor of one element counts as contiguous whatever its strides are.
-    values = tensor.resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
-    return bytes(values.view(-1).view(torch.uint8).tolist())
-
-
-@st.composite
-def layouts(draw: st.DrawFn) -> torch.Tensor:
-    """Tensors of every dtype in every kind of layout: permuted, expanded, sliced, empty, scalar."""
-    dtype = draw(st.sampled_from(WIRE_DTYPES))
-    shape = draw(st.lists(st.integers(0, 4), max_size=4))
-    random = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
-    raw = torch.randint(0, 256, (math.prod(shape) * dtype.itemsize,), dtype=torch.uint8, generator=random)
-    if dtype is torch.bool:
-        raw = raw % 2
-    tensor = raw.view(dtype).view(shape) if raw.numel() else torch.empty(shape, dtype=dtype)
-    tensor = tensor.permute(draw(st.sampled_from(list(itertools.permutations(range(len(shape)))))))
-    for dim in range(tensor.dim()):
-        if tensor.shape[dim] == 1 and draw(st.booleans()):
-            tensor = tensor.expand([3 if d == dim else -1 for d in range(tensor.dim())])
-        elif tensor.shape[dim] > 1 and draw(st.integers(0, 3)) == 0:
-            tensor = tensor.narrow(dim, 0, tensor.shape[dim] - 1)
-    if dtype.is_complex and draw(st.booleans()):
-        tensor = tensor.conj()
-    return tensor
+from splitinfer.wire.torch_tensors import to_torch
+from tests.wire.trip import WIRE, bits, layouts, through_the_wire
 
 
 @pytest.mark.filterwarnings("ignore:ComplexHalf")
@@ -93,8 +63,9 @@ def test_dense_tensors_are_not_copied_on_either_side() -> None:
     tensor.zero_()
     assert bytes(buffer) != expected
     data = bytes(pack([torch.ones(100)]).buffers[0])
-    (received,) = unpack(pack([torch.ones(100)]).headers, memoryview(data), LIMITS)
-    received[0] = 7.0
+    (received,) = unpack(pack([torch.ones(100)]).headers, memoryview(data), WIRE)
+    assert not received.values.flags.writeable
+    to_torch(received)[0] = 7.0
     assert data[:4] != bytes(torch.ones(1).numpy().data)
 
 
@@ -145,27 +116,27 @@ def one_float(**changes: object) -> pb.TensorHeader:
 )
 def test_lying_headers_are_refused_by_name(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=f"tensor 0: .*{message}"):
-        unpack([one_float(**changes)], memoryview(bytes(16)), LIMITS)
+        unpack([one_float(**changes)], memoryview(bytes(16)), WIRE)
 
 
 def test_overlapping_records_and_leftover_bytes_are_refused() -> None:
     first, second = one_float(), one_float(byte_offset=4, byte_size=16)
     with pytest.raises(InputError, match=r"tensor 1: .*inside another"):
-        unpack([first, second], memoryview(bytes(20)), LIMITS)
+        unpack([first, second], memoryview(bytes(20)), WIRE)
     with pytest.raises(InputError, match="payload has 20 bytes but its tensors end at byte 16"):
-        unpack([first], memoryview(bytes(20)), LIMITS)
+        unpack([first], memoryview(bytes(20)), WIRE)
 
 
 def test_limits_hold() -> None:
     payload: Payload = pack([torch.zeros(4), torch.zeros(4)])
     data = memoryview(b"".join(payload.buffers))
     with pytest.raises(LimitError, match="max_tensors is 1"):
-        unpack(payload.headers, data, WireLimits(max_tensors=1))
+        unpack(payload.headers, data, Wire(WireLimits(max_tensors=1)))
     with pytest.raises(LimitError, match="max_tensor_bytes is 8"):
-        unpack(payload.headers, data, WireLimits(max_tensor_bytes=8))
+        unpack(payload.headers, data, Wire(WireLimits(max_tensor_bytes=8)))
     wide = pack([torch.zeros(1).expand(1000)])
     with pytest.raises(LimitError, match="4000 bytes"):
-        unpack(wide.headers, memoryview(b"".join(wide.buffers)), WireLimits(max_tensor_bytes=2000))
+        unpack(wide.headers, memoryview(b"".join(wide.buffers)), Wire(WireLimits(max_tensor_bytes=2000)))
 
 
 @pytest.mark.parametrize("value", [0, -1, 2**31, 1.5, True])

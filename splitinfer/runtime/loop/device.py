@@ -6,21 +6,53 @@ import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from splitinfer.energy import local_energy_j, transmission_energy_j
 from splitinfer.radio import shannon_rate_bps
 from splitinfer.runtime.emulation import Clock, Job, Link, Piece
-from splitinfer.runtime.loop.services import LiveService
+from splitinfer.runtime.exchange import Exchange
 from splitinfer.runtime.loop.world import DeviceWorld
 from splitinfer.scheduling import allocate_local, allocate_transmission
 from splitinfer.scheduling.observation import Setting
-from splitinfer.wire import Request, WireLimits, encode_request
 
 Floats = NDArray[np.float64]
+
+
+class Service(Protocol):
+    """What a device runs for one of its services: heads, on inputs that tasks take in turn.
+
+    Tensors are those of the runtime that computes the heads, of torch or arrays of numpy; answers of the edge come as
+    ``WireArray``.
+
+    Attributes:
+        name, fingerprint: of the model.
+        num_cuts: K.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def num_cuts(self) -> int: ...
+
+    def run_head(self, cut: int, turn: int) -> tuple[Any, ...]:
+        """Return what crosses the cut, or the leaves of the answer at the last one."""
+        ...
+
+    def is_right(self, turn: int, leaves: Sequence[Any]) -> bool:
+        """Whether an answer is the whole model's."""
+        ...
+
+    def prepare_thread(self) -> None:
+        """Called on the thread that runs the heads, before them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +96,7 @@ class Closed:
         arrived: requests per service, shape (N,).
     """
 
-    finished: list[tuple[LiveTask, tuple[torch.Tensor, ...]]]
+    finished: list[tuple[LiveTask, tuple[Any, ...]]]
     arrived: NDArray[np.int64]
 
 
@@ -107,18 +139,18 @@ class DeviceLoop:
         world: gains and requests.
         clock: runs the heads, one queue per service.
         link: sends what crosses the cuts, one queue per service.
-        limits: of the edge's messages.
+        exchange: builds the requests.
     """
 
     def __init__(
         self,
         setting: Setting,
         device: int,
-        services: Sequence[LiveService],
+        services: Sequence[Service],
         world: DeviceWorld,
         clock: Clock,
         link: Link,
-        limits: WireLimits,
+        exchange: Exchange,
     ) -> None:
         self.check = AnswerCheck()
         self._setting = setting
@@ -127,7 +159,7 @@ class DeviceLoop:
         self._world = world
         self._clock = clock
         self._link = link
-        self._limits = limits
+        self._exchange = exchange
         self._numbers = itertools.count(1)
         self._under_way: dict[int, LiveTask] = {}
         self._lock = threading.Lock()
@@ -204,7 +236,7 @@ class DeviceLoop:
         arrays, scalars = sums.arrays / sums.slots, (sums.scalars / sums.slots).tolist()
         return PeriodMeans(sums.slots, arrays[0], arrays[1], arrays[2], arrays[3], *scalars)
 
-    def receive(self, number: int, leaves: tuple[torch.Tensor, ...]) -> LiveTask | None:
+    def receive(self, number: int, leaves: Sequence[Any]) -> LiveTask | None:
         """Take the answer of the edge to one task; returns the task, or None if none was waiting. Thread-safe."""
         with self._lock:
             task = self._under_way.get(number)
@@ -214,7 +246,7 @@ class DeviceLoop:
         self._answered(task, leaves)
         return task
 
-    def _answered(self, task: LiveTask, leaves: tuple[torch.Tensor, ...]) -> None:
+    def _answered(self, task: LiveTask, leaves: Sequence[Any]) -> None:
         right = self._services[task.service].is_right(task.number, leaves)
         with self._lock:
             del self._under_way[task.number]
@@ -233,15 +265,13 @@ class DeviceLoop:
             assert isinstance(request, bytes)
             self._link.submit(task.service, task, request, bits)
 
-    def _run_head(self, task: LiveTask) -> bytes | tuple[torch.Tensor, ...]:
+    def _run_head(self, task: LiveTask) -> bytes | tuple[Any, ...]:
         """Return the bytes of the request for the tail; or the answer, where there is no tail."""
         service = self._services[task.service]
-        split = service.split
-        tensors = split.run_head(task.cut, *service.inputs[task.number % len(service.inputs)])
-        if task.cut == split.num_cuts:
+        tensors = service.run_head(task.cut, task.number)
+        if task.cut == service.num_cuts:
             return tensors
-        request = Request(split.name, service.fingerprint, task.cut, tensors, task.number)
-        return encode_request(request, self._limits)
+        return self._exchange.request(service.name, service.fingerprint, task.cut, tensors, task.number)
 
     def _work(self, table: Floats, task: LiveTask) -> float:
         return float(table[self._device, task.service, task.cut])

@@ -8,19 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from splitinfer.errors import InputError, RemoteError
+from splitinfer.runtime.description import read_codecs
 from splitinfer.runtime.emulation import EmulatedClock, EmulatedLink, Piece
+from splitinfer.runtime.exchange import Exchange
 from splitinfer.runtime.loop.attendance import Attendance
-from splitinfer.runtime.loop.device import Closed, DeviceLoop, PeriodMeans
-from splitinfer.runtime.loop.services import LiveService
+from splitinfer.runtime.loop.device import Closed, DeviceLoop, PeriodMeans, Service
 from splitinfer.runtime.loop.ticker import Ticker
 from splitinfer.runtime.loop.world import DeviceWorld, check_live, warm_allocation
+from splitinfer.runtime.settings import ClientSettings
 from splitinfer.simulation.build import setting_of
 from splitinfer.simulation.identity import digest
 from splitinfer.simulation.scenario import Scenario
-from splitinfer.wire import MAX_PROTOCOL_VERSION, WireLimits, decode_reply
+from splitinfer.wire import MAX_PROTOCOL_VERSION, WireLimits
 from splitinfer.wire import splitinfer_pb2 as pb
 
 
@@ -43,7 +44,7 @@ def run_device(
     target: str,
     scenario: Scenario,
     device: int,
-    services: Sequence[LiveService],
+    services: Sequence[Service],
     *,
     limits: WireLimits | None = None,
     times: DeviceTimes | None = None,
@@ -93,14 +94,14 @@ class _DeviceRun:
         target: str,
         scenario: Scenario,
         device: int,
-        services: Sequence[LiveService],
+        services: Sequence[Service],
         limits: WireLimits,
         times: DeviceTimes,
     ) -> None:
         self._scenario = scenario
         self._device = device
         self._services = services
-        self._limits = limits
+        self._exchange = Exchange(target, ClientSettings(limits=limits))
         self._times = times
         self._attendance = Attendance(target, self._receive)
         self._loop: DeviceLoop | None = None
@@ -125,7 +126,7 @@ class _DeviceRun:
             start = self._attendance.join(hello, connect_s=self._times.connect_s, join_s=self._times.join_s)
             on_start(start)
             # One thread is the device's processor: heads run one after the other, as they are served.
-            with ThreadPoolExecutor(1, "splitinfer-head", _prepare_thread) as processor:
+            with ThreadPoolExecutor(1, "splitinfer-head", self._services[0].prepare_thread) as processor:
                 farewell = self._slots(start, processor, on_period)
             self._attendance.leave(farewell)
         finally:
@@ -138,13 +139,14 @@ class _DeviceRun:
         processor: ThreadPoolExecutor,
         on_period: Callable[[int, PeriodMeans, Sequence[int]], None],
     ) -> pb.Farewell:
+        self._exchange.agree(start.limits.max_message_bytes, read_codecs(start.codecs))
         begins_s = time.perf_counter() + start.starts_in_s
         setting = setting_of(self._scenario)
         count = len(self._services)
         clock = EmulatedClock(count, slot_s=setting.slot_s, executor=processor, wait_s=start.patience_s)
         link = EmulatedLink(count, slot_s=setting.slot_s)
         world = DeviceWorld(self._scenario, start.seed, self._device)
-        loop = DeviceLoop(setting, self._device, self._services, world, clock, link, self._limits)
+        loop = DeviceLoop(setting, self._device, self._services, world, clock, link, self._exchange)
         self._ticker = ticker = Ticker(begins_s, start.slot_wall_s)
         self._time_scale = start.slot_wall_s / setting.slot_s
         self._loop = loop
@@ -197,7 +199,7 @@ class _DeviceRun:
             self._note_latency(task.arrival_slot)
 
     def _receive(self, result: pb.Result) -> None:
-        reply = decode_reply(result.reply, self._limits)
+        reply = self._exchange.reply(result.reply)
         if reply.refusal is not None:
             raise RemoteError(f"the edge refused task {result.task}: {reply.refusal[1]}", status="INTERNAL")
         assert self._loop is not None
@@ -209,11 +211,6 @@ class _DeviceRun:
         """Real time from the start of the slot in which a task came to its answer, as virtual time."""
         assert self._ticker is not None
         self._wall_latency_s.append((time.perf_counter() - self._ticker.begins_s(arrival_slot)) / self._time_scale)
-
-
-def _prepare_thread() -> None:
-    # The number is global, but some libraries under torch keep one per thread.
-    torch.set_num_threads(torch.get_num_threads())
 
 
 def _add_pieces(message: pb.Slot, pieces: list[Piece]) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from splitinfer.errors import RemoteError
 from splitinfer.graph import SplitModel
+from splitinfer.runtime.description import describe_codecs, describe_limits
 from splitinfer.runtime.emulation import EmulatedClock
 from splitinfer.runtime.loop.edge import EdgeLoop, EdgeTask, RequestAssembly, row
 from splitinfer.runtime.loop.hub import Hub
@@ -27,7 +28,6 @@ from splitinfer.simulation.identity import digest
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.simulation.simulate import prepare
 from splitinfer.simulation.surroundings import POLICY, stream
-from splitinfer.wire import encode_reply
 from splitinfer.wire import splitinfer_pb2 as pb
 
 Event = dict[str, Any]
@@ -84,7 +84,7 @@ class _EdgeRun:
         self._devices = range(scenario.num_devices)
         self._fingerprints = fingerprints(scenario, models)
         self._tails = TailRunner(
-            models, server.limits, tails_at_once=settings.tail_workers, torch_threads=settings.torch_threads
+            models, server.wire, tails_at_once=settings.tail_workers, torch_threads=settings.torch_threads
         )
         self._assembly = RequestAssembly(
             max_message_bytes=server.limits.max_message_bytes, max_pending_bytes=settings.max_pending_bytes
@@ -131,6 +131,8 @@ class _EdgeRun:
                 seed=settings.seed,
                 patience_s=settings.patience_s,
                 cuts=row(edge.cuts, device, self._scenario.num_services[device]),
+                limits=describe_limits(self._server.wire),
+                codecs=describe_codecs(self._server.wire),
             )
             hub.send(device, pb.EdgeMessage(start=start))
         self._on_event(
@@ -175,7 +177,7 @@ class _EdgeRun:
 
     def _run_tail(self, request: bytes) -> bytes:
         try:
-            reply = encode_reply(self._tails.answer(request), self._server.limits)
+            reply = self._tails.answer(request)
         except RefusedRequestError as refused:
             raise refused.reason from None
         self._assembly.release(len(request))

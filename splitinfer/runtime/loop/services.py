@@ -15,6 +15,8 @@ from splitinfer.profiling.profile import Profile
 from splitinfer.runtime.loading import capture_card
 from splitinfer.runtime.verify import check_same_bits
 from splitinfer.simulation.scenario import Scenario
+from splitinfer.wire import WireArray
+from splitinfer.wire.torch_tensors import to_torch
 
 _RANDOM_INPUTS = 4
 
@@ -35,10 +37,27 @@ class LiveService:
     inputs: tuple[tuple[torch.Tensor, ...], ...] = ()
     answers: tuple[tuple[torch.Tensor, ...], ...] = ()
 
-    def is_right(self, turn: int, leaves: Sequence[torch.Tensor]) -> bool:
+    @property
+    def name(self) -> str:
+        return self.split.name
+
+    @property
+    def num_cuts(self) -> int:
+        return self.split.num_cuts
+
+    def run_head(self, cut: int, turn: int) -> tuple[torch.Tensor, ...]:
+        """Run the head on the input of a turn."""
+        return self.split.run_head(cut, *self.inputs[turn % len(self.inputs)])
+
+    def prepare_thread(self) -> None:
+        # The number is global, but some libraries under torch keep one per thread.
+        torch.set_num_threads(torch.get_num_threads())
+
+    def is_right(self, turn: int, leaves: Sequence[torch.Tensor | WireArray]) -> bool:
         """Whether an answer has the bits of the whole model's."""
+        tensors = tuple(to_torch(leaf) if isinstance(leaf, WireArray) else leaf for leaf in leaves)
         try:
-            check_same_bits(tuple(leaves), self.answers[turn % len(self.answers)], self.split.name)
+            check_same_bits(tensors, self.answers[turn % len(self.answers)], self.split.name)
         except CheckFailedError:
             return False
         return True

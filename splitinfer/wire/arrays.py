@@ -1,0 +1,53 @@
+"""What the wire carries: arrays of numpy with a declared dtype."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitinfer.errors import InputError
+from splitinfer.wire.dtypes import DTYPES, DType, dtype_of_numpy
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class WireArray:
+    """An array as it is sent or was received.
+
+    Attributes:
+        values: the elements, in ``dtype.storage``. Those of a received message lie on its bytes and cannot be written.
+        dtype: what they mean, which differs from ``values.dtype`` where numpy has no such dtype.
+    """
+
+    values: NDArray[Any]
+    dtype: DType
+
+    def numpy(self) -> NDArray[Any]:
+        """Return the values in a dtype of numpy; bfloat16 becomes float32 and complex32 complex64, both exactly."""
+        if self.dtype.is_in_numpy:
+            return self.values
+        if self.dtype is DTYPES["bfloat16"]:
+            return (self.values.astype(np.uint32) << 16).view(np.float32)
+        parts = self.values.reshape(*self.values.shape, 1).copy().view(np.float16)
+        return parts.astype(np.float32).view(np.complex64)[..., 0]
+
+
+def as_wire(tensor: Any) -> WireArray:
+    """Return a torch tensor, a numpy array or a ``WireArray`` as the latter, on the same memory where possible.
+
+    Raises:
+        InputError: it is something else, or has no form on the wire.
+    """
+    if isinstance(tensor, WireArray):
+        return tensor
+    if isinstance(tensor, np.ndarray | np.generic):
+        return WireArray(np.asarray(tensor), dtype_of_numpy(tensor.dtype))
+    torch = sys.modules.get("torch")  # whoever has a tensor has imported it
+    if torch is not None and isinstance(tensor, torch.Tensor):
+        from splitinfer.wire.torch_tensors import from_torch
+
+        return from_torch(tensor)
+    raise InputError(f"tensors of torch and arrays of numpy can be sent, not {type(tensor).__name__}")

@@ -1,0 +1,223 @@
+"""Every codec of the registry, and codecs as others would add them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from splitinfer.errors import InputError
+from splitinfer.wire import LimitError, Wire, WireLimits, unpack
+from splitinfer.wire import splitinfer_pb2 as pb
+from splitinfer.wire.codecs import CODECS, RAW, Codec, bits_per_element, codecs_named
+from splitinfer.wire.codecs.base import check_size
+from splitinfer.wire.dtypes import DTYPES
+from splitinfer.wire.layout import ArraySpec, dense
+from splitinfer.wire.tensors import pack
+from splitinfer.wire.torch_tensors import from_torch, to_torch
+from tests.wire.trip import bits, layouts, through_the_wire
+
+(FLOAT16,) = codecs_named(["float16"])
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+@given(tensors=st.lists(layouts(), max_size=3))
+@settings(derandomize=True, deadline=None, max_examples=150)
+def test_what_a_codec_does_not_take_or_keeps_exactly_comes_back_in_every_bit(
+    codec: Codec, tensors: list[torch.Tensor]
+) -> None:
+    for got, sent in zip(through_the_wire(*tensors, codec=codec), tensors, strict=True):
+        assert (got.dtype, got.shape) == (sent.dtype, sent.shape)
+        if codec.exact or not codec.takes(from_torch(sent[:0] if sent.dim() else sent).dtype):
+            assert bits(got) == bits(sent)
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+@given(tensor=layouts())
+@settings(derandomize=True, deadline=None, max_examples=150)
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+def test_bytes_keep_to_the_declared_bound_and_estimate(codec: Codec, tensor: torch.Tensor) -> None:
+    array = from_torch(tensor)
+    spec, stored = dense(array.values, array.dtype)
+    if not codec.takes(spec.dtype):
+        return
+    data = codec.encode(stored, spec)
+    if data is not None:
+        assert len(data) <= codec.max_bytes(spec)
+        assert len(data) * 8 == pytest.approx(bits_per_element(codec, spec.dtype) * spec.elements, rel=0.1)
+
+
+@given(
+    dtype=st.sampled_from(["float32", "float64"]),
+    values=st.lists(st.floats(-6e4, 6e4, width=32), min_size=8, max_size=8),
+    channels_last=st.booleans(),
+)
+@settings(derandomize=True, deadline=None)
+def test_float16_rounds_as_torch_does_and_keeps_the_layout(
+    dtype: str, values: list[float], channels_last: bool
+) -> None:
+    tensor = torch.tensor(values, dtype=getattr(torch, dtype)).view(1, 2, 2, 2)
+    if channels_last:
+        tensor = tensor.to(memory_format=torch.channels_last)
+    (received,) = through_the_wire(tensor, codec=FLOAT16)
+    assert torch.equal(received, tensor.half().to(tensor.dtype))
+    assert received.stride() == tensor.stride()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 65504.0, -0.0, 1e-8])
+def test_float16_keeps_what_is_no_ordinary_number(value: float) -> None:
+    tensor = torch.full((40,), value)
+    assert pack([tensor], FLOAT16).headers[0].codec == FLOAT16.number
+    assert bits(through_the_wire(tensor, codec=FLOAT16)[0].half()) == bits(tensor.half())
+
+
+@pytest.mark.parametrize("value", [65520.0, -1e38])
+def test_a_tensor_with_a_number_too_large_for_float16_stays_raw(value: float) -> None:
+    tensor = torch.tensor([1.0, value])
+    payload = pack([tensor, torch.ones(2)], FLOAT16)
+    assert [header.codec for header in payload.headers] == [RAW.number, FLOAT16.number]
+    assert torch.equal(through_the_wire(tensor, codec=FLOAT16)[0], tensor)
+
+
+@given(
+    codec=st.sampled_from(CODECS),
+    dtype=st.sampled_from(list(DTYPES.values())),
+    shape=st.lists(st.integers(0, 5), max_size=3),
+    data=st.binary(max_size=64),
+)
+@settings(derandomize=True, deadline=None, max_examples=500)
+def test_any_bytes_are_such_an_array_or_an_input_error(codec: Codec, dtype, shape: list[int], data: bytes) -> None:
+    header = pb.TensorHeader(
+        dtype=dtype.number, shape=shape, codec=codec.number, codec_version=codec.version, byte_size=len(data)
+    )
+    try:
+        (array,) = unpack([header], memoryview(data), Wire())
+    except InputError:
+        return
+    assert (array.values.shape, array.values.dtype) == (tuple(shape), dtype.storage)
+
+
+def test_a_bool_is_nothing_but_0_and_1() -> None:
+    header = pack([torch.zeros(3, dtype=torch.bool)]).headers[0]
+    with pytest.raises(InputError, match="tensor 0: a byte of a bool is neither 0 nor 1"):
+        unpack([header], memoryview(bytes([0, 1, 2])), Wire())
+
+
+def test_a_codec_that_does_not_carry_the_dtype_is_refused() -> None:
+    header = pack([torch.zeros(3, dtype=torch.int32)]).headers[0]
+    header.codec = FLOAT16.number
+    with pytest.raises(InputError, match="tensor 0: codec float16 does not carry int32"):
+        unpack([header], memoryview(bytes(6)), Wire())
+
+
+def test_codecs_that_are_known_but_not_accepted_are_refused() -> None:
+    payload = pack([torch.ones(3)], FLOAT16)
+    with pytest.raises(InputError, match="unknown codec 1 version 1; accepted: raw 0 version 1"):
+        unpack(payload.headers, memoryview(b"".join(payload.buffers)), Wire.accepting(WireLimits(), ["raw"]))
+    with pytest.raises(InputError, match="there is no codec 'jpg'; known: float16, raw"):
+        Wire.accepting(WireLimits(), ["jpg"])
+
+
+class PerChannelCodec:
+    """8 bits with a scale per channel (axis 1): a codec that needs axes, as one would be added."""
+
+    name = "int8"
+    number = 200
+    version = 1
+    exact = False
+
+    def takes(self, dtype) -> bool:
+        return dtype.name == "float32"
+
+    def bits_per_element(self, dtype) -> float:
+        return 8.0
+
+    def max_bytes(self, spec: ArraySpec) -> int:
+        return spec.elements + 4 * spec.stored_shape[1]
+
+    def encode(self, values: np.ndarray, spec: ArraySpec) -> bytes | None:
+        if values.ndim != 4:
+            return None
+        scales = np.abs(values).max((0, 2, 3), initial=0).astype(np.float32) / 127
+        whole = np.rint(values / np.where(scales == 0, 1, scales)[:, None, None]).astype(np.int8)
+        return scales.tobytes() + whole.tobytes()
+
+    def decode(self, data: memoryview, spec: ArraySpec) -> np.ndarray:
+        channels = spec.stored_shape[1]
+        scales = np.frombuffer(data[: 4 * channels], np.float32)
+        check_size(data[4 * channels :], 1, spec)
+        whole = np.frombuffer(data[4 * channels :], np.int8).reshape(spec.stored_shape)
+        return spec.flatten(whole * scales[:, None, None])
+
+
+class PerChannelCodec2(PerChannelCodec):
+    """A later version: the bytes are inverted."""
+
+    version = 2
+
+    def encode(self, values: np.ndarray, spec: ArraySpec) -> bytes | None:
+        data = super().encode(values, spec)
+        return None if data is None else bytes(255 - byte for byte in data)
+
+    def decode(self, data: memoryview, spec: ArraySpec) -> np.ndarray:
+        return super().decode(memoryview(bytes(255 - byte for byte in data)), spec)
+
+
+def one_way(tensors: Sequence[torch.Tensor], codec: Codec, accepts: tuple[Codec, ...]) -> tuple[torch.Tensor, ...]:
+    payload = pack(tensors, codec)
+    return tuple(map(to_torch, unpack(payload.headers, memoryview(b"".join(payload.buffers)), Wire(accepts=accepts))))
+
+
+def test_a_codec_sees_the_axes_whatever_the_memory_looks_like_and_two_versions_are_served() -> None:
+    scaled = torch.randn(1, 4, 5, 6) * torch.tensor([1e-3, 1.0, 1e3, 0.0]).view(1, 4, 1, 1)
+    last = scaled.to(memory_format=torch.channels_last)
+    accepts = (RAW, PerChannelCodec2(), PerChannelCodec())
+    for codec in accepts[1:]:
+        for sent in (scaled, last):
+            (received, again) = one_way([sent, sent], codec, accepts)
+            assert received.stride() == sent.stride()
+            assert received.data_ptr() == again.data_ptr()
+            error = (received - sent).abs().amax((0, 2, 3))
+            assert (error <= sent.abs().amax((0, 2, 3)) / 127).all()
+        # Two views of one memory have other axes: neither may be taken for the other.
+        view = scaled.permute(0, 1, 3, 2)
+        for got, sent in zip(one_way([scaled, view], codec, accepts), (scaled, view), strict=True):
+            assert torch.allclose(got, sent, rtol=0.0, atol=1e3 * 5 / 127)
+        assert torch.equal(one_way([torch.ones(7)], codec, accepts)[0], torch.ones(7))
+
+
+class CountingCodec(PerChannelCodec):
+    """Says that everything is one byte, and notes what it is given to decode."""
+
+    number = 201
+    asked = 0
+
+    def max_bytes(self, spec: ArraySpec) -> int:
+        return 1
+
+    def encode(self, values: np.ndarray, spec: ArraySpec) -> bytes:
+        return b"\0"
+
+    def decode(self, data: memoryview, spec: ArraySpec) -> np.ndarray:
+        self.asked += 1
+        return np.zeros(spec.elements, np.float32)
+
+
+def test_sizes_are_bounded_before_anything_is_decoded() -> None:
+    codec = CountingCodec()
+    payload = pack([torch.zeros(256, 256), torch.zeros(256, 256)], codec)
+    data = memoryview(b"".join(payload.buffers))
+    assert len(unpack(payload.headers, data, Wire(accepts=(RAW, codec)))) == 2
+    small = Wire(WireLimits(max_decoded_bytes=256 * 256 * 4), accepts=(RAW, codec))
+    with pytest.raises(LimitError, match="tensor 1: 524288 bytes decoded; max_decoded_bytes is 262144"):
+        unpack(payload.headers, data, small)
+    payload.headers[0].byte_size = 2
+    before = codec.asked
+    with pytest.raises(InputError, match="tensor 0: 65536 elements of float32 are 1 bytes, not 2; codec int8 never"):
+        unpack(payload.headers, data, Wire(accepts=(RAW, codec)))
+    assert codec.asked == before
