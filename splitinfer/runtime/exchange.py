@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from splitinfer.errors import InputError, ModelMismatchError, RemoteError
@@ -70,8 +70,7 @@ class Exchange:
         self.target = target
         self._settings = settings
         self._wire = Wire(settings.limits)
-        self._codecs: tuple[Codec, ...] = (RAW,)
-        self._max_message_bytes = settings.limits.max_message_bytes
+        self.agree(settings.limits.max_message_bytes, (RAW,))
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         self._description: EdgeDescription | None = None
@@ -104,7 +103,9 @@ class Exchange:
 
     def agree(self, max_message_bytes: int, codecs: tuple[Codec, ...]) -> None:
         """Take note of the largest message and the codecs that the server accepts."""
-        self._max_message_bytes, self._codecs = max_message_bytes, codecs
+        self._max_message_bytes = max_message_bytes
+        # By the codec's name; of several versions the first counts.
+        self._wires = {codec.name: Wire(self._settings.limits, codec) for codec in reversed(codecs)}
 
     def forget(self) -> None:
         """Forget the description; another server may answer at the address from now on."""
@@ -119,8 +120,8 @@ class Exchange:
             InputError: tensors that cannot be sent or are over a limit of either end, or a codec that the server does
                 not accept.
         """
-        wire = replace(self._wire, codec=self._accepted(codec or self._settings.codec))
-        wanted = self._accepted(self._settings.reply_codec)
+        wire = self._sending(codec or self._settings.codec)
+        wanted = self._sending(self._settings.reply_codec).codec
         data = encode_request(Request(name, fingerprint, cut, tensors, request_id, wanted), wire)
         if len(data) > self._max_message_bytes:
             raise InputError(
@@ -184,15 +185,14 @@ class Exchange:
         )
         return InferenceResult(sent.cut, timing, len(sent.data), len(data), refusal, output)
 
-    def _accepted(self, name: str) -> Codec:
-        """Return the first of the server's codecs of this name."""
-        if name == RAW.name:
-            return RAW
-        for codec in self._codecs:
-            if codec.name == name:
-                return codec
-        known = ", ".join(dict.fromkeys(codec.name for codec in self._codecs))
-        raise InputError(f"codec: the edge at {self.target} does not accept {name!r}; it accepts {known}")
+    def _sending(self, codec: str) -> Wire:
+        try:
+            return self._wires[codec]
+        except KeyError:
+            known = ", ".join(reversed(self._wires))
+            raise InputError(
+                f"codec: the edge at {self.target} does not accept {codec!r}; it accepts {known}"
+            ) from None
 
     def _fingerprint(self, model: SplitModel | ModelId) -> str:
         if isinstance(model, ModelId):

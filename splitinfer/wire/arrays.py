@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +42,25 @@ def as_wire(tensor: Any) -> WireArray:
     Raises:
         InputError: it is something else, or has no form on the wire.
     """
-    if isinstance(tensor, WireArray):
-        return tensor
-    if isinstance(tensor, np.ndarray | np.generic):
-        return WireArray(np.asarray(tensor), dtype_of_numpy(tensor.dtype))
+    kind = type(tensor)
+    convert = _CONVERTERS.get(kind)
+    if convert is None:
+        convert = _CONVERTERS[kind] = _converter(kind)
+    return convert(tensor)
+
+
+def _converter(kind: type) -> Callable[[Any], WireArray]:
+    if issubclass(kind, WireArray):
+        return lambda tensor: tensor
+    if issubclass(kind, np.ndarray | np.generic):
+        return lambda tensor: WireArray(np.asarray(tensor), dtype_of_numpy(tensor.dtype))
     torch = sys.modules.get("torch")  # whoever has a tensor has imported it
-    if torch is not None and isinstance(tensor, torch.Tensor):
+    if torch is not None and issubclass(kind, torch.Tensor):
         from splitinfer.wire.torch_tensors import from_torch
 
-        return from_torch(tensor)
-    raise InputError(f"tensors of torch and arrays of numpy can be sent, not {type(tensor).__name__}")
+        return from_torch
+    raise InputError(f"tensors of torch and arrays of numpy can be sent, not {kind.__name__}")
+
+
+# By type: looking at the type's ancestors each time would take longer than to send a small tensor.
+_CONVERTERS: dict[type, Callable[[Any], WireArray]] = {}

@@ -6,7 +6,7 @@ which do not overflow.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
@@ -37,7 +37,7 @@ class Payload:
     size: int = 0
 
 
-def pack(tensors: Iterable[Any], codec: Codec = RAW) -> Payload:
+def pack(tensors: Sequence[Any], codec: Codec = RAW) -> Payload:
     """Describe tensors and collect their memory, without copying dense ones.
 
     Two tensors that show the same memory in the same way in memory order are stored once.
@@ -57,8 +57,10 @@ def pack(tensors: Iterable[Any], codec: Codec = RAW) -> Payload:
         spec, stored = dense(array.values, array.dtype)
         alive.append(stored)
         chosen = codec if codec.takes(spec.dtype) else RAW
-        # Raw bytes have no axes, so other views of them count as the same.
-        key = (stored.ctypes.data, spec.elements, spec.dtype, None if chosen is RAW else spec)
+        key: tuple[object, ...] = ()
+        if len(tensors) > 1:
+            # Raw bytes have no axes, so other views of them count as the same.
+            key = (stored.__array_interface__["data"][0], spec.elements, spec.dtype, None if chosen is RAW else spec)
         place = seen.get(key) if spec.elements else (0, 0, RAW)
         if place is None:
             buffer = chosen.encode(stored, spec)

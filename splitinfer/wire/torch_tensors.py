@@ -38,7 +38,7 @@ def from_torch(tensor: torch.Tensor) -> WireArray:
     dtype = dtype_of_torch(tensor.dtype)
     if tensor.layout != torch.strided:
         raise InputError(f"only dense tensors can be sent, not {tensor.layout}")
-    if tensor.requires_grad or tensor.device.type != "cpu":
+    if tensor.requires_grad or not tensor.is_cpu:
         tensor = tensor.detach().cpu()
     if tensor.is_conj() or tensor.is_neg():
         tensor = _resolved(tensor)
