@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from splitinfer.errors import InputError
 from splitinfer.wire.arrays import WireArray
 from splitinfer.wire.dtypes import DTYPES, DType
+from splitinfer.wire.tensors import pack, unpack
+from splitinfer.wire.wire import Wire
 
 _WIRE_OF: dict[torch.dtype, DType] = {getattr(torch, name): dtype for name, dtype in DTYPES.items()}
 _TORCH_OF = {dtype: of_torch for of_torch, dtype in _WIRE_OF.items()}
@@ -54,6 +58,12 @@ def to_torch(array: WireArray) -> torch.Tensor:
     tensor = torch.from_numpy(values)
     dtype = _TORCH_OF[array.dtype]
     return tensor if tensor.dtype == dtype else tensor.view(dtype)
+
+
+def as_received(tensors: Sequence[torch.Tensor], wire: Wire) -> tuple[torch.Tensor, ...]:
+    """Return what the other end makes of tensors that this one sends: what a codec that is not exact leaves of them."""
+    payload = pack(tensors, wire.codec)
+    return tuple(map(to_torch, unpack(payload.headers, memoryview(b"".join(payload.buffers)), wire)))
 
 
 def _resolved(tensor: torch.Tensor) -> torch.Tensor:

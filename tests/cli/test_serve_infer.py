@@ -75,6 +75,23 @@ def test_infer_as_json(folder: Path, server: str, cut: str, capsys: pytest.Captu
     assert sum(entry["probability"] for entry in report["top"]) <= 1.0 + 1e-6
 
 
+def test_infer_in_a_codec_that_rounds(folder: Path, server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--cut", "1", "--server", server, "--check", "--codec", "float16"]
+    assert main(infer(folder, *more, "--repeat", "2")) == 0
+    assert re.search(
+        r"checked: all 2 answers equal the tail's on what float16 leaves, bit for bit, and differ from the whole "
+        r"model's by up to \d",
+        capsys.readouterr().out,
+    )
+    reports = []
+    for arguments in (more, more[:-2]):
+        assert main(infer(folder, *arguments, "--json")) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert [report["codec"] for report in reports] == ["float16", "raw"]
+    assert reports[0]["bytes_up"] < 0.6 * reports[1]["bytes_up"]
+    assert 0 < reports[0]["largest_difference"] < 0.1
+
+
 def test_infer_starts_a_server_of_its_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(infer(folder, "--cut", "0", "--check")) == 0
     assert "(started for this command)" in capsys.readouterr().out
@@ -97,6 +114,7 @@ def test_a_wrong_answer_is_exit_code_1(
         (["--cut", "1", "--server", "nonsense"], "HOST:PORT"),
         (["--cut", "1", "--server", "127.0.0.1:1"], "no edge server answers at 127.0.0.1:1"),
         (["--cut", "1", "--deadline-s", "-1", "--server", "127.0.0.1:1"], "deadline_s"),
+        (["--cut", "1", "--codec", "zip"], "codec: there is no codec 'zip'; known: float16, raw"),
         (["--cut", "1", "--input", "nowhere.jpg", "--server", "127.0.0.1:1"], "nowhere.jpg"),
         (["--cut", "1", "--input", __file__, "--server", "127.0.0.1:1"], "test_serve_infer.py"),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from splitinfer.wire.codecs.base import check_size
 from splitinfer.wire.dtypes import DTYPES
 from splitinfer.wire.layout import ArraySpec, dense
 from splitinfer.wire.tensors import pack
-from splitinfer.wire.torch_tensors import from_torch, to_torch
+from splitinfer.wire.torch_tensors import as_received, from_torch, to_torch
 from tests.wire.trip import bits, layouts, through_the_wire
 
 (FLOAT16,) = codecs_named(["float16"])
@@ -149,8 +151,8 @@ class PerChannelCodec:
 
     def decode(self, data: memoryview, spec: ArraySpec) -> np.ndarray:
         channels = spec.stored_shape[1]
+        check_size(data, 1, spec, extra=4 * channels)
         scales = np.frombuffer(data[: 4 * channels], np.float32)
-        check_size(data[4 * channels :], 1, spec)
         whole = np.frombuffer(data[4 * channels :], np.int8).reshape(spec.stored_shape)
         return spec.flatten(whole * scales[:, None, None])
 
@@ -221,3 +223,20 @@ def test_sizes_are_bounded_before_anything_is_decoded() -> None:
     with pytest.raises(InputError, match="tensor 0: 65536 elements of float32 are 1 bytes, not 2; codec int8 never"):
         unpack(payload.headers, data, Wire(accepts=(RAW, codec)))
     assert codec.asked == before
+
+
+def test_the_example_of_the_documentation_is_a_codec() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
+    names: dict[str, object] = {"np": np, "check_size": check_size}
+    exec(re.search(r"```python\n(class Int8Codec.*?)```", text, re.DOTALL)[1], names)
+    codec = names["Int8Codec"]()
+    wire = Wire(codec=codec, accepts=(RAW, codec))
+    tensor = torch.randn(1, 3, 4, 4).to(memory_format=torch.channels_last)
+    received, empty, infinite = as_received([tensor, torch.zeros(0), torch.tensor([float("inf")])], wire)
+    assert (received - tensor).abs().max() <= tensor.abs().max() / 127
+    assert received.stride() == tensor.stride()
+    assert (empty.numel(), infinite.item()) == (0, float("inf"))
+    for data in (b"", b"abc", b"abcde"):
+        header = pb.TensorHeader(dtype=12, shape=[0], codec=2, codec_version=1, byte_size=len(data))
+        with pytest.raises(InputError, match="0 elements of float32 are 4 bytes"):
+            unpack([header], memoryview(data), wire)

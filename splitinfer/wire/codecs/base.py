@@ -63,12 +63,12 @@ class Codec(Protocol):
         ...
 
 
-def check_size(data: memoryview, itemsize: int, spec: ArraySpec) -> None:
-    """Refuse bytes that are not ``itemsize`` for each element.
+def check_size(data: memoryview, itemsize: int, spec: ArraySpec, *, extra: int = 0) -> None:
+    """Refuse bytes that are not ``itemsize`` for each element and ``extra`` besides.
 
     Raises:
         InputError: the sizes differ.
     """
-    size = spec.elements * itemsize
+    size = spec.elements * itemsize + extra
     if data.nbytes != size:
         raise InputError(f"{spec.elements} elements of {spec.dtype} are {size} bytes, not {data.nbytes}")
