@@ -104,8 +104,7 @@ def _check(
 ) -> dict[str, Any]:
     """Compare answers bit for bit: with the whole model's, or with what the tail makes of what the codec leaves."""
     from splitinfer.runtime.verify import check_same_bits, largest_difference
-    from splitinfer.wire import Wire
-    from splitinfer.wire.codecs import codecs_named
+    from splitinfer.wire.codecs import Wire, codecs_named
     from splitinfer.wire.torch_tensors import as_received
 
     whole = expected = split(*inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
@@ -14,7 +14,7 @@ from splitinfer.runtime.tails import HeldModel, unknown_model, unknown_version
 from splitinfer.wire import MAX_PROTOCOL_VERSION, MIN_PROTOCOL_VERSION, Wire
 from splitinfer.wire import splitinfer_pb2 as pb
 from splitinfer.wire.codecs import CODECS, RAW, Codec
-from splitinfer.wire.dtypes import dtype_of_number
+from splitinfer.wire.dtypes import dtype_number, dtype_of_number
 from splitinfer.wire.layout import ArraySpec
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ def describe(data: bytes, held: Mapping[str, HeldModel], wire: Wire) -> bytes:
         min_protocol_version=MIN_PROTOCOL_VERSION,
         max_protocol_version=MAX_PROTOCOL_VERSION,
         models=[_describe_model(name, held[name]) for name in names],
-        limits=describe_limits(wire),
-        codecs=describe_codecs(wire),
+        **describe_wire(wire),
         server_version=__version__,
     ).SerializeToString()
 
@@ -118,19 +117,11 @@ def read_description(data: bytes) -> EdgeDescription:
     )
 
 
-def describe_limits(wire: Wire) -> pb.Limits:
-    """Return the limits of an end as it tells them to the other."""
-    limits = wire.limits
-    return pb.Limits(
-        max_message_bytes=limits.max_message_bytes,
-        max_tensor_bytes=limits.max_tensor_bytes,
-        max_tensors=limits.max_tensors,
-    )
-
-
-def describe_codecs(wire: Wire) -> list[pb.Codec]:
-    """Return the codecs that an end accepts, as it tells them to the other."""
-    return [pb.Codec(id=codec.number, version=codec.version, name=codec.name) for codec in wire.accepts]
+def describe_wire(wire: Wire) -> dict[str, Any]:
+    """Return the fields ``limits`` and ``codecs`` in which one end tells the other what it accepts."""
+    limits = {name: getattr(wire.limits, name) for name in ("max_message_bytes", "max_tensor_bytes", "max_tensors")}
+    codecs = [pb.Codec(id=codec.number, version=codec.version, name=codec.name) for codec in wire.accepts]
+    return {"limits": pb.Limits(**limits), "codecs": codecs}
 
 
 def read_codecs(codecs: Iterable[pb.Codec]) -> tuple[Codec, ...]:
@@ -158,10 +149,10 @@ def _describe_model(name: str, held: HeldModel) -> pb.ModelDescription:
 
 
 def _describe_tensors(specs: Iterable[TensorSpec]) -> list[pb.TensorDescription]:
-    from splitinfer.wire.torch_tensors import dtype_of_torch
+    from splitinfer.wire.torch_tensors import numpy_dtype
 
     return [
-        pb.TensorDescription(dtype=dtype_of_torch(spec.dtype).number, shape=spec.shape)  # type: ignore[arg-type]
+        pb.TensorDescription(dtype=dtype_number(numpy_dtype(spec.dtype)), shape=spec.shape)  # type: ignore[arg-type]
         for spec in specs
     ]
 

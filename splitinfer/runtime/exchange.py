@@ -22,6 +22,7 @@ from splitinfer.runtime.statuses import remote_error
 from splitinfer.wire import MAX_PROTOCOL_VERSION, Reply, Request, Wire, decode_reply, encode_request
 from splitinfer.wire import splitinfer_pb2 as pb
 from splitinfer.wire.codecs import RAW, Codec
+from splitinfer.wire.dtypes import widened
 
 if TYPE_CHECKING:
     import torch
@@ -261,7 +262,7 @@ def raised(result: InferenceResult) -> InferenceResult:
 def _output(model: SplitModel | ModelId, reply: Reply) -> Any:
     """Return what the model returns; of a model that is not here, its tensor leaves as arrays."""
     if isinstance(model, ModelId):
-        return tuple(array.numpy() for array in reply.tensors)
+        return tuple(map(widened, reply.tensors))
     from splitinfer.wire.torch_tensors import to_torch
 
     leaves = tuple(map(to_torch, reply.tensors))

@@ -7,9 +7,8 @@ import os
 from dataclasses import dataclass, field
 
 from splitinfer.errors import InputError
-from splitinfer.wire.codecs import RAW, codecs_named
+from splitinfer.wire.codecs import CODECS, RAW, Wire, codecs_named
 from splitinfer.wire.limits import WireLimits
-from splitinfer.wire.wire import Wire
 
 _MAX_PORT = 65535
 
@@ -65,7 +64,7 @@ class ServerSettings:
     @property
     def wire(self) -> Wire:
         """What messages may hold and which codecs are accepted."""
-        return Wire.accepting(self.limits, self.codecs)
+        return Wire(self.limits, accepts=codecs_named((RAW.name, *self.codecs)) if self.codecs else CODECS)
 
     @property
     def tails_at_once(self) -> int:

@@ -20,7 +20,6 @@ from splitinfer.wire import (
     unpack,
 )
 from splitinfer.wire import splitinfer_pb2 as pb
-from splitinfer.wire.codecs import find_codec
 
 if TYPE_CHECKING:
     from splitinfer.graph import SplitModel
@@ -74,7 +73,9 @@ class TailRunner:
             header, payload = open_request(data, self._wire)
             request_id = header.request_id
             held, cut = self._find(header)
-            wire = self._wire_of_reply(header)
+            wire = self._wire
+            if header.HasField("reply_codec"):
+                wire = replace(wire, codec=wire.find(header.reply_codec.id, header.reply_codec.version))
             tensors = tuple(map(to_torch, unpack(header.tensors, payload, self._wire)))
             with self._turn() as queue_s:
                 if not is_wanted():
@@ -91,12 +92,6 @@ class TailRunner:
     def refuse(self, request_id: int, code: int, message: str) -> bytes:
         """Return the bytes of an ``InferReply`` that says why there is no answer."""
         return encode_reply(Reply(request_id, refusal=(code, message)), self._wire)
-
-    def _wire_of_reply(self, header: pb.RequestHeader) -> Wire:
-        if not header.HasField("reply_codec"):
-            return self._wire
-        wanted = header.reply_codec
-        return replace(self._wire, codec=find_codec(wanted.id, wanted.version, self._wire.accepts))
 
     def _find(self, header: pb.RequestHeader) -> tuple[HeldModel, int]:
         version = header.protocol_version

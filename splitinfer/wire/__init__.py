@@ -6,7 +6,7 @@ runtime needs. ``docs/wire.md`` explains the format.
 
 from __future__ import annotations
 
-from splitinfer.wire.arrays import WireArray
+from splitinfer.wire.codecs import Wire
 from splitinfer.wire.limits import LimitError, WireLimits
 from splitinfer.wire.messages import (
     MAX_PROTOCOL_VERSION,
@@ -19,7 +19,6 @@ from splitinfer.wire.messages import (
     open_request,
 )
 from splitinfer.wire.tensors import unpack
-from splitinfer.wire.wire import Wire
 
 __all__ = [
     "MAX_PROTOCOL_VERSION",
@@ -28,7 +27,6 @@ __all__ = [
     "Reply",
     "Request",
     "Wire",
-    "WireArray",
     "WireLimits",
     "decode_reply",
     "encode_reply",

@@ -1,64 +1,50 @@
-"""Kinds of elements, and their numbers on the wire."""
+"""Kinds of elements: dtypes of numpy, and their numbers on the wire.
+
+The two that numpy does not have are a field of that name over the bits: ``array["bfloat16"]`` is of uint16.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
 
+Array = NDArray[Any]
+DType = np.dtype[Any]
 
-@dataclass(frozen=True, eq=False)
-class DType:
-    """One kind of element.
+BFLOAT16 = np.dtype([("bfloat16", np.uint16)], align=True)
+COMPLEX32 = np.dtype([("complex32", np.uint32)], align=True)
 
-    Attributes:
-        name: what torch and numpy call it.
-        number: its number on the wire.
-        storage: the numpy dtype that holds its bits; another one of the same size where numpy has no such dtype.
+# Numbers on the wire count from 1.
+_IN_ORDER: tuple[Any, ...] = (
+    *("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16"),
+    *(BFLOAT16, "float32", "float64", COMPLEX32, "complex64", "complex128"),
+)
+_BY_NUMBER: dict[int, DType] = {number: np.dtype(each) for number, each in enumerate(_IN_ORDER, start=1)}
+_NUMBER_OF = {dtype: number for number, dtype in _BY_NUMBER.items()}
+
+
+def name_of(dtype: DType) -> str:
+    """Return what torch and numpy call a dtype."""
+    return dtype.names[0] if dtype.names else dtype.name
+
+
+DTYPES = {name_of(dtype): dtype for dtype in _NUMBER_OF}
+
+
+def dtype_number(dtype: DType) -> int:
+    """Return the wire's number of a dtype.
+
+    Raises:
+        InputError: arrays of this dtype have no form on the wire (objects, strings, foreign byte order).
     """
-
-    name: str
-    number: int
-    storage: np.dtype[Any]
-
-    @property
-    def itemsize(self) -> int:
-        return self.storage.itemsize
-
-    @property
-    def is_in_numpy(self) -> bool:
-        return self.storage.name == self.name
-
-    def __str__(self) -> str:
-        return self.name
-
-
-_NUMBERS = {
-    "bool": 1,
-    "uint8": 2,
-    "int8": 3,
-    "uint16": 4,
-    "int16": 5,
-    "uint32": 6,
-    "int32": 7,
-    "uint64": 8,
-    "int64": 9,
-    "float16": 10,
-    "bfloat16": 11,
-    "float32": 12,
-    "float64": 13,
-    "complex32": 14,
-    "complex64": 15,
-    "complex128": 16,
-}
-_STORAGE = {"bfloat16": "uint16", "complex32": "uint32"}
-
-DTYPES = {name: DType(name, number, np.dtype(_STORAGE.get(name, name))) for name, number in _NUMBERS.items()}
-_BY_NUMBER = {dtype.number: dtype for dtype in DTYPES.values()}
-_BY_NUMPY = {dtype.storage: dtype for dtype in DTYPES.values() if dtype.is_in_numpy}
+    try:
+        return _NUMBER_OF[dtype]
+    except KeyError:
+        raise InputError(f"arrays of {dtype} cannot be sent") from None
 
 
 def dtype_of_number(number: int) -> DType:
@@ -73,13 +59,11 @@ def dtype_of_number(number: int) -> DType:
         raise InputError(f"unknown dtype number {number}") from None
 
 
-def dtype_of_numpy(dtype: np.dtype[Any]) -> DType:
-    """Return the dtype of a numpy array's elements.
-
-    Raises:
-        InputError: they have no form on the wire (objects, strings, foreign byte order).
-    """
-    try:
-        return _BY_NUMPY[dtype]
-    except KeyError:
-        raise InputError(f"arrays of {dtype} cannot be sent") from None
+def widened(array: Array) -> Array:
+    """Return bfloat16 as float32 and complex32 as complex64, both exactly; any other array as it is."""
+    if array.dtype == BFLOAT16:
+        return (array["bfloat16"].astype(np.uint32) << 16).view(np.float32)
+    if array.dtype == COMPLEX32:
+        parts = array["complex32"][..., None].copy().view(np.float16)
+        return parts.astype(np.float32).view(np.complex64)[..., 0]
+    return array

@@ -10,14 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from splitinfer.wire.dtypes import DType
-
-Array = NDArray[Any]
+from splitinfer.wire.dtypes import Array, DType, name_of
 
 
 @dataclass(frozen=True)
@@ -69,18 +65,18 @@ class ArraySpec:
         return np.ndarray(self.shape, flat.dtype, flat if self.elements else None, 0, self._strides)
 
     def __str__(self) -> str:
-        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+        return f"{name_of(self.dtype)}[{','.join(map(str, self.shape))}]"
 
 
-def dense(values: Array, dtype: DType) -> tuple[ArraySpec, Array]:
+def dense(array: Array) -> tuple[ArraySpec, Array]:
     """Describe an array, and return the elements that have bytes of their own, as ``stored_shape``.
 
     They share the array's memory unless it has gaps or overlaps, and are then a row-major copy.
     """
-    spec, is_dense = _plan(values.shape, values.strides, dtype)
+    spec, is_dense = _plan(array.shape, array.strides, array.dtype)
     if spec.expanded_dims:
-        values = values[tuple(slice(1) if dim in spec.expanded_dims else slice(None) for dim in range(values.ndim))]
-    return spec, values if is_dense else values.copy()
+        array = array[tuple(slice(1) if dim in spec.expanded_dims else slice(None) for dim in range(array.ndim))]
+    return spec, array if is_dense else array.copy()
 
 
 @lru_cache(maxsize=4096)

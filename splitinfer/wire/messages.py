@@ -10,11 +10,10 @@ from google.protobuf.message import DecodeError
 
 from splitinfer.errors import InputError
 from splitinfer.wire import splitinfer_pb2 as pb
-from splitinfer.wire.codecs import RAW, Codec
+from splitinfer.wire.codecs import RAW, Codec, Wire
 from splitinfer.wire.envelope import read_envelope, write_envelope
 from splitinfer.wire.limits import LimitError
 from splitinfer.wire.tensors import pack, unpack
-from splitinfer.wire.wire import Wire
 
 MIN_PROTOCOL_VERSION = 1
 MAX_PROTOCOL_VERSION = 1
@@ -28,7 +27,7 @@ class Request:
         model: the model's name on the server.
         fingerprint: hash of the model that the head belongs to.
         cut: the tail starts after this cut.
-        tensors: what crosses the cut: tensors of torch, arrays of numpy, or ``WireArray``.
+        tensors: what crosses the cut: tensors of torch or arrays of numpy.
         request_id: repeated in the reply.
         reply_codec: that the reply's tensors are wanted in.
         protocol_version: version of the sender.
@@ -49,7 +48,7 @@ class Reply:
 
     Attributes:
         request_id: of the request.
-        tensors: leaves of the model's output; empty on a refusal. A decoded reply holds ``WireArray``.
+        tensors: leaves of the model's output; empty on a refusal. A decoded reply holds arrays of numpy.
         refusal: gRPC status code and message, on streams only.
         queue_s: time that the request waited for a free processor, seconds.
         tail_s: time that the tail computed, seconds.

@@ -6,20 +6,21 @@ which do not overflow.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from splitinfer.errors import InputError
 from splitinfer.wire import splitinfer_pb2 as pb
-from splitinfer.wire.arrays import WireArray, as_wire
-from splitinfer.wire.codecs import RAW, Buffer, Codec, find_codec
-from splitinfer.wire.dtypes import dtype_of_number
-from splitinfer.wire.layout import Array, ArraySpec, dense
+from splitinfer.wire.codecs import RAW, Buffer, Codec, Wire
+from splitinfer.wire.dtypes import Array, dtype_number, dtype_of_number, name_of
+from splitinfer.wire.layout import ArraySpec, dense
 from splitinfer.wire.limits import LimitError
-from splitinfer.wire.wire import Wire
 
 # Every record starts at a multiple of this within the payload: one cache line, and what torch's own allocator gives.
 RECORD_ALIGNMENT = 64
@@ -43,7 +44,7 @@ def pack(tensors: Sequence[Any], codec: Codec = RAW) -> Payload:
     Two tensors that show the same memory in the same way in memory order are stored once.
 
     Args:
-        tensors: tensors of torch, arrays of numpy, or ``WireArray``.
+        tensors: tensors of torch or arrays of numpy.
         codec: for those that it takes; the others are sent raw.
 
     Raises:
@@ -53,8 +54,9 @@ def pack(tensors: Sequence[Any], codec: Codec = RAW) -> Payload:
     seen: dict[tuple[object, ...], tuple[int, int, Codec]] = {}
     alive: list[Array] = []  # or the address of a freed copy could come back as another tensor's
     for tensor in tensors:
-        array = as_wire(tensor)
-        spec, stored = dense(array.values, array.dtype)
+        array = _as_array(tensor)
+        number = dtype_number(array.dtype)
+        spec, stored = dense(array)
         alive.append(stored)
         chosen = codec if codec.takes(spec.dtype) else RAW
         key: tuple[object, ...] = ()
@@ -75,7 +77,7 @@ def pack(tensors: Sequence[Any], codec: Codec = RAW) -> Payload:
             seen[key] = place
         payload.headers.append(
             pb.TensorHeader(
-                dtype=spec.dtype.number,  # type: ignore[arg-type]
+                dtype=number,  # type: ignore[arg-type]
                 shape=spec.shape,
                 stride_order=spec.stride_order,
                 expanded_dims=spec.expanded_dims,
@@ -88,10 +90,10 @@ def pack(tensors: Sequence[Any], codec: Codec = RAW) -> Payload:
     return payload
 
 
-def unpack(headers: Iterable[pb.TensorHeader], payload: memoryview, wire: Wire) -> tuple[WireArray, ...]:
+def unpack(headers: Iterable[pb.TensorHeader], payload: memoryview, wire: Wire) -> tuple[Array, ...]:
     """Return the arrays that headers describe, on the payload's own memory where the codec allows.
 
-    The arrays keep the payload alive.
+    Such arrays are read-only and keep the payload alive.
 
     Raises:
         InputError: headers and payload do not fit together; the message names the tensor and the field.
@@ -117,7 +119,7 @@ def unpack(headers: Iterable[pb.TensorHeader], payload: memoryview, wire: Wire) 
                     raise InputError(f"bytes {offset}..{stop} of a payload of {len(payload)} bytes")
                 if record.size > (most := codec.max_bytes(spec)):
                     raise InputError(
-                        f"{spec.elements} elements of {spec.dtype} are {most} bytes, not {record.size}; "
+                        f"{spec.elements} elements of {name_of(spec.dtype)} are {most} bytes, not {record.size}; "
                         f"codec {codec.name} never makes more"
                     )
                 decoded += 0 if codec is RAW else spec.nbytes
@@ -125,7 +127,7 @@ def unpack(headers: Iterable[pb.TensorHeader], payload: memoryview, wire: Wire) 
                     raise LimitError(f"{decoded} bytes decoded; max_decoded_bytes is {limits.max_decoded_bytes}")
                 flat = flats[place] = codec.decode(payload[offset:stop], spec)
                 end = max(end, stop)
-            arrays.append(WireArray(spec.arrange(flat), spec.dtype))
+            arrays.append(spec.arrange(flat))
         except LimitError as error:
             raise LimitError(f"tensor {index}: {error}") from None
         except InputError as error:
@@ -143,6 +145,21 @@ class _Record:
     codec: Codec
     offset: int
     size: int
+
+
+def _as_array(tensor: Any) -> Array:
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    if sys.modules.get("torch") is None:  # whoever has a tensor has imported it
+        raise InputError(f"arrays of numpy can be sent, not {type(tensor).__name__}")
+    return _from_torch()(tensor)
+
+
+@cache
+def _from_torch() -> Callable[[Any], Array]:
+    from splitinfer.wire.torch_tensors import from_torch
+
+    return from_torch
 
 
 def _read_record(header: pb.TensorHeader, wire: Wire) -> _Record:
@@ -177,7 +194,7 @@ def _check_record(header: pb.TensorHeader, wire: Wire) -> _Record:
     if len(set(expanded)) != len(expanded) or any(dim >= len(shape) for dim in expanded):
         raise InputError(f"expanded_dims {expanded} are not dimensions of shape {shape}")
     spec = ArraySpec(shape, dtype, order, expanded)
-    codec = find_codec(header.codec, header.codec_version, wire.accepts)
+    codec = wire.find(header.codec, header.codec_version)
     if not codec.takes(dtype):
-        raise InputError(f"codec {codec.name} does not carry {dtype}")
+        raise InputError(f"codec {codec.name} does not carry {name_of(dtype)}")
     return _Record(spec, codec, header.byte_offset, header.byte_size)

@@ -35,7 +35,7 @@ model = ModelId(order["name"], order["fingerprint"])
 tensors = [np.load(f"{folder}/{index}.npy") for index in range(order["tensors"])]
 
 trip = decode_reply(encode_reply(Reply(1, tensors), Wire()), Wire()).tensors
-assert all(np.array_equal(got.numpy(), sent) for got, sent in zip(trip, tensors, strict=True))
+assert all(np.array_equal(got, sent) for got, sent in zip(trip, tensors, strict=True))
 
 with EdgeClient(address) as edge:
     description = edge.describe().models[model.name]

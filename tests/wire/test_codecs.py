@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitinfer.errors import InputError
+from splitinfer.runtime import ServerSettings
 from splitinfer.wire import LimitError, Wire, WireLimits, unpack
 from splitinfer.wire import splitinfer_pb2 as pb
-from splitinfer.wire.codecs import CODECS, RAW, Codec, bits_per_element, codecs_named
+from splitinfer.wire.codecs import CODECS, RAW, Codec, codecs_named
 from splitinfer.wire.codecs.base import check_size
-from splitinfer.wire.dtypes import DTYPES
+from splitinfer.wire.dtypes import DTYPES, dtype_number
 from splitinfer.wire.layout import ArraySpec, dense
 from splitinfer.wire.tensors import pack
 from splitinfer.wire.torch_tensors import as_received, from_torch, to_torch
@@ -44,14 +45,13 @@ def test_what_a_codec_does_not_take_or_keeps_exactly_comes_back_in_every_bit(
 @settings(derandomize=True, deadline=None, max_examples=150)
 @pytest.mark.filterwarnings("ignore:ComplexHalf")
 def test_bytes_keep_to_the_declared_bound_and_estimate(codec: Codec, tensor: torch.Tensor) -> None:
-    array = from_torch(tensor)
-    spec, stored = dense(array.values, array.dtype)
+    spec, stored = dense(from_torch(tensor))
     if not codec.takes(spec.dtype):
         return
     data = codec.encode(stored, spec)
     if data is not None:
         assert len(data) <= codec.max_bytes(spec)
-        assert len(data) * 8 == pytest.approx(bits_per_element(codec, spec.dtype) * spec.elements, rel=0.1)
+        assert len(data) * 8 == pytest.approx(codec.bits_per_element(spec.dtype) * spec.elements, rel=0.1)
 
 
 @given(
@@ -95,13 +95,13 @@ def test_a_tensor_with_a_number_too_large_for_float16_stays_raw(value: float) ->
 @settings(derandomize=True, deadline=None, max_examples=500)
 def test_any_bytes_are_such_an_array_or_an_input_error(codec: Codec, dtype, shape: list[int], data: bytes) -> None:
     header = pb.TensorHeader(
-        dtype=dtype.number, shape=shape, codec=codec.number, codec_version=codec.version, byte_size=len(data)
+        dtype=dtype_number(dtype), shape=shape, codec=codec.number, codec_version=codec.version, byte_size=len(data)
     )
     try:
         (array,) = unpack([header], memoryview(data), Wire())
     except InputError:
         return
-    assert (array.values.shape, array.values.dtype) == (tuple(shape), dtype.storage)
+    assert (array.shape, array.dtype) == (tuple(shape), dtype)
 
 
 def test_a_bool_is_nothing_but_0_and_1() -> None:
@@ -120,9 +120,9 @@ def test_a_codec_that_does_not_carry_the_dtype_is_refused() -> None:
 def test_codecs_that_are_known_but_not_accepted_are_refused() -> None:
     payload = pack([torch.ones(3)], FLOAT16)
     with pytest.raises(InputError, match="unknown codec 1 version 1; accepted: raw 0 version 1"):
-        unpack(payload.headers, memoryview(b"".join(payload.buffers)), Wire.accepting(WireLimits(), ["raw"]))
+        unpack(payload.headers, memoryview(b"".join(payload.buffers)), Wire(accepts=codecs_named(["raw"])))
     with pytest.raises(InputError, match="there is no codec 'jpg'; known: float16, raw"):
-        Wire.accepting(WireLimits(), ["jpg"])
+        ServerSettings(codecs=("raw", "jpg"))
 
 
 class PerChannelCodec:

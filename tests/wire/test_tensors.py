@@ -64,7 +64,7 @@ def test_dense_tensors_are_not_copied_on_either_side() -> None:
     assert bytes(buffer) != expected
     data = bytes(pack([torch.ones(100)]).buffers[0])
     (received,) = unpack(pack([torch.ones(100)]).headers, memoryview(data), WIRE)
-    assert not received.values.flags.writeable
+    assert not received.flags.writeable
     to_torch(received)[0] = 7.0
     assert data[:4] != bytes(torch.ones(1).numpy().data)
 

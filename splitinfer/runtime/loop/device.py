@@ -6,7 +6,7 @@ import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,40 +19,10 @@ from splitinfer.runtime.loop.world import DeviceWorld
 from splitinfer.scheduling import allocate_local, allocate_transmission
 from splitinfer.scheduling.observation import Setting
 
+if TYPE_CHECKING:
+    from splitinfer.runtime.loop.services import LiveService
+
 Floats = NDArray[np.float64]
-
-
-class Service(Protocol):
-    """What a device runs for one of its services: heads, on inputs that tasks take in turn.
-
-    Tensors are those of the runtime that computes the heads, of torch or arrays of numpy; answers of the edge come as
-    ``WireArray``.
-
-    Attributes:
-        name, fingerprint: of the model.
-        num_cuts: K.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    @property
-    def num_cuts(self) -> int: ...
-
-    def run_head(self, cut: int, turn: int) -> tuple[Any, ...]:
-        """Return what crosses the cut, or the leaves of the answer at the last one."""
-        ...
-
-    def is_right(self, turn: int, leaves: Sequence[Any]) -> bool:
-        """Whether an answer is the whole model's."""
-        ...
-
-    def prepare_thread(self) -> None:
-        """Called on the thread that runs the heads, before them."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -146,7 +116,7 @@ class DeviceLoop:
         self,
         setting: Setting,
         device: int,
-        services: Sequence[Service],
+        services: Sequence[LiveService],
         world: DeviceWorld,
         clock: Clock,
         link: Link,

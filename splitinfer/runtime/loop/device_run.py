@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from splitinfer.runtime.description import read_codecs
 from splitinfer.runtime.emulation import EmulatedClock, EmulatedLink, Piece
 from splitinfer.runtime.exchange import Exchange
 from splitinfer.runtime.loop.attendance import Attendance
-from splitinfer.runtime.loop.device import Closed, DeviceLoop, PeriodMeans, Service
+from splitinfer.runtime.loop.device import Closed, DeviceLoop, PeriodMeans
 from splitinfer.runtime.loop.ticker import Ticker
 from splitinfer.runtime.loop.world import DeviceWorld, check_live, warm_allocation
 from splitinfer.runtime.settings import ClientSettings
@@ -23,6 +24,9 @@ from splitinfer.simulation.identity import digest
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.wire import MAX_PROTOCOL_VERSION, WireLimits
 from splitinfer.wire import splitinfer_pb2 as pb
+
+if TYPE_CHECKING:
+    from splitinfer.runtime.loop.services import LiveService
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def run_device(
     target: str,
     scenario: Scenario,
     device: int,
-    services: Sequence[Service],
+    services: Sequence[LiveService],
     *,
     limits: WireLimits | None = None,
     times: DeviceTimes | None = None,
@@ -94,7 +98,7 @@ class _DeviceRun:
         target: str,
         scenario: Scenario,
         device: int,
-        services: Sequence[Service],
+        services: Sequence[LiveService],
         limits: WireLimits,
         times: DeviceTimes,
     ) -> None:

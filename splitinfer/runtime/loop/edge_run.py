@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from splitinfer.errors import RemoteError
 from splitinfer.graph import SplitModel
-from splitinfer.runtime.description import describe_codecs, describe_limits
+from splitinfer.runtime.description import describe_wire
 from splitinfer.runtime.emulation import EmulatedClock
 from splitinfer.runtime.loop.edge import EdgeLoop, EdgeTask, RequestAssembly, row
 from splitinfer.runtime.loop.hub import Hub
@@ -131,8 +131,7 @@ class _EdgeRun:
                 seed=settings.seed,
                 patience_s=settings.patience_s,
                 cuts=row(edge.cuts, device, self._scenario.num_services[device]),
-                limits=describe_limits(self._server.wire),
-                codecs=describe_codecs(self._server.wire),
+                **describe_wire(self._server.wire),
             )
             hub.send(device, pb.EdgeMessage(start=start))
         self._on_event(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from splitinfer.errors import CheckFailedError, InputError, ScenarioError
@@ -15,7 +16,6 @@ from splitinfer.profiling.profile import Profile
 from splitinfer.runtime.loading import capture_card
 from splitinfer.runtime.verify import check_same_bits
 from splitinfer.simulation.scenario import Scenario
-from splitinfer.wire import WireArray
 from splitinfer.wire.torch_tensors import to_torch
 
 _RANDOM_INPUTS = 4
@@ -53,9 +53,9 @@ class LiveService:
         # The number is global, but some libraries under torch keep one per thread.
         torch.set_num_threads(torch.get_num_threads())
 
-    def is_right(self, turn: int, leaves: Sequence[torch.Tensor | WireArray]) -> bool:
+    def is_right(self, turn: int, leaves: Sequence[torch.Tensor | np.ndarray]) -> bool:
         """Whether an answer has the bits of the whole model's."""
-        tensors = tuple(to_torch(leaf) if isinstance(leaf, WireArray) else leaf for leaf in leaves)
+        tensors = tuple(to_torch(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves)
         try:
             check_same_bits(tensors, self.answers[turn % len(self.answers)], self.split.name)
         except CheckFailedError:

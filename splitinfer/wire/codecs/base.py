@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
+from typing import Protocol
 
 from splitinfer.errors import InputError
-from splitinfer.wire.dtypes import DType
+from splitinfer.wire.dtypes import Array, DType, name_of
 from splitinfer.wire.layout import ArraySpec
 
 # Bytes that are joined into the message without another copy.
@@ -35,32 +33,27 @@ class Codec(Protocol):
 
     def takes(self, dtype: DType) -> bool:
         """Whether it writes elements of this dtype; those of others travel raw."""
-        ...
 
     def bits_per_element(self, dtype: DType) -> float:
         """Estimate of the bits that an element takes, for profiles and simulation."""
-        ...
 
     def max_bytes(self, spec: ArraySpec) -> int:
         """The most bytes that an array can take. More are refused before they are decoded."""
-        ...
 
-    def encode(self, values: NDArray[Any], spec: ArraySpec) -> Buffer | None:
+    def encode(self, values: Array, spec: ArraySpec) -> Buffer | None:
         """Return the bytes of an array of ``spec.stored_shape``, its own memory where possible.
 
         None leaves the tensor raw, where these values cannot be written.
         """
-        ...
 
-    def decode(self, data: memoryview, spec: ArraySpec) -> NDArray[Any]:
-        """Return the elements in memory order, in ``spec.dtype.storage``; on the memory of ``data`` where possible.
+    def decode(self, data: memoryview, spec: ArraySpec) -> Array:
+        """Return the elements in memory order, in ``spec.dtype``; on the memory of ``data`` where possible.
 
         ``data`` comes from a stranger. What is allocated is bounded by ``spec``, which has been checked.
 
         Raises:
             InputError: the bytes are not such an array.
         """
-        ...
 
 
 def check_size(data: memoryview, itemsize: int, spec: ArraySpec, *, extra: int = 0) -> None:
@@ -71,4 +64,4 @@ def check_size(data: memoryview, itemsize: int, spec: ArraySpec, *, extra: int =
     """
     size = spec.elements * itemsize + extra
     if data.nbytes != size:
-        raise InputError(f"{spec.elements} elements of {spec.dtype} are {size} bytes, not {data.nbytes}")
+        raise InputError(f"{spec.elements} elements of {name_of(spec.dtype)} are {size} bytes, not {data.nbytes}")

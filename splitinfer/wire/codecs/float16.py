@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from splitinfer.wire.codecs.base import Buffer, check_size
-from splitinfer.wire.dtypes import DTYPES, DType
+from splitinfer.wire.dtypes import Array, DType
 from splitinfer.wire.layout import ArraySpec
 
-_WIDER = (DTYPES["float32"], DTYPES["float64"])
+_WIDER = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class Float16Codec:
@@ -31,13 +28,13 @@ class Float16Codec:
     def max_bytes(self, spec: ArraySpec) -> int:
         return 2 * spec.elements
 
-    def encode(self, values: NDArray[Any], spec: ArraySpec) -> Buffer | None:
+    def encode(self, values: Array, spec: ArraySpec) -> Buffer | None:
         try:
             with np.errstate(over="raise", under="ignore", invalid="ignore"):
                 return spec.flatten(values).astype(np.float16).data.cast("B") if spec.elements else b""
         except FloatingPointError:
             return None
 
-    def decode(self, data: memoryview, spec: ArraySpec) -> NDArray[Any]:
+    def decode(self, data: memoryview, spec: ArraySpec) -> Array:
         check_size(data, 2, spec)
-        return np.frombuffer(data, np.float16).astype(spec.dtype.storage)
+        return np.frombuffer(data, np.float16).astype(spec.dtype)

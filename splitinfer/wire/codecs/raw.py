@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
 from splitinfer.wire.codecs.base import Buffer, check_size
-from splitinfer.wire.dtypes import DType
+from splitinfer.wire.dtypes import Array, DType
 from splitinfer.wire.layout import ArraySpec
 
 if sys.byteorder != "little":  # pragma: no cover - no such host is supported by the wheels of torch
@@ -34,13 +32,13 @@ class RawCodec:
     def max_bytes(self, spec: ArraySpec) -> int:
         return spec.nbytes
 
-    def encode(self, values: NDArray[Any], spec: ArraySpec) -> Buffer:
+    def encode(self, values: Array, spec: ArraySpec) -> Buffer:
         return spec.flatten(values).view(np.uint8).data if spec.elements else b""
 
-    def decode(self, data: memoryview, spec: ArraySpec) -> NDArray[Any]:
+    def decode(self, data: memoryview, spec: ArraySpec) -> Array:
         check_size(data, spec.dtype.itemsize, spec)
-        flat = np.frombuffer(data, spec.dtype.storage)
-        if spec.dtype.storage == np.bool_ and flat.view(np.uint8).max(initial=0) > 1:
+        flat = np.frombuffer(data, spec.dtype)
+        if spec.dtype == np.bool_ and flat.view(np.uint8).max(initial=0) > 1:
             raise InputError("a byte of a bool is neither 0 nor 1")
         # From a peer that does not align; kernels may count on aligned elements.
         return flat if flat.flags.aligned else flat.copy()
