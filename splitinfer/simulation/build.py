@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from splitinfer.profiling.profile import Profile, TensorRecord
 from splitinfer.scheduling.observation import Setting
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.simulation.world import World
@@ -72,6 +73,23 @@ def _work_tables(scenario: Scenario) -> tuple[Array, Array, Array]:
             cycles = profile.total_macs * scenario.cycles_per_mac
             local[device, service, :cuts] = profile.compute_ratio * cycles
             edge[device, service, :cuts] = (1 - profile.compute_ratio) * cycles
-            # Element counts times the wire's bits per element: D and d^k D at the same precision (SPEC 5.9).
-            bits[device, service, :cuts] = profile.crossing_elements * scenario.bits_per_element
+            bits[device, service, :cuts] = _crossing_bits(profile, scenario)
     return local, bits, edge
+
+
+def _crossing_bits(profile: Profile, scenario: Scenario) -> Array:
+    """Bits of one task on the wire at each cut, shape (K + 1,)."""
+    if scenario.codecs is None:  # the same for every element: d^k is the ratio of element counts
+        return np.asarray(profile.crossing_elements * scenario.bits_per_element, np.float64)
+    from splitinfer.wire.codecs import codecs_named
+    from splitinfer.wire.dtypes import DTYPES
+
+    codec = codecs_named([scenario.codecs])[0]
+
+    def bits_of(tensor: TensorRecord) -> float:
+        dtype = DTYPES.get(tensor.dtype)
+        if dtype is None or not codec.takes(dtype):
+            return tensor.bits
+        return tensor.elements * codec.bits_per_element(dtype)
+
+    return np.array([sum(map(bits_of, cut.crossing)) for cut in profile.cuts], np.float64)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
 from splitinfer.errors import InputError, ScenarioError
 from splitinfer.profiling.profile import Profile
@@ -37,6 +37,16 @@ def _known_service(service: Any) -> str | Profile:
     except InputError as error:
         raise ValueError(str(error)) from None
     return service
+
+
+def _known_codec(name: str) -> str:
+    from splitinfer.wire.codecs import codecs_named
+
+    try:
+        codecs_named([name])
+    except InputError as error:
+        raise ValueError(str(error).removeprefix("codec: ")) from None
+    return name
 
 
 def _named_kind(value: Any) -> Any:
@@ -82,6 +92,8 @@ class Scenario(Settings):
         reward_energy_weight: w1 of (34), per joule.
         reward_queue_weight: w2 of (34).
         bits_per_element: bits on the wire of one element of the input and of every crossing tensor.
+        codecs: name of a codec of the wire, whose estimate for each tensor's dtype stands instead of
+            ``bits_per_element``; a live run sends tensors in it.
         fixed_cuts: the cuts of Fix-Cov; by default everything on the device.
         p95_latency_s: latency target per service; the weights then adapt on line (0 leaves a service without one).
         seed: mixed into every run's seed.
@@ -117,6 +129,7 @@ class Scenario(Settings):
     reward_energy_weight: NonNegative = 1e3
     reward_queue_weight: NonNegative = 1.0
     bits_per_element: Positive = 8.0
+    codecs: Annotated[str, AfterValidator(_known_codec)] | None = None
     fixed_cuts: tuple[int, ...] | tuple[tuple[int, ...], ...] | None = None
     p95_latency_s: PerService | None = None
     seed: Annotated[int, Field(ge=0)] = 0

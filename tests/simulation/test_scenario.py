@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from splitinfer.errors import ScenarioError
+from splitinfer.profiling.profile import CutRecord, Profile, TensorRecord
 from splitinfer.simulation import Scenario, find_scenario, preset_names, with_settings
+from splitinfer.simulation.build import setting_of
 from tests.simulation.small import BIG, LITTLE, small_scenario
 
 
@@ -35,6 +37,21 @@ def test_table2_is_the_papers_table():
         "services": ("resnet50", "mobilenet_v2"),
     }
     assert {name: getattr(scenario, name) for name in expected} == expected
+
+
+def test_a_codecs_estimate_stands_instead_of_bits_per_element():
+    scenario = Scenario.preset("table2")
+    elements = scenario.profiles[0][0].crossing_elements
+    bits = {name: setting_of(scenario.replace(codecs=name)).transmission_bits[0, 0] for name in ("raw", "float16")}
+    # Every crossing tensor of a ResNet is float32.
+    np.testing.assert_array_equal(bits["raw"][: len(elements)], 32 * elements)
+    np.testing.assert_array_equal(bits["float16"], bits["raw"] / 2)
+    wholes = TensorRecord("x", (3, 5), "int64"), TensorRecord("y", (7,), "float64")
+    cuts = CutRecord(0, "input", (3, 5), 0, wholes), CutRecord(1, "last", (2,), 10, ())
+    mixed = small_scenario(services=(Profile("mixed", wholes, 0, 10, cuts),), codecs="float16")
+    assert setting_of(mixed).transmission_bits[0, 0].tolist() == [15 * 64 + 7 * 16, 0]
+    with pytest.raises(ScenarioError, match=r"^codecs: there is no codec 'zip'; known: float16, raw$"):
+        scenario.replace(codecs="zip")
 
 
 def test_the_file_of_table2_says_what_the_defaults_say():

@@ -217,7 +217,7 @@ class DeviceLoop:
         return task
 
     def _answered(self, task: LiveTask, leaves: Sequence[Any]) -> None:
-        right = self._services[task.service].is_right(task.number, leaves)
+        right = self._services[task.service].is_right(task.cut, task.number, leaves)
         with self._lock:
             del self._under_way[task.number]
             self.check.checked += 1

@@ -24,6 +24,7 @@ from splitinfer.simulation.identity import digest
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.wire import MAX_PROTOCOL_VERSION, WireLimits
 from splitinfer.wire import splitinfer_pb2 as pb
+from splitinfer.wire.codecs import RAW
 
 if TYPE_CHECKING:
     from splitinfer.runtime.loop.services import LiveService
@@ -105,7 +106,7 @@ class _DeviceRun:
         self._scenario = scenario
         self._device = device
         self._services = services
-        self._exchange = Exchange(target, ClientSettings(limits=limits))
+        self._exchange = Exchange(target, ClientSettings(limits=limits, codec=scenario.codecs or RAW.name))
         self._times = times
         self._attendance = Attendance(target, self._receive)
         self._loop: DeviceLoop | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ from splitinfer.profiling.profile import Profile
 from splitinfer.runtime.loading import capture_card
 from splitinfer.runtime.verify import check_same_bits
 from splitinfer.simulation.scenario import Scenario
-from splitinfer.wire.torch_tensors import to_torch
+from splitinfer.wire.codecs import RAW, Codec, Wire, codecs_named
+from splitinfer.wire.torch_tensors import as_received, to_torch
 
 _RANDOM_INPUTS = 4
 
@@ -30,12 +31,15 @@ class LiveService:
         fingerprint: of the model.
         inputs: real inputs, which tasks take in turn.
         answers: what the whole model makes of each, as tensor leaves.
+        codec: that tensors are sent in.
     """
 
     split: SplitModel
     fingerprint: str
     inputs: tuple[tuple[torch.Tensor, ...], ...] = ()
     answers: tuple[tuple[torch.Tensor, ...], ...] = ()
+    codec: Codec = RAW
+    _rounded: dict[tuple[int, int], tuple[torch.Tensor, ...]] = field(default_factory=dict, init=False)
 
     @property
     def name(self) -> str:
@@ -53,14 +57,22 @@ class LiveService:
         # The number is global, but some libraries under torch keep one per thread.
         torch.set_num_threads(torch.get_num_threads())
 
-    def is_right(self, turn: int, leaves: Sequence[torch.Tensor | np.ndarray]) -> bool:
-        """Whether an answer has the bits of the whole model's."""
+    def is_right(self, cut: int, turn: int, leaves: Sequence[torch.Tensor | np.ndarray]) -> bool:
+        """Whether an answer has the bits of the whole model's, or of the tail's on what the codec leaves."""
         tensors = tuple(to_torch(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves)
         try:
-            check_same_bits(tensors, self.answers[turn % len(self.answers)], self.split.name)
+            check_same_bits(tensors, self._answer(cut, turn % len(self.inputs)), self.split.name)
         except CheckFailedError:
             return False
         return True
+
+    def _answer(self, cut: int, which: int) -> tuple[torch.Tensor, ...]:
+        if self.codec.exact or cut == self.num_cuts:
+            return self.answers[which]
+        if (cut, which) not in self._rounded:
+            received = as_received(self.run_head(cut, which), Wire(codec=self.codec))
+            self._rounded[cut, which] = self.split.run_tail_leaves(cut, received)
+        return self._rounded[cut, which]
 
 
 class ServiceLoader:
@@ -93,7 +105,8 @@ class ServiceLoader:
         Raises:
             InputError, ScenarioError: as ``models``, or a picture cannot be read.
         """
-        return tuple(self._service(profile) for profile in scenario.profiles[device])
+        codec = codecs_named([scenario.codecs or RAW.name])[0]
+        return tuple(replace(self._service(profile), codec=codec) for profile in scenario.profiles[device])
 
     def _service(self, profile: Profile) -> LiveService:
         service = self._with_inputs.get(profile.model)

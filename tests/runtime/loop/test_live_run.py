@@ -87,6 +87,17 @@ def test_policies_that_observe_see_what_they_see_in_the_simulator(policy, uneasy
     assert figures.mean_queue == pytest.approx(simulated.mean_queue, rel=1e-9)
 
 
+def test_a_codec_that_rounds_is_sent_counted_and_checked(tiny, tiny_cards):
+    """The bits of the codec's estimate queue, its bytes are sent, and answers are the tail's on what it leaves."""
+    world = tiny.replace(codecs="float16", arrival_rate_hz=4.0)
+    settings = LoopSettings(slots=600, seed=3, time_scale=0.05, patience_s=PATIENT)
+    live = run_locally(world, "random", settings, cards=tiny_cards).result(world)
+    assert live.is_right
+    assert (live.checked, live.wrong) == (live.figures.finished, 0)
+    assert live.figures.finished > 40
+    assert tasks_of(live.figures) == tasks_of(simulate(world, policy_of("random", world), slots=600, seed=3))
+
+
 class Recording:
     """Passes observations on, and keeps them."""
 
