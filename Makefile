@@ -37,7 +37,7 @@ bench: $(STAMP) ## every benchmark, one table at the end
 	$(BIN)/python -m benchmarks
 
 proto: $(STAMP) ## regenerate the gRPC code from the .proto file
-	$(BIN)/python -m splitinfer.wire.generate
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. splitinfer/wire/splitinfer.proto
 
 profiles: $(STAMP) ## measure the shipped tables in profiles/ again
 	$(BIN)/python -m splitinfer.profiling.shipped

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from splitinfer.runtime.async_client import AsyncEdgeClient
     from splitinfer.runtime.client import EdgeClient
+    from splitinfer.runtime.exchange import ModelId
     from splitinfer.runtime.process import EdgeProcess
     from splitinfer.runtime.result import InferenceResult, Timing
     from splitinfer.runtime.server import EdgeServer
@@ -23,6 +24,7 @@ _HOME_OF = {
     "EdgeProcess": "process",
     "EdgeServer": "server",
     "InferenceResult": "result",
+    "ModelId": "exchange",
     "ServerSettings": "settings",
     "Timing": "result",
 }
@@ -34,6 +36,7 @@ __all__ = [
     "EdgeProcess",
     "EdgeServer",
     "InferenceResult",
+    "ModelId",
     "ServerSettings",
     "Timing",
 ]

@@ -12,8 +12,8 @@ from splitinfer.errors import InputError
 from splitinfer.wire import splitinfer_pb2 as pb
 from splitinfer.wire.codecs import RAW, Codec, Wire
 from splitinfer.wire.envelope import read_envelope, write_envelope
-from splitinfer.wire.limits import LimitError
-from splitinfer.wire.tensors import pack, unpack
+from splitinfer.wire.limits import LimitError, WireLimits
+from splitinfer.wire.tensors import Payload, pack, unpack
 
 MIN_PROTOCOL_VERSION = 1
 MAX_PROTOCOL_VERSION = 1
@@ -81,7 +81,7 @@ def encode_request(request: Request, wire: Wire) -> bytes:
     )
     if request.reply_codec is not RAW:
         header.reply_codec.id, header.reply_codec.version = request.reply_codec.number, request.reply_codec.version
-    return _encode(header, len(payload.headers), payload.buffers, payload.size, wire)
+    return _encode(header, payload, wire.limits)
 
 
 def open_request(data: bytes, wire: Wire) -> tuple[pb.RequestHeader, memoryview]:
@@ -115,7 +115,7 @@ def encode_reply(reply: Reply, wire: Wire) -> bytes:
     )
     if reply.refusal is not None:
         header.refusal.code, header.refusal.message = reply.refusal
-    return _encode(header, len(payload.headers), payload.buffers, payload.size, wire)
+    return _encode(header, payload, wire.limits)
 
 
 def decode_reply(data: bytes, wire: Wire) -> Reply:
@@ -137,21 +137,14 @@ def decode_reply(data: bytes, wire: Wire) -> Reply:
     )
 
 
-def _encode(
-    header: pb.RequestHeader | pb.ReplyHeader,
-    tensors: int,
-    buffers: Sequence[bytes | memoryview],
-    payload_bytes: int,
-    wire: Wire,
-) -> bytes:
-    limits = wire.limits
-    if tensors > limits.max_tensors:
-        raise LimitError(f"{tensors} tensors in one message; max_tensors is {limits.max_tensors}")
-    if payload_bytes > limits.max_message_bytes:  # before the join, which allocates as much
+def _encode(header: pb.RequestHeader | pb.ReplyHeader, payload: Payload, limits: WireLimits) -> bytes:
+    if len(payload.headers) > limits.max_tensors:
+        raise LimitError(f"{len(payload.headers)} tensors in one message; max_tensors is {limits.max_tensors}")
+    if payload.size > limits.max_message_bytes:  # before the join, which allocates as much
         raise LimitError(
-            f"tensors of {payload_bytes} bytes in one message; max_message_bytes is {limits.max_message_bytes}"
+            f"tensors of {payload.size} bytes in one message; max_message_bytes is {limits.max_message_bytes}"
         )
-    data = write_envelope(header.SerializeToString(), buffers, payload_bytes)
+    data = write_envelope(header.SerializeToString(), payload.buffers, payload.size)
     if len(data) > limits.max_message_bytes:
         raise LimitError(f"a message of {len(data)} bytes; max_message_bytes is {limits.max_message_bytes}")
     return data

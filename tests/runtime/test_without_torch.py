@@ -25,8 +25,7 @@ import splitinfer.runtime.loop.attendance
 import splitinfer.runtime.loop.device
 import splitinfer.runtime.loop.device_run
 from splitinfer.errors import InputError, ModelMismatchError, RemoteError
-from splitinfer.runtime import AsyncEdgeClient, EdgeClient
-from splitinfer.runtime.exchange import ModelId
+from splitinfer.runtime import AsyncEdgeClient, EdgeClient, ModelId
 from splitinfer.scheduling import allocate_local
 from splitinfer.wire import Reply, Wire, decode_reply, encode_reply
 

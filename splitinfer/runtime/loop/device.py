@@ -239,9 +239,9 @@ class DeviceLoop:
         """Return the bytes of the request for the tail; or the answer, where there is no tail."""
         service = self._services[task.service]
         tensors = service.run_head(task.cut, task.number)
-        if task.cut == service.num_cuts:
+        if task.cut == service.split.num_cuts:
             return tensors
-        return self._exchange.request(service.name, service.fingerprint, task.cut, tensors, task.number)
+        return self._exchange.request(service.split.name, service.fingerprint, task.cut, tensors, task.number)
 
     def _work(self, table: Floats, task: LiveTask) -> float:
         return float(table[self._device, task.service, task.cut])

@@ -41,14 +41,6 @@ class LiveService:
     codec: Codec = RAW
     _rounded: dict[tuple[int, int], tuple[torch.Tensor, ...]] = field(default_factory=dict, init=False)
 
-    @property
-    def name(self) -> str:
-        return self.split.name
-
-    @property
-    def num_cuts(self) -> int:
-        return self.split.num_cuts
-
     def run_head(self, cut: int, turn: int) -> tuple[torch.Tensor, ...]:
         """Run the head on the input of a turn."""
         return self.split.run_head(cut, *self.inputs[turn % len(self.inputs)])
@@ -67,7 +59,7 @@ class LiveService:
         return True
 
     def _answer(self, cut: int, which: int) -> tuple[torch.Tensor, ...]:
-        if self.codec.exact or cut == self.num_cuts:
+        if self.codec.exact or cut == self.split.num_cuts:
             return self.answers[which]
         if (cut, which) not in self._rounded:
             received = as_received(self.run_head(cut, which), Wire(codec=self.codec))
