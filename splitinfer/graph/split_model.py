@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from splitinfer.errors import InputError
 from splitinfer.graph.capture import CapturedGraph, capture_graph
 from splitinfer.graph.cuts import Program, analyse, find_cuts
-from splitinfer.graph.fingerprint import architecture_digest, fingerprint, weights_digest
+from splitinfer.graph.fingerprint import architecture_digest, cuts_digest, fingerprint, weights_digest
 from splitinfer.graph.folding import fold_batch_norms
 from splitinfer.graph.halves import Half, HalfCompiler
 from splitinfer.graph.specs import TensorSpec
@@ -49,6 +49,8 @@ class SplitModel:
             fold_batch_norms(captured.graph, captured.weights)
         self._program: Program = analyse(captured.graph)
         self.cuts, self._crossing_nodes = find_cuts(self._program)
+        positions = [cut.position for cut in self.cuts]
+        self._cuts_digest = cuts_digest(captured.graph, self._program.operations, positions, self._crossing_nodes)
         self.num_cuts = len(self.cuts) - 1
         self.total_macs = self.cuts[-1].macs_before
         self.num_parameters = captured.num_parameters
@@ -90,11 +92,11 @@ class SplitModel:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of architecture and weights: equal on two machines when they hold the same model."""
+        """Hash of architecture, weights and cuts: equal on two machines when they mean the same by every cut."""
         with self._lock:
             if self._weights_digest is None:
                 self._weights_digest = weights_digest(self._captured.graph, self._captured.weights)
-        return fingerprint(self._architecture, self._weights_digest, optimize=self.optimize)
+        return fingerprint(self._architecture, self._weights_digest, self._cuts_digest, optimize=self.optimize)
 
     def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
         """Run the whole captured model."""
