@@ -50,7 +50,7 @@ class AsyncEdgeClient:
 
     async def describe(self) -> EdgeDescription:
         """As :meth:`EdgeClient.describe`."""
-        description = read_description(await self._call(DESCRIBE, Exchange.describe_request()))
+        description = read_description(await self._call(DESCRIBE, Exchange.describe_request()), self.settings.limits)
         self._exchange.introduce(description)
         return description
 

@@ -69,7 +69,7 @@ class EdgeClient:
             EdgeUnavailableError: no server answers.
             RemoteError: it refuses, or speaks another protocol.
         """
-        description = read_description(self._call(DESCRIBE, Exchange.describe_request()))
+        description = read_description(self._call(DESCRIBE, Exchange.describe_request()), self.settings.limits)
         self._exchange.introduce(description)
         return description
 

@@ -16,6 +16,7 @@ from splitinfer.wire import splitinfer_pb2 as pb
 from splitinfer.wire.codecs import CODECS, RAW, Codec
 from splitinfer.wire.dtypes import dtype_number, dtype_of_number
 from splitinfer.wire.layout import ArraySpec
+from splitinfer.wire.limits import LimitError, WireLimits
 
 if TYPE_CHECKING:
     from splitinfer.graph import TensorSpec
@@ -71,9 +72,11 @@ def describe(data: bytes, held: Mapping[str, HeldModel], wire: Wire) -> bytes:
     """Answer a ``DescribeRequest``, bytes to bytes.
 
     Raises:
-        InputError: malformed request.
+        InputError: malformed or oversized request.
         RemoteError: a model or version that the server does not have.
     """
+    if len(data) > wire.limits.max_header_bytes:
+        raise LimitError(f"a request of {len(data)} bytes; max_header_bytes is {wire.limits.max_header_bytes}")
     try:
         request = pb.DescribeRequest.FromString(data)
     except DecodeError as error:
@@ -95,13 +98,15 @@ def describe(data: bytes, held: Mapping[str, HeldModel], wire: Wire) -> bytes:
     ).SerializeToString()
 
 
-def read_description(data: bytes) -> EdgeDescription:
+def read_description(data: bytes, limits: WireLimits) -> EdgeDescription:
     """Read a ``DescribeReply``.
 
     Raises:
-        RemoteError: malformed.
+        RemoteError: malformed or oversized.
     """
     try:
+        if len(data) > limits.max_description_bytes:
+            raise LimitError(f"{len(data)} bytes; max_description_bytes is {limits.max_description_bytes}")
         reply = pb.DescribeReply.FromString(data)
         models = {model.name: _read_model(model) for model in reply.models}
     except (DecodeError, InputError) as error:

@@ -45,7 +45,7 @@ def write_envelope(header: bytes, payload: Iterable[bytes | memoryview], payload
     return b"".join((start, _TAG[_PADDING], bytes((padding,)), _ZEROS[:padding], tag, *payload))
 
 
-def read_envelope(data: bytes, *, max_header_bytes: int) -> tuple[bytes, memoryview]:
+def read_envelope(data: bytes, *, max_header_bytes: int, max_fields: int = 1024) -> tuple[bytes, memoryview]:
     """Return the serialized header and a view of the payload.
 
     Fields may come in any order, several times (the parts of the header are joined and the last payload counts, as
@@ -53,14 +53,17 @@ def read_envelope(data: bytes, *, max_header_bytes: int) -> tuple[bytes, memoryv
 
     Raises:
         InputError: the bytes are no protobuf message.
-        LimitError: the header is over its limit.
+        LimitError: the header or the number of fields is over its limit.
     """
     view = memoryview(data)
     headers: list[memoryview] = []
     header_bytes = 0
     payload = view[:0]
-    position, size = 0, len(data)
+    position, size, fields = 0, len(data), 0
     while position < size:
+        fields += 1
+        if fields > max_fields:
+            raise LimitError(f"more than {max_fields} fields in one message; max_fields is {max_fields}")
         tag, position = _read_varint(data, position)
         field, kind = tag >> 3, tag & 7
         if not 0 < field <= _MAX_FIELD:

@@ -26,7 +26,11 @@ class WireLimits:
         max_tensors: tensors in one message. DenseNets cross a cut with up to 25.
         max_dims: dimensions of one tensor.
         max_decoded_bytes: all tensors of a message together, as far as decoding them takes memory beside the message.
-        max_header_bytes: the typed header of a message, which is parsed before anything else is known.
+        max_header_bytes: the typed header of a message, which is parsed before anything else is known, and any request
+            that has no payload.
+        max_fields: protobuf fields of a message around header and payload, of which ours have three; empty ones cost
+            two bytes to send and far more to read.
+        max_description_bytes: what a server says of its models.
     """
 
     max_message_bytes: int = 64 * MIB
@@ -35,6 +39,8 @@ class WireLimits:
     max_dims: int = 16
     max_header_bytes: int = 256 * 1024
     max_decoded_bytes: int = 256 * MIB
+    max_fields: int = 1024
+    max_description_bytes: int = 4 * MIB
 
     def __post_init__(self) -> None:
         for field in fields(self):

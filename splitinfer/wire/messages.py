@@ -151,7 +151,8 @@ def _encode(header: pb.RequestHeader | pb.ReplyHeader, payload: Payload, limits:
 
 
 def _decode(header: pb.RequestHeader | pb.ReplyHeader, data: bytes, wire: Wire) -> memoryview:
-    serialized, payload = read_envelope(data, max_header_bytes=wire.limits.max_header_bytes)
+    limits = wire.limits
+    serialized, payload = read_envelope(data, max_header_bytes=limits.max_header_bytes, max_fields=limits.max_fields)
     try:
         header.ParseFromString(serialized)
     except DecodeError as error:

@@ -12,11 +12,14 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from splitinfer.errors import RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime import EdgeProcess
 from splitinfer.runtime.channel import DESCRIBE, INFER, INFER_STREAM, SERVICE
+from splitinfer.runtime.description import read_description
 from splitinfer.wire import Request, Wire, WireLimits, decode_reply, encode_request
 from splitinfer.wire import splitinfer_pb2 as pb
+from splitinfer.wire.limits import LimitError
 from splitinfer.wire.torch_tensors import to_torch
 
 LIMITS = WireLimits()
@@ -149,6 +152,26 @@ def test_a_message_over_the_limit_is_refused(channel: grpc.Channel, good: bytes,
         channel.unary_unary(INFER)(bytes(LIMITS.max_message_bytes + 1), timeout=60)
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     check_good(channel, good, models["plain"])
+
+
+@pytest.mark.parametrize(
+    ("method", "data"),
+    [(INFER, b"\x0a\x00"), (INFER, b"\x7a\x00"), (DESCRIBE, b"\x0a\x00"), (DESCRIBE, b"\x7a\x00")],
+)
+def test_millions_of_empty_fields_are_refused_before_they_are_read(
+    channel: grpc.Channel, good: bytes, models: dict[str, SplitModel], method: str, data: bytes
+) -> None:
+    with pytest.raises(grpc.RpcError, match=r"max_fields|max_header_bytes") as refused:
+        channel.unary_unary(method)(data * (4 << 20), timeout=60)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    check_good(channel, good, models["plain"])
+
+
+def test_a_client_reads_no_endless_answers() -> None:
+    with pytest.raises(LimitError, match="max_fields"):
+        decode_reply(b"\x0a\x00" * (4 << 20), LIMITS)
+    with pytest.raises(RemoteError, match="max_description_bytes is 4194304"):
+        read_description(b"\x1a\x00" * (4 << 20), LIMITS)
 
 
 def test_describe_refuses_what_it_does_not_know(channel: grpc.Channel) -> None:

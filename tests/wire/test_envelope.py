@@ -57,6 +57,16 @@ def test_fields_may_come_in_any_order_in_parts_and_among_unknown_ones() -> None:
     assert view == expected.payload == b"new"
 
 
+@pytest.mark.parametrize("field", [1, 2, 3, 15], ids=["header", "padding", "payload", "unknown"])
+@pytest.mark.parametrize("kind", [0, 2], ids=["number", "bytes"])
+def test_empty_fields_are_counted(field: int, kind: int) -> None:
+    empty = bytes([field << 3 | kind, 0])
+    assert read_envelope(empty * 7, max_header_bytes=HEADER_LIMIT, max_fields=7) == (b"", b"")
+    for many in (8, 1 << 22):  # the number that is left does not matter: reading stops at the limit
+        with pytest.raises(LimitError, match="max_fields is 7"):
+            read_envelope(empty * many, max_header_bytes=HEADER_LIMIT, max_fields=7)
+
+
 # Random bytes rarely are messages, so some are cut from, or changed in, a real one.
 _REAL = write_envelope(pb.RequestHeader(model="resnet18", cut=3).SerializeToString(), [b"x" * 40], 40)
 mutated = st.builds(
