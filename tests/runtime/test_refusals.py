@@ -169,7 +169,7 @@ def test_millions_of_empty_fields_are_refused_before_they_are_read(
 
 def test_a_client_reads_no_endless_answers() -> None:
     with pytest.raises(LimitError, match="max_fields"):
-        decode_reply(b"\x0a\x00" * (4 << 20), LIMITS)
+        decode_reply(b"\x0a\x00" * (4 << 20), Wire())
     with pytest.raises(RemoteError, match="max_description_bytes is 4194304"):
         read_description(b"\x1a\x00" * (4 << 20), LIMITS)
 
