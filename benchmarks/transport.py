@@ -35,7 +35,7 @@ def bare_server() -> int:
     """Serve bare bytes until standard input closes."""
     import grpc
 
-    from splitinfer.runtime.allocator import tune_allocator
+    from splitinfer.runtime.malloc import tune_allocator
 
     tune_allocator()
 

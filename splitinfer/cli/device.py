@@ -41,11 +41,11 @@ def device(
     from splitinfer.energy.meter import find_meter
     from splitinfer.errors import CheckFailedError
     from splitinfer.models.photos import photos
-    from splitinfer.runtime.client import checked_target
     from splitinfer.runtime.loop import run_device
     from splitinfer.runtime.loop.children import SWITCH_S
     from splitinfer.runtime.loop.device_run import check_device
     from splitinfer.runtime.loop.services import ServiceLoader, card_files
+    from splitinfer.runtime.transport import checked_target
     from splitinfer.simulation import find_scenario, with_settings
 
     world = with_settings(find_scenario(scenario), settings or [])

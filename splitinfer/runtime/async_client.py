@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from splitinfer.errors import InputError
-from splitinfer.runtime.allocator import tune_allocator
-from splitinfer.runtime.channel import DESCRIBE, INFER, client_options
-from splitinfer.runtime.client import checked_target
+from splitinfer.errors import DeadlineError, EdgeUnavailableError, InputError, RemoteError
 from splitinfer.runtime.description import EdgeDescription, read_description
 from splitinfer.runtime.exchange import Exchange, ModelId, cut_with_tail, local_result, raised, run_head
-from splitinfer.runtime.result import InferenceResult
+from splitinfer.runtime.malloc import tune_allocator
+from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import error_of_call
+from splitinfer.runtime.transport import DESCRIBE, INFER, checked_target, open_async_channel
 
 if TYPE_CHECKING:
     from splitinfer.graph import SplitModel
@@ -56,17 +55,13 @@ class AsyncEdgeClient:
 
     async def infer(self, split: SplitModel, cut: int | str, *inputs: Any, codec: str | None = None) -> InferenceResult:
         """As :meth:`EdgeClient.infer`; any number may be under way at once."""
-        k = split.find_cut(cut)
-        if k == split.num_cuts:
-            return await asyncio.to_thread(local_result, split, k, inputs)
-        tensors, head_s = await asyncio.to_thread(run_head, split, k, inputs)
-        return await self._finish(split, k, tensors, head_s, codec)
+        return raised(await self._infer(split, split.find_cut(cut), inputs, codec))
 
     async def run_tail(
         self, model: SplitModel | ModelId, cut: int | str, tensors: Sequence[Any], *, codec: str | None = None
     ) -> InferenceResult:
         """As :meth:`EdgeClient.run_tail`."""
-        return await self._finish(model, cut_with_tail(model, cut), tensors, 0.0, codec)
+        return raised(await self._finish(model, cut_with_tail(model, cut), tensors, 0.0, codec))
 
     async def stream(
         self,
@@ -77,18 +72,16 @@ class AsyncEdgeClient:
         window: int | None = None,
         codec: str | None = None,
     ) -> AsyncGenerator[InferenceResult, None]:
-        """As :meth:`EdgeClient.stream`; results come in order, with up to ``window`` requests under way.
-
-        A request that fails raises at its turn.
-        """
+        """As :meth:`EdgeClient.stream`; each request is a call of its own here."""
         window = self.settings.window if window is None else window
         if window < 1:
             raise InputError(f"window must be at least 1, not {window}")
+        k = split.find_cut(cut)
         under_way: list[asyncio.Task[InferenceResult]] = []
         try:
             async for item in _each(inputs):
                 request = item if isinstance(item, tuple) else (item,)
-                under_way.append(asyncio.create_task(self.infer(split, cut, *request, codec=codec)))
+                under_way.append(asyncio.create_task(self._infer(split, k, request, codec)))
                 if len(under_way) >= window:
                     yield await under_way.pop(0)
             while under_way:
@@ -112,17 +105,29 @@ class AsyncEdgeClient:
     ) -> None:
         await self.close()
 
+    async def _infer(self, split: SplitModel, k: int, inputs: tuple[Any, ...], codec: str | None) -> InferenceResult:
+        if k == split.num_cuts:
+            return await asyncio.to_thread(local_result, split, k, inputs)
+        tensors, head_s = await asyncio.to_thread(run_head, split, k, inputs)
+        return await self._finish(split, k, tensors, head_s, codec)
+
     async def _finish(
         self, model: SplitModel | ModelId, cut: int, tensors: Sequence[Any], head_s: float, codec: str | None
     ) -> InferenceResult:
         if not self._exchange.is_introduced:
             await self.describe()
         request = self._exchange.prepare(model, cut, tensors, head_s, codec)
-        return raised(self._exchange.read(request, await self._call(INFER, request.data)))
+        try:
+            data = await self._call(INFER, request.data)
+        except (EdgeUnavailableError, DeadlineError):
+            raise
+        except RemoteError as refusal:  # of this request alone: a stream of them goes on
+            return InferenceResult(cut, Timing(head_s), len(request.data), 0, refusal)
+        return self._exchange.read(request, data)
 
     async def _call(self, method: str, data: bytes) -> bytes:
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self.target, options=client_options(self.settings))
+            self._channel = open_async_channel(self.target, self.settings)
         try:
             reply: bytes = await self._channel.unary_unary(method)(data, timeout=self.settings.deadline_s)
         except grpc.RpcError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 import time
@@ -13,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from splitinfer.errors import DeadlineError, EdgeUnavailableError, InputError, RemoteError
-from splitinfer.runtime.allocator import tune_allocator
-from splitinfer.runtime.channel import DESCRIBE, INFER, client_options
 from splitinfer.runtime.description import EdgeDescription, read_description
 from splitinfer.runtime.exchange import Exchange, ModelId, Outgoing, cut_with_tail, local_result, raised, run_head
 from splitinfer.runtime.lane import Lane
+from splitinfer.runtime.malloc import tune_allocator
 from splitinfer.runtime.result import InferenceResult
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import error_of_call
 from splitinfer.runtime.timed_lane import TimedLane
+from splitinfer.runtime.transport import DESCRIBE, INFER, checked_target, open_channel
 
 if TYPE_CHECKING:
     from splitinfer.graph import SplitModel
@@ -59,7 +60,8 @@ class EdgeClient:
         self._channel: grpc.Channel | None = None
         self._lane = TimedLane(self._open_channel, self.target, self.settings.deadline_s)
         self._lane_is_free = threading.Lock()
-        self._async: list[AsyncEdgeClient] = []
+        # Of each task that is inside `async with`, those that it has open; a task leaves the last one first.
+        self._async: dict[asyncio.Task[Any] | None, list[AsyncEdgeClient]] = {}
         self._is_closed = False
 
     def describe(self) -> EdgeDescription:
@@ -165,13 +167,17 @@ class EdgeClient:
         from splitinfer.runtime.async_client import AsyncEdgeClient
 
         client = AsyncEdgeClient(self.target, self.settings)
-        self._async.append(client)
+        self._async.setdefault(asyncio.current_task(), []).append(client)
         return client
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._async.pop().close()
+        task = asyncio.current_task()
+        client = self._async[task].pop()
+        if not self._async[task]:
+            del self._async[task]
+        await client.close()
 
     def _finish(
         self, model: SplitModel | ModelId, cut: int, tensors: Sequence[Any], head_s: float, codec: str | None
@@ -263,7 +269,7 @@ class EdgeClient:
             if self._is_closed:
                 raise self._closed()
             if self._channel is None:
-                self._channel = grpc.insecure_channel(self.target, options=client_options(self.settings))
+                self._channel = open_channel(self.target, self.settings)
             return self._channel
 
     def _note(self, error: RemoteError) -> None:
@@ -271,22 +277,12 @@ class EdgeClient:
         if isinstance(error, EdgeUnavailableError):
             self._exchange.forget()
             with self._lock:
-                self._channel = None
+                channel, self._channel = self._channel, None
+            if channel is not None:
+                channel.close()
 
     def _closed(self) -> EdgeUnavailableError:
         return EdgeUnavailableError(f"the client of {self.target} is closed", status="UNAVAILABLE")
-
-
-def checked_target(target: str) -> str:
-    """Return ``host:port`` as given.
-
-    Raises:
-        InputError: it is something else.
-    """
-    host, colon, port = target.strip().rpartition(":")
-    if not host or not colon or not port.isdigit() or not 0 < int(port) < 1 << 16:
-        raise InputError(f"an edge server's address is HOST:PORT, not {target!r}")
-    return target.strip()
 
 
 def _read_all(lane: Lane, arrived: queue.SimpleQueue[bytes | RemoteError | None]) -> None:

@@ -9,14 +9,15 @@ part of grpcio is not public; where another version differs, :func:`open_lane` g
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any, Protocol
 
 import grpc
 
 from splitinfer.errors import RemoteError
-from splitinfer.runtime.channel import INFER_STREAM
 from splitinfer.runtime.lane import Lane
 from splitinfer.runtime.statuses import error_of_status
+from splitinfer.runtime.transport import INFER_STREAM
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class DirectLane:
         self._is_message = cygrpc.OperationType.receive_message
         self._is_status = cygrpc.OperationType.receive_status_on_client
         self._error: RemoteError | None = None
+        self._reading = threading.Lock()
         # Tags of operations that the core has yet to report.
         self._due = {_INITIAL, _STATUS}
         core: Any = channel._channel
@@ -91,6 +93,10 @@ class DirectLane:
         Raises:
             RemoteError: the stream has ended.
         """
+        with self._reading:
+            return self._exchange(data)
+
+    def _exchange(self, data: bytes) -> bytes:
         if self._error is not None:
             raise self._error
         if self._call.operate((self._send(data, _FLAGS), self._receive(_FLAGS)), _EXCHANGE):
@@ -99,14 +105,25 @@ class DirectLane:
             reply = self._next()
             if reply is not None:
                 return reply
-        while self._error is None:  # no message came: the stream has ended, and its status says why
-            self._next()
+        self._read_to_the_end()  # no message came: the stream has ended, and its status says why
+        assert self._error is not None
         raise self._error
 
     def cancel(self) -> None:
         """End the stream now; a waiting :meth:`exchange` raises. Safe to call from another thread."""
         if self._error is None:
             self._call.cancel(grpc.StatusCode.CANCELLED.value[0], "cancelled by the client")
+        # Until its last event is read, the core keeps the call and with it the connection. A thread that waits in
+        # :meth:`exchange` reads them itself.
+        if self._reading.acquire(blocking=False):
+            try:
+                self._read_to_the_end()
+            finally:
+                self._reading.release()
+
+    def _read_to_the_end(self) -> None:
+        while self._due:
+            self._next()
 
     def _next(self) -> bytes | None:
         """Wait for one event of the core and return the message in it, if there is one."""

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import grpc
 
 from splitinfer.errors import EdgeUnavailableError
-from splitinfer.runtime.channel import INFER_STREAM
 from splitinfer.runtime.statuses import error_of_call
+from splitinfer.runtime.transport import INFER_STREAM
 
 
 class Lane:

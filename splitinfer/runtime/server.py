@@ -6,7 +6,6 @@ and protobuf's own classes copy the payload at every step.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -16,14 +15,21 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from splitinfer.errors import InputError
+from splitinfer.errors import RemoteError
 from splitinfer.graph import SplitModel
-from splitinfer.runtime.allocator import tune_allocator
-from splitinfer.runtime.channel import SERVICE, server_options
+from splitinfer.runtime.admission import OpenCalls
 from splitinfer.runtime.description import describe
+from splitinfer.runtime.malloc import tune_allocator
 from splitinfer.runtime.settings import ServerSettings
 from splitinfer.runtime.statuses import refusal
 from splitinfer.runtime.tails import RefusedRequestError, TailRunner
+from splitinfer.runtime.transport import SERVICE, listen, server_options
+
+_SPARE_THREADS = 16
+"""Threads beyond the places for calls: descriptions, and calls that are just being refused or closed."""
+
+_SPARE_CALLS = 256
+"""Calls beyond twice the places that gRPC queues for a thread before it refuses them by itself."""
 
 
 class EdgeServer:
@@ -50,8 +56,11 @@ class EdgeServer:
         )
         self.models = tuple(self._runner.models)
         self.address = ""
-        self._streams = _OpenStreams()
-        self._health = health.HealthServicer()
+        self._calls = OpenCalls(self.settings.max_calls, self.settings.idle_s)
+        # Threads of its own, so that whoever watches over the edge is answered however busy it is.
+        self._health = health.HealthServicer(
+            experimental_non_blocking=False, experimental_thread_pool=ThreadPoolExecutor(4, "splitinfer-health")
+        )
         self._server: grpc.Server | None = None
 
     def start(self) -> None:
@@ -64,27 +73,21 @@ class EdgeServer:
         if settings.allocator_tuning:
             tune_allocator()
         server = grpc.server(
-            ThreadPoolExecutor(settings.max_calls, thread_name_prefix="splitinfer-call"),
+            # More threads than places: calls that give up their place, or find none, need one for a moment.
+            ThreadPoolExecutor(settings.max_calls + _SPARE_THREADS, thread_name_prefix="splitinfer-call"),
             options=server_options(settings),
-            maximum_concurrent_rpcs=settings.max_calls,
+            maximum_concurrent_rpcs=2 * settings.max_calls + _SPARE_CALLS,
         )
         methods = {
             "Describe": grpc.unary_unary_rpc_method_handler(self._describe),
-            "Infer": grpc.unary_unary_rpc_method_handler(self._infer),
+            # As a stream of one request, so that a call whose request never comes can be told from one at work.
+            "Infer": grpc.stream_unary_rpc_method_handler(self._infer),
             "InferStream": grpc.stream_stream_rpc_method_handler(self._infer_stream),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        host = settings.host
-        bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
-        try:
-            port = server.add_insecure_port(f"{bracketed}:{settings.port}")
-        except RuntimeError:
-            port = 0
-        if not port:
-            raise InputError(f"cannot listen on {bracketed}:{settings.port}: in use, not allowed, or no such address")
-        self.address = f"{bracketed}:{port}"
+        self.address = listen(server, settings)
         server.start()
         self._server = server
         for service in ("", SERVICE):
@@ -96,7 +99,7 @@ class EdgeServer:
             return
         self._health.enter_graceful_shutdown()
         stopped = self._server.stop(self.settings.drain_s)
-        self._streams.drain()
+        self._calls.drain()
         stopped.wait()
         self._server = None
 
@@ -115,14 +118,22 @@ class EdgeServer:
         except Exception as error:  # noqa: BLE001 - the boundary; refusal() logs what is not meant for the client
             _abort(context, error)
 
-    def _infer(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+    def _infer(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         try:
-            return self._runner.answer(data, is_wanted=context.is_active)
+            with self._calls.opened(context) as call:
+                data = next(requests, b"")
+                if not call.begin():
+                    raise RemoteError("this edge is stopping", status=grpc.StatusCode.UNAVAILABLE.name)
+                return self._runner.answer(data, is_wanted=context.is_active)
         except Exception as error:  # noqa: BLE001 - the boundary; refusal() logs what is not meant for the client
             _abort(context, error)
 
     def _infer_stream(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        with self._streams.opened(context) as stream:
+        try:
+            stream = self._calls.opened(context)
+        except RemoteError as error:
+            _abort(context, error)
+        with stream:
             for data in requests:
                 if not stream.begin():
                     return
@@ -145,56 +156,3 @@ def _reason(error: Exception) -> Exception:
 def _abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
     context.abort(*refusal(_reason(error)))
     raise AssertionError("abort() never returns")
-
-
-class _OpenStreams:
-    """The streams that are open, so that a stopping server can close the idle ones and let busy ones finish."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: set[_OpenStream] = set()
-        self._draining = False
-
-    def opened(self, context: grpc.ServicerContext) -> _OpenStream:
-        return _OpenStream(self, context)
-
-    def drain(self) -> None:
-        with self._lock:
-            self._draining = True
-            idle = [stream for stream in self._open if not stream.busy]
-        for stream in idle:
-            stream.context.cancel()
-
-    def add(self, stream: _OpenStream) -> None:
-        with self._lock:
-            self._open.add(stream)
-
-    def remove(self, stream: _OpenStream) -> None:
-        with self._lock:
-            self._open.discard(stream)
-
-    def mark(self, stream: _OpenStream, *, busy: bool) -> bool:
-        """Note whether a request is being answered; False when the stream should close now."""
-        with self._lock:
-            stream.busy = busy
-            return not self._draining
-
-
-class _OpenStream:
-    def __init__(self, streams: _OpenStreams, context: grpc.ServicerContext) -> None:
-        self.context = context
-        self.busy = False
-        self._streams = streams
-
-    def begin(self) -> bool:
-        return self._streams.mark(self, busy=True)
-
-    def end(self) -> bool:
-        return self._streams.mark(self, busy=False)
-
-    def __enter__(self) -> _OpenStream:
-        self._streams.add(self)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._streams.remove(self)

@@ -28,11 +28,15 @@ class ServerSettings:
         torch_threads: threads inside one operation of a tail.
         parallel_tails: tails that compute at the same time; further requests wait. By default as many as fill the
             processors.
-        max_calls: calls open at the same time, each with its own thread; an open stream is one call. Further calls are
-            refused.
+        max_calls: calls open at the same time, each with its own thread; an open stream is one call. A further call
+            takes the place of one that waits for its client's next request, and is refused where all are at work.
+        idle_s: longest time that a call may wait for its client's next message, seconds; then it is closed. Clients of
+            ours open another with their next request.
+        max_guests: in live runs, devices that have connected but not said who they are, at the same time.
+        hello_s: in live runs, time that a device gets to say who it is, seconds.
         drain_s: time that calls get to finish once the server is told to stop, seconds.
         keepalive_s: silence after which the server asks whether a client is still there, seconds.
-        allocator_tuning: keep freed message buffers in the process (:mod:`splitinfer.runtime.allocator`).
+        allocator_tuning: keep freed message buffers in the process (:mod:`splitinfer.runtime.malloc`).
     """
 
     host: str = "127.0.0.1"
@@ -43,15 +47,18 @@ class ServerSettings:
     torch_threads: int = 1
     parallel_tails: int | None = None
     max_calls: int = 64
+    idle_s: float = 300.0
+    max_guests: int = 16
+    hello_s: float = 10.0
     drain_s: float = 5.0
     keepalive_s: float = 30.0
     allocator_tuning: bool = True
 
     def __post_init__(self) -> None:
-        _check_at_least(1, torch_threads=self.torch_threads, max_calls=self.max_calls)
+        _check_at_least(1, torch_threads=self.torch_threads, max_calls=self.max_calls, max_guests=self.max_guests)
         if self.parallel_tails is not None:
             _check_at_least(1, parallel_tails=self.parallel_tails)
-        _check_positive(drain_s=self.drain_s, keepalive_s=self.keepalive_s)
+        _check_positive(idle_s=self.idle_s, hello_s=self.hello_s, drain_s=self.drain_s, keepalive_s=self.keepalive_s)
         codecs_named(self.codecs)
         if not 0 <= self.port <= _MAX_PORT:
             raise InputError(f"port must be from 0 (any free one) to {_MAX_PORT}, not {self.port}")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from splitinfer.errors import RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime import EdgeProcess
-from splitinfer.runtime.channel import DESCRIBE, INFER, INFER_STREAM, SERVICE
 from splitinfer.runtime.description import read_description
+from splitinfer.runtime.transport import DESCRIBE, INFER, INFER_STREAM, SERVICE
 from splitinfer.wire import Request, Wire, WireLimits, decode_reply, encode_request
 from splitinfer.wire import splitinfer_pb2 as pb
 from splitinfer.wire.limits import LimitError

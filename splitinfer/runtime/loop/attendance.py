@@ -9,10 +9,9 @@ from collections.abc import Callable
 import grpc
 
 from splitinfer.errors import DeadlineError, EdgeUnavailableError, RemoteError
-from splitinfer.runtime.channel import client_options
-from splitinfer.runtime.client import checked_target
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import error_of_call
+from splitinfer.runtime.transport import checked_target, open_channel
 from splitinfer.wire import splitinfer_pb2 as pb
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["SplitScheduling"].full_name
@@ -41,7 +40,7 @@ class Attendance:
         self._finished = False
         self._ended = False
         self._error: Exception | None = None
-        self._channel = grpc.insecure_channel(self._target, options=client_options(self._settings))
+        self._channel = open_channel(self._target, self._settings)
         self._call: grpc.Call | None = None
         self._reader = threading.Thread(target=self._read, name="splitinfer-attendance", daemon=True)
 

@@ -106,9 +106,10 @@ class _DeviceRun:
         self._scenario = scenario
         self._device = device
         self._services = services
-        self._exchange = Exchange(target, ClientSettings(limits=limits, codec=scenario.codecs or RAW.name))
+        connection = ClientSettings(limits=limits, codec=scenario.codecs or RAW.name)
+        self._exchange = Exchange(target, connection)
         self._times = times
-        self._attendance = Attendance(target, self._receive)
+        self._attendance = Attendance(target, self._receive, connection)
         self._loop: DeviceLoop | None = None
         self._ticker: Ticker | None = None
         self._time_scale = 1.0

@@ -12,13 +12,17 @@ from typing import NoReturn
 import grpc
 
 from splitinfer.errors import DeadlineError, InputError, ModelMismatchError, RemoteError
-from splitinfer.runtime.channel import server_options
+from splitinfer.runtime.admission import OpenCalls
 from splitinfer.runtime.loop.attendance import SERVICE
 from splitinfer.runtime.settings import ServerSettings
 from splitinfer.runtime.statuses import refusal
 from splitinfer.runtime.tails import unknown_version
+from splitinfer.runtime.transport import listen, server_options
 from splitinfer.wire import MAX_PROTOCOL_VERSION, MIN_PROTOCOL_VERSION
 from splitinfer.wire import splitinfer_pb2 as pb
+
+_SPARE_THREADS = 8
+"""Threads for guests that are just being refused or closed."""
 
 
 class Hub:
@@ -40,12 +44,15 @@ class Hub:
         self._settings = settings
         self._changed = threading.Condition()
         self._seats: dict[int, _Seat] = {}
+        # Who has not said hello yet is a guest: few at a time, each for a short time.
+        self._guests = OpenCalls(settings.max_guests, settings.hello_s)
+        self._is_over = False
         self._server: grpc.Server | None = None
 
     def __enter__(self) -> Hub:
         settings = self._settings
-        # A stream holds its thread for the whole run; a few more refuse devices that have no seat.
-        threads = len(self._fingerprints) + 4
+        # A stream holds its thread for the whole run; the others are for those who have not said hello yet.
+        threads = len(self._fingerprints) + self._settings.max_guests + _SPARE_THREADS
         server = grpc.server(ThreadPoolExecutor(threads, "splitinfer-seat"), options=server_options(settings))
         attend = grpc.stream_stream_rpc_method_handler(
             self._attend,
@@ -53,22 +60,18 @@ class Hub:
             response_serializer=pb.EdgeMessage.SerializeToString,
         )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Attend": attend}),))
-        try:
-            port = server.add_insecure_port(f"{settings.host}:{settings.port}")
-        except RuntimeError:
-            port = 0
-        if not port:
-            raise InputError(
-                f"cannot listen on {settings.host}:{settings.port}: in use, not allowed, or no such address"
-            )
-        self.address = f"{settings.host}:{port}"
+        self.address = listen(server, settings)
         server.start()
         self._server = server
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
         for seat in self._seats.values():
             seat.outbox.put(error if isinstance(error, Exception) else None)
+        self._guests.drain()
         if self._server is not None:
             self._server.stop(self._settings.drain_s).wait()
 
@@ -102,7 +105,8 @@ class Hub:
         seat = self._seats[device]
         with self._changed:
             self._changed.wait_for(lambda: seat.slots or seat.gone, timeout=timeout_s)
-            message = seat.slots.popleft() if seat.slots else None
+            message = seat.take()
+            self._changed.notify_all()
         if message is None:
             if seat.gone:
                 raise RemoteError(f"device {device} went away in slot {slot}", status="UNAVAILABLE")
@@ -128,7 +132,11 @@ class Hub:
 
     def _attend(self, messages: Iterator[pb.DeviceMessage], context: grpc.ServicerContext) -> Iterator[pb.EdgeMessage]:
         try:
-            seat = self._take_seat(next(messages, None))
+            with self._guests.opened(context) as guest:
+                first = next(messages, None)
+                if not guest.begin():
+                    raise InputError("a device says hello first, and soon")
+                seat = self._take_seat(first)
         except Exception as error:  # noqa: BLE001 - the boundary; refusal() logs what is not meant for the device
             _abort(context, error)
         threading.Thread(target=self._listen, args=(seat, messages), name="splitinfer-hub", daemon=True).start()
@@ -165,8 +173,10 @@ class Hub:
         try:
             for message in messages:
                 with self._changed:
+                    # Unread here, further messages wait at the device: gRPC lets it send no more.
+                    self._changed.wait_for(lambda: seat.has_room(self._settings) or self._is_over)
                     if message.WhichOneof("kind") == "slot":
-                        seat.slots.append(message.slot)
+                        seat.add(message.slot)
                     elif message.WhichOneof("kind") == "farewell":
                         seat.farewell = message.farewell
                     self._changed.notify_all()
@@ -186,8 +196,25 @@ class _Seat:
     def __init__(self) -> None:
         self.outbox: queue.SimpleQueue[pb.EdgeMessage | Exception | None] = queue.SimpleQueue()
         self.slots: deque[pb.Slot] = deque()
+        self._bytes = 0
         self.farewell: pb.Farewell | None = None
         self.gone = False
+
+    def has_room(self, settings: ServerSettings) -> bool:
+        """Whether another message may be kept; one always may."""
+        return not self.slots or self._bytes < settings.limits.max_message_bytes
+
+    def add(self, message: pb.Slot) -> None:
+        self.slots.append(message)
+        self._bytes += message.ByteSize()
+
+    def take(self) -> pb.Slot | None:
+        """Return the oldest message, None if there is none."""
+        if not self.slots:
+            return None
+        message = self.slots.popleft()
+        self._bytes -= message.ByteSize()
+        return message
 
 
 def _abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:

@@ -79,6 +79,25 @@ def test_order_is_kept_when_an_earlier_job_is_late():
     assert keys == ["first", "second"]
 
 
+def test_no_workers_time_is_lost(monkeypatch):
+    own = threading.local()
+
+    def seconds() -> float:
+        """A clock that every thread moves by itself: one second from a look to the next."""
+        own.now = getattr(own, "now", 0.0) + 1.0
+        return own.now
+
+    monkeypatch.setattr("splitinfer.runtime.emulation.clock.time.perf_counter", seconds)
+    jobs = 2000
+    with ThreadPoolExecutor(8) as workers:
+        clock = EmulatedClock(1, slot_s=1.0, executor=workers, wait_s=60.0)
+        for number in range(jobs):
+            clock.submit(0, Job(number, lambda: None), 1.0)
+        clock.open_slot(np.array([float(jobs)]))
+        assert len(clock.close_slot()) == jobs
+    assert clock.shortfall.host_s == jobs
+
+
 def test_what_a_job_raises_comes_out(executor):
     def fail():
         raise ValueError("no such layer")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
 from splitinfer.errors import DeadlineError, EdgeUnavailableError, InputError, ModelMismatchError, RemoteError
-from splitinfer.runtime.loop.attendance import Attendance
+from splitinfer.runtime.loop.attendance import ATTEND, Attendance
 from splitinfer.runtime.loop.edge import EdgeTask, RequestAssembly
 from splitinfer.runtime.loop.hub import Hub
 from splitinfer.runtime.settings import ServerSettings
+from splitinfer.wire import WireLimits
 from splitinfer.wire import splitinfer_pb2 as pb
 
 PRINTS = [["a", "b"], ["a"]]
@@ -77,6 +79,73 @@ def test_a_seat_is_taken_once(hub: Hub) -> None:
     hub.send(0, pb.EdgeMessage(start=pb.Start(slots=3)))
     assert first.joined().start == pb.Start(slots=3)
     for guest in (first, second):
+        guest.attendance.close()
+
+
+def test_silent_strangers_keep_no_device_out(hub: Hub) -> None:
+    channel = grpc.insecure_channel(hub.address)
+    end = threading.Event()
+
+    def nothing() -> Iterator[pb.DeviceMessage]:
+        end.wait(60)
+        yield from ()
+
+    attend = channel.stream_stream(
+        ATTEND,
+        request_serializer=pb.DeviceMessage.SerializeToString,
+        response_deserializer=pb.EdgeMessage.FromString,
+    )
+    strangers = [attend(nothing()) for _ in range(3 * ServerSettings().max_guests)]
+    guests = [Guest(hub, hello(0)), Guest(hub, hello(1))]
+    hub.wait_for_all(WAIT_S)
+    for device, guest in enumerate(guests):
+        hub.send(device, pb.EdgeMessage(start=pb.Start(slots=3)))
+        assert guest.joined().start == pb.Start(slots=3)
+        guest.attendance.close()
+    for stranger in strangers:
+        stranger.cancel()
+    end.set()
+    channel.close()
+
+
+def test_who_says_nothing_is_sent_away() -> None:
+    end = threading.Event()
+    with (
+        Hub(PRINTS, "world", ServerSettings(drain_s=0.1, hello_s=0.05)) as hub,
+        grpc.insecure_channel(hub.address) as channel,
+    ):
+        call = channel.stream_stream(ATTEND)(iter(lambda: end.wait(60) or b"", b""))
+        with pytest.raises(grpc.RpcError) as ended:
+            next(call)
+        assert ended.value.code() is grpc.StatusCode.CANCELLED
+        end.set()
+
+
+def test_unread_messages_wait_at_the_device() -> None:
+    limits = WireLimits(max_message_bytes=1 << 20)
+    with Hub([["a"]], "world", ServerSettings(drain_s=0.1, limits=limits)) as hub:
+        guest = Guest(hub, hello(0, fingerprints=["a"]))
+        hub.wait_for_all(WAIT_S)
+        hub.send(0, pb.EdgeMessage(start=pb.Start(slots=99)))
+        piece = pb.TaskPiece(data=bytes(500 << 10))
+        for slot in range(64):
+            guest.joined().attendance.send(pb.Slot(slot=slot, pieces=[piece]))
+        assert [hub.slot(0, slot, WAIT_S).slot for slot in range(64)] == list(range(64))
+        # What the hub keeps unread is bounded: a message over the limit, and the one that came before.
+        for slot in range(64, 99):
+            guest.attendance.send(pb.Slot(slot=slot, pieces=[piece]))
+        threading.Event().wait(0.3)  # for those that would come if nothing held them back
+        assert sum(message.ByteSize() for message in hub._seats[0].slots) <= 2 << 20
+        guest.attendance.close()
+
+
+def test_devices_come_over_ipv6() -> None:
+    with Hub([["a"]], "world", ServerSettings(host="::1", drain_s=0.1)) as hub:
+        assert hub.address.startswith("[::1]:")
+        guest = Guest(hub, hello(0, fingerprints=["a"]))
+        hub.wait_for_all(WAIT_S)
+        hub.send(0, pb.EdgeMessage(start=pb.Start(slots=3)))
+        assert guest.joined().start == pb.Start(slots=3)
         guest.attendance.close()
 
 

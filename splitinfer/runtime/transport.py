@@ -1,7 +1,10 @@
-"""Options of gRPC's channels and servers, and the names of the service's methods."""
+"""The one place that opens channels and binds servers: options, addresses, names of methods."""
 
 from __future__ import annotations
 
+import grpc
+
+from splitinfer.errors import InputError
 from splitinfer.runtime.settings import ClientSettings, ServerSettings
 from splitinfer.wire import splitinfer_pb2 as pb
 
@@ -11,6 +14,45 @@ INFER = f"/{SERVICE}/Infer"
 INFER_STREAM = f"/{SERVICE}/InferStream"
 
 Options = list[tuple[str, int]]
+
+
+def open_channel(target: str, settings: ClientSettings) -> grpc.Channel:
+    """Return a channel to a server, which connects at its first call."""
+    return grpc.insecure_channel(target, options=_client_options(settings))
+
+
+def open_async_channel(target: str, settings: ClientSettings) -> grpc.aio.Channel:
+    """Return a channel for asyncio to a server, which connects at its first call."""
+    return grpc.aio.insecure_channel(target, options=_client_options(settings))
+
+
+def listen(server: grpc.Server, settings: ServerSettings) -> str:
+    """Bind a server and return ``host:port``, an IPv6 address in brackets.
+
+    Raises:
+        InputError: the address cannot be listened on.
+    """
+    host = settings.host
+    bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    try:
+        port = server.add_insecure_port(f"{bracketed}:{settings.port}")
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise InputError(f"cannot listen on {bracketed}:{settings.port}: in use, not allowed, or no such address")
+    return f"{bracketed}:{port}"
+
+
+def checked_target(target: str) -> str:
+    """Return ``host:port`` as given.
+
+    Raises:
+        InputError: it is something else.
+    """
+    host, colon, port = target.strip().rpartition(":")
+    if not host or not colon or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise InputError(f"an edge server's address is HOST:PORT, not {target!r}")
+    return target.strip()
 
 
 def server_options(settings: ServerSettings) -> Options:
@@ -31,7 +73,7 @@ def server_options(settings: ServerSettings) -> Options:
     ]
 
 
-def client_options(settings: ClientSettings) -> Options:
+def _client_options(settings: ClientSettings) -> Options:
     """Return the options of a channel; each line says why it differs from gRPC's default."""
     keepalive_ms = int(settings.keepalive_s * 1e3)
     return [

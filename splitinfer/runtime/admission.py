@@ -1,0 +1,125 @@
+"""Who may hold a place at the edge: calls under way, and which of the silent ones makes room for a new one.
+
+An open call holds a thread, whether it works or waits for its peer's next message. Peers that open calls and then say
+nothing must not keep others out, so a newcomer that finds all places taken gets that of a silent call: of the
+connection that holds most of them, the one that has been silent longest. A client whose idle stream was closed opens
+another with its next request. Silence beyond a limit ends a call in any case.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from types import TracebackType
+
+import grpc
+
+from splitinfer.errors import RemoteError
+
+
+class OpenCalls:
+    """The calls that are open at a server.
+
+    Args:
+        limit: calls at the same time.
+        silence_s: longest time that a call may wait for its peer's message, seconds.
+    """
+
+    def __init__(self, limit: int, silence_s: float) -> None:
+        self._limit = limit
+        self._silence_s = silence_s
+        self._changed = threading.Condition()
+        self._open: set[OpenCall] = set()
+        self._draining = False
+        self._stopped = False
+        self._sweeper: threading.Thread | None = None
+
+    def opened(self, context: grpc.ServicerContext) -> OpenCall:
+        """Take a place for a call; use it as a context manager.
+
+        Raises:
+            RemoteError: every place is taken by a call that is being answered.
+        """
+        call = OpenCall(self, context)
+        with self._changed:
+            victim = None
+            if len(self._open) >= self._limit:
+                victim = self._most_dispensable()
+                if victim is None:
+                    raise RemoteError(
+                        f"all {self._limit} calls that this edge takes at once are busy; try again later",
+                        status=grpc.StatusCode.RESOURCE_EXHAUSTED.name,
+                    )
+                self._open.discard(victim)
+            self._open.add(call)
+            if self._sweeper is None:
+                self._sweeper = threading.Thread(target=self._sweep, name="splitinfer-silence", daemon=True)
+                self._sweeper.start()
+        if victim is not None:
+            victim.context.cancel()
+        return call
+
+    def drain(self) -> None:
+        """Close the calls that wait for their peers, and each of the others after its answer."""
+        with self._changed:
+            self._draining = True
+            self._stopped = True
+            silent = [call for call in self._open if not call.busy]
+            self._changed.notify_all()
+        for call in silent:
+            call.context.cancel()
+
+    def mark(self, call: OpenCall, *, busy: bool) -> bool:
+        """Note whether a call is being answered; False when it should end now."""
+        with self._changed:
+            call.busy = busy
+            call.silent_since_s = time.monotonic()
+            return not self._draining and call in self._open
+
+    def left(self, call: OpenCall) -> None:
+        """Give a call's place back."""
+        with self._changed:
+            self._open.discard(call)
+
+    def _most_dispensable(self) -> OpenCall | None:
+        silent = [call for call in self._open if not call.busy]
+        held = Counter(call.peer for call in silent)
+        return max(silent, key=lambda call: (held[call.peer], -call.silent_since_s), default=None)
+
+    def _sweep(self) -> None:
+        with self._changed:
+            while not self._stopped:
+                now = time.monotonic()
+                late = [call for call in self._open if not call.busy and now - call.silent_since_s > self._silence_s]
+                self._open.difference_update(late)
+                for call in late:
+                    call.context.cancel()
+                self._changed.wait(self._silence_s / 4)
+
+
+class OpenCall:
+    """One call's place."""
+
+    def __init__(self, calls: OpenCalls, context: grpc.ServicerContext) -> None:
+        self.context = context
+        self.peer: str = context.peer()
+        self.busy = False
+        self.silent_since_s = time.monotonic()
+        self._calls = calls
+
+    def begin(self) -> bool:
+        """A message came and is being answered; False when the call should end instead."""
+        return self._calls.mark(self, busy=True)
+
+    def end(self) -> bool:
+        """The answer is made, and the call waits for its peer again; False when it should end."""
+        return self._calls.mark(self, busy=False)
+
+    def __enter__(self) -> OpenCall:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._calls.left(self)
