@@ -103,10 +103,15 @@ def _check(
     split: SplitModel, inputs: tuple[torch.Tensor, ...], results: list[InferenceResult], codec: str
 ) -> dict[str, Any]:
     """Compare answers bit for bit: with the whole model's, or with what the tail makes of what the codec leaves."""
+    from splitinfer.errors import CheckFailedError
     from splitinfer.runtime.verify import check_same_bits, largest_difference
     from splitinfer.wire.codecs import Wire, codecs_named
     from splitinfer.wire.torch_tensors import as_received
 
+    if split.random_ops:
+        raise CheckFailedError(
+            f"{split.name} cannot be checked: it draws random numbers in every run ({'; '.join(split.random_ops)})"
+        )
     whole = expected = split(*inputs)
     found: dict[str, Any] = {"checked": len(results)}
     k, sent = results[0].cut, codecs_named([codec])[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -91,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code.
 
     0 on success, 2 with one line on standard error for a mistake in the command line or its values, 1 when a check
-    that was asked for does not hold, 130 when interrupted.
+    that was asked for does not hold, 130 when interrupted. With SPLITINFER_DEBUG=1 in the environment the traceback of
+    an error comes before its line.
     """
     from splitinfer.errors import SplitInferError
 
@@ -100,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = app(arguments or ["--help"], prog_name="splitinfer", standalone_mode=False)
         sys.stdout.flush()
     except SplitInferError as error:
+        if os.environ.get("SPLITINFER_DEBUG", "0") not in ("", "0"):
+            traceback.print_exception(error)
         return _fail(str(error), error.exit_code)
     except _UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "splitinfer"

@@ -97,3 +97,24 @@ def possible_alias_sources(node: fx.Node) -> Iterator[fx.Node]:
         yield node.args[0]
         return
     yield from node.all_input_nodes
+
+
+def is_random(node: fx.Node) -> bool:
+    """True when every run of the node draws random numbers."""
+    for source in node.all_input_nodes:
+        body = source.meta.get("submodule")
+        if isinstance(body, fx.GraphModule) and any(map(is_random, body.graph.nodes)):
+            return True
+    if not isinstance(node.target, OpOverload) or torch.Tag.nondeterministic_seeded not in node.target.tags:
+        return False
+    given = dict(zip((argument.name for argument in node.target._schema.arguments), node.args, strict=False))
+    given.update(node.kwargs)
+    # Attention, recurrent layers and dropouts draw only where they drop something.
+    if any(given.get(name) is False for name in ("train", "training")):
+        return False
+    dropped = [
+        given.get(argument.name, argument.default_value)
+        for argument in node.target._schema.arguments
+        if argument.name in ("dropout_p", "dropout")
+    ]
+    return not any(probability == 0 for probability in dropped)

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
-import logging
 import operator
-import traceback
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Set
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from splitinfer.errors import CaptureError, InputError
+from splitinfer.graph.ambient import capturing
 from splitinfer.graph.functionalize import functional_program
+from splitinfer.graph.refusals import error_text
+from splitinfer.graph.rewriting import depend_on_values_alone
 from splitinfer.graph.specs import TensorSpec
-
-aten = torch.ops.aten
-
-# Modules that compute something else in training mode; a split model always computes what evaluation mode computes.
-_MODE_DEPENDENT = (
-    torch.nn.modules.batchnorm._BatchNorm,
-    torch.nn.modules.dropout._DropoutNd,
-)
 
 _WEIGHT_KINDS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
@@ -48,6 +36,7 @@ class CapturedGraph:
         output_tree: pytree structure of the output.
         output_leaves: per leaf of the output, the index of its tensor or None and then its constant.
         num_parameters: number of parameter elements of the module.
+        notes: what the user should know about this capture, each to be read after the model's name.
     """
 
     graph: fx.Graph
@@ -57,100 +46,59 @@ class CapturedGraph:
     output_tree: pytree.TreeSpec
     output_leaves: list[tuple[int | None, Any]]
     num_parameters: int
+    notes: list[str] = field(default_factory=list)
 
 
 def capture_graph(
-    model: torch.nn.Module, example_inputs: tuple[Any, ...], example_kwargs: dict[str, Any] | None = None
+    model: Any, example_inputs: tuple[Any, ...], example_kwargs: dict[str, Any] | None = None
 ) -> CapturedGraph:
     """Capture the module in evaluation mode at the example's shapes.
 
     Raises:
         InputError: the arguments are not a module and a tuple of inputs.
-        CaptureError: ``torch.export`` refuses the module; the message names the line and what to do.
+        Exception: whatever the module or ``torch.export`` raises.
     """
+    if isinstance(model, ExportedProgram):
+        model = model.module()
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            "model is a TorchScript module, which torch.export does not take; give the module it was made of"
+        )
     if not isinstance(example_inputs, (tuple, list)):
         raise InputError("example_inputs must be a tuple of inputs, for example (image,)")
     try:
         inspect.signature(model.forward).bind(*example_inputs, **(example_kwargs or {}))
     except TypeError as error:
-        raise InputError(f"the example inputs do not fit {type(model).__name__}.forward: {error}") from None
-    with _evaluation_mode(model):
-        program = _export(model, tuple(example_inputs), dict(example_kwargs or {}))
-    return _bind(program, model)
+        raise InputError(f"the example inputs do not fit {type(model).__name__}.forward: {error_text(error)}") from None
+    notes: list[str] = []
+    with capturing(model, notes):
+        args, kwargs = _examples((tuple(example_inputs), dict(example_kwargs or {})))
+        program = functional_program(torch.export.export(model, args, kwargs, strict=False), notes)
+        return _bind(program, model, notes)
 
 
-@contextlib.contextmanager
-def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    if any(isinstance(module, _MODE_DEPENDENT) for module in training):
-        warnings.warn(
-            f"{type(model).__name__} is in training mode; it is captured as model.eval() computes", stacklevel=5
-        )
-    try:
-        model.eval()
-        yield
-    finally:
-        for module in training:
-            module.training = True
+def _examples(inputs: Any) -> Any:
+    """Return the inputs with a tensor of its own at every place.
+
+    Export tells inputs apart by the tensor object. The same tensor twice, or one of the module's own, would become one
+    input, or none.
+    """
+    return pytree.tree_map_only(torch.Tensor, _example, inputs)
 
 
-@contextlib.contextmanager
-def _quiet_export() -> Iterator[None]:
-    """Silence what torch.export logs and warns about itself; what it refuses is raised and reported by us."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    symbolic = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    symbolic_level = symbolic.level
-    try:
-        logger.setLevel(logging.CRITICAL)
-        symbolic.setLevel(logging.CRITICAL)
-        # torch prints the graph it had so far to stderr when it gives up.
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-        symbolic.setLevel(symbolic_level)
+def _example(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
+        kind = "quantized" if tensor.is_quantized else "nested" if tensor.is_nested else str(tensor.layout)
+        raise InputError(f"example inputs must be dense tensors, not {kind} ones")
+    if type(tensor).__torch_dispatch__ is torch._C._disabled_torch_dispatch_impl:
+        tensor = tensor.as_subclass(torch.Tensor)
+    return tensor.detach().clone()
 
 
-def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
-    with _quiet_export(), torch.no_grad():
-        try:
-            return functional_program(torch.export.export(model, args, kwargs, strict=False))
-        except Exception as error:
-            raise CaptureError(_explain(model, error)) from error
-
-
-def _explain(model: torch.nn.Module, error: Exception) -> str:
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    where = _last_line_of_user(error)
-    if "data-dependent" in reason or "DataDependent" in type(error).__name__:
-        advice = (
-            "the branch or size depends on the values of a tensor: use torch.where, torch.cond, or capture the part "
-            "of the model before it"
-        )
-    elif "numpy" in reason:
-        advice = "keep the computation in torch operators"
-    else:
-        advice = "rewrite this line with operators that torch.export takes, or capture a submodule without it"
-    return f"cannot capture {type(model).__name__}{where}: {reason.rstrip('.')}; {advice}"
-
-
-def _last_line_of_user(error: Exception) -> str:
-    """Name the deepest line of the model's own code (outside torch) on the way to the error."""
-    here = Path(__file__).parent
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        path = Path(frame.filename)
-        parts = path.parts
-        if "torch" in parts or frame.filename.startswith("<") or here in path.parents:
-            continue
-        return f" at {path.name}:{frame.lineno} `{frame.line}`"
-    return ""
-
-
-def _bind(program: ExportedProgram, model: torch.nn.Module) -> CapturedGraph:
+def _bind(program: ExportedProgram, model: torch.nn.Module, notes: list[str]) -> CapturedGraph:
     """Turn the program's lifted weights into get_attr nodes and keep only the user's inputs and outputs."""
     graph = program.graph
     graph.owning_module = None  # weights live in a dictionary from here on
@@ -165,7 +113,7 @@ def _bind(program: ExportedProgram, model: torch.nn.Module) -> CapturedGraph:
                 input_leaves.append(TensorSpec.of(value, node.name))
             else:
                 input_leaves.append(getattr(spec.arg, "value", value))
-                if node.users:
+                if node.users:  # a number that export left open
                     raise CaptureError(f"input {node.name} of {type(model).__name__} is neither a tensor nor constant")
                 graph.erase_node(node)
             continue
@@ -178,8 +126,13 @@ def _bind(program: ExportedProgram, model: torch.nn.Module) -> CapturedGraph:
         tensor = program.state_dict.get(target, program.constants.get(target))
         if not isinstance(tensor, torch.Tensor):
             raise CaptureError(f"{type(model).__name__} has no tensor for its weight {target}")
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            raise CaptureError(
+                f"{type(model).__name__} holds {target}, a {tensor.layout if not tensor.is_quantized else 'quantized'} "
+                "tensor; keep dense tensors in the module (tensor.to_dense(), tensor.dequantize())"
+            )
         if node.users:
-            weights[node.name] = tensor.detach()
+            weights[node.name] = tensor
             with graph.inserting_before(node):
                 attribute = graph.create_node("get_attr", node.name, name=f"{node.name}_")
             attribute.meta = dict(node.meta)
@@ -196,10 +149,7 @@ def _bind(program: ExportedProgram, model: torch.nn.Module) -> CapturedGraph:
     assert isinstance(results, (tuple, list))
     tensors: list[fx.Node] = []
     output_leaves: list[tuple[int | None, Any]] = []
-    written: list[str] = []
     for result, out_spec in zip(results, signature.output_specs, strict=True):
-        if out_spec.kind == OutputKind.BUFFER_MUTATION:
-            written.append(str(out_spec.target))
         if out_spec.kind != OutputKind.USER_OUTPUT:
             continue
         if isinstance(result, fx.Node):
@@ -207,14 +157,8 @@ def _bind(program: ExportedProgram, model: torch.nn.Module) -> CapturedGraph:
             tensors.append(result)
         else:
             output_leaves.append((None, result))
-    if written:
-        warnings.warn(
-            f"{type(model).__name__} writes to its buffers ({', '.join(written)}); the split model leaves them as they "
-            "were captured, so that a repeated request gives the same answer",
-            stacklevel=4,
-        )
     output.args = (tuple(tensors),)
-    _drop_copies(graph)
+    depend_on_values_alone(graph, type(model).__name__)
     graph.eliminate_dead_code()
     call_spec = program.call_spec
     assert call_spec.in_spec is not None
@@ -227,29 +171,32 @@ def _bind(program: ExportedProgram, model: torch.nn.Module) -> CapturedGraph:
         output_tree=call_spec.out_spec,
         output_leaves=output_leaves,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        notes=notes,
     )
 
 
-def _drop_copies(graph: fx.Graph) -> None:
-    """Remove copies, which a functional graph has no need of, and let views accept any memory layout.
+def own_weights(weights: dict[str, Any], *, besides: Set[str]) -> None:
+    """Replace tensors by copies with the same strides, so that nobody else can change their values.
 
-    ``view`` needs the strides that were seen at capture. A tensor that has crossed a wire may come with others, and
-    ``reshape`` gives the same values from any.
+    A weight that occurs twice is copied once; those named in ``besides`` are nobody else's already.
     """
-    for node in list(graph.nodes):
-        if node.op != "call_function" or not isinstance(node.target, OpOverload):
-            continue
-        if node.target in (aten.view.default, aten._unsafe_view.default):
-            node.target = aten.reshape.default
-        elif node.target == aten.lift_fresh_copy.default or (
-            node.target == aten.clone.default and "memory_format" not in node.kwargs
-        ):
-            source = node.args[0]
-            assert isinstance(source, fx.Node)
-            node.replace_all_uses_with(source)
-            graph.erase_node(node)
-        elif node.target == aten._assert_tensor_metadata.default:
-            graph.erase_node(node)
+    copies: dict[tuple[Any, ...], torch.Tensor] = {}
+    for name, tensor in weights.items():
+        if isinstance(tensor, torch.Tensor) and name not in besides:
+            key = tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device
+            if not tensor.data_ptr() or key not in copies:
+                copies[key] = _copy(tensor)
+            weights[name] = copies[key]
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy with the same strides; also torch chooses kernels by whether a weight is trained."""
+    copied = tensor.detach()
+    for dim, stride in enumerate(tensor.stride()):
+        copied = copied.narrow(dim, 0, min(1, copied.shape[dim])) if stride == 0 else copied
+    copied = copied.clone()
+    copied = copied if copied.shape == tensor.shape else copied.expand(tensor.shape)
+    return copied.requires_grad_(tensor.requires_grad)
 
 
 def is_tensor_node(node: fx.Node) -> bool:

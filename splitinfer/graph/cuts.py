@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from splitinfer.graph.aliasing import declared_view_source
+from splitinfer.graph.aliasing import declared_view_source, is_random
 from splitinfer.graph.capture import is_tensor_node
 from splitinfer.graph.macs import node_macs
+from splitinfer.graph.refusals import source_line
 from splitinfer.graph.specs import Cut, TensorSpec
 
 
@@ -33,6 +33,7 @@ class Program:
         outputs: the tensors that the model returns (operations, inputs or constants).
         macs: MACs per operation.
         uncounted: operators without a MAC rule and how often each occurs.
+        random: operators that draw random numbers, each with its line in the model.
     """
 
     inputs: tuple[fx.Node, ...]
@@ -41,6 +42,7 @@ class Program:
     outputs: tuple[fx.Node, ...]
     macs: tuple[int, ...]
     uncounted: dict[str, int]
+    random: tuple[str, ...]
 
 
 def analyse(graph: fx.Graph) -> Program:
@@ -51,6 +53,7 @@ def analyse(graph: fx.Graph) -> Program:
     outputs: tuple[fx.Node, ...] = ()
     macs: list[int] = []
     uncounted: Counter[str] = Counter()
+    random: list[str] = []
     for node in graph.nodes:
         if node.op == "placeholder":
             inputs.append(node)
@@ -62,23 +65,28 @@ def analyse(graph: fx.Graph) -> Program:
             count = node_macs(node)
             if count is None:
                 uncounted[_operator_name(node)] += 1
+            draws = is_random(node)
+            if draws:
+                random.append(f"{_operator_name(node)}{source_line(node)}")
             from_weights_alone = all(source in constants for source in node.all_input_nodes)
-            if from_weights_alone and not count and not _is_random(node):
+            if from_weights_alone and not count and not draws:
                 constants.add(node)
             else:
                 operations.append(node)
                 macs.append(count or 0)
     return Program(
-        tuple(inputs), tuple(operations), frozenset(constants), outputs, tuple(macs), dict(sorted(uncounted.items()))
+        tuple(inputs),
+        tuple(operations),
+        frozenset(constants),
+        outputs,
+        tuple(macs),
+        dict(sorted(uncounted.items())),
+        tuple(random),
     )
 
 
 def _operator_name(node: fx.Node) -> str:
     return node.target.overloadpacket.__name__ if isinstance(node.target, OpOverload) else str(node.target)
-
-
-def _is_random(node: fx.Node) -> bool:
-    return isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
 
 
 def find_cuts(program: Program) -> tuple[tuple[Cut, ...], tuple[tuple[fx.Node, ...], ...]]:
@@ -88,11 +96,14 @@ def find_cuts(program: Program) -> tuple[tuple[Cut, ...], tuple[tuple[fx.Node, .
     crossings = Crossings(program)
     last_position = len(program.operations)
 
-    best: dict[int, tuple[int, int, tuple[fx.Node, ...], fx.Node]] = {}
+    best: dict[int, tuple[int, int, tuple[fx.Node, ...], fx.Node, tuple[int, ...]]] = {}
+    shape: tuple[int, ...] = ()
     done = 0
     last_mac_node: fx.Node | None = None
     for position in range(1, last_position):
         node = program.operations[position - 1]
+        if is_tensor_node(node):
+            shape = tuple(node.meta["val"].shape)
         if program.macs[position - 1]:
             done += program.macs[position - 1]
             last_mac_node = node
@@ -103,13 +114,12 @@ def find_cuts(program: Program) -> tuple[tuple[Cut, ...], tuple[tuple[fx.Node, .
             continue
         bits = sum(_bits(tensor) for tensor in crossing)
         if done not in best or bits <= best[done][0]:
-            best[done] = (bits, position, crossing, last_mac_node)
+            best[done] = (bits, position, crossing, last_mac_node, shape)
 
     start = crossings.at(0) or program.inputs
     cuts = [Cut(0, "input", 0, _specs(start), _shape(program.inputs), 0)]
     nodes = [start]
-    for macs, (_, position, crossing, mac_node) in sorted(best.items()):
-        shape = _shape(program.operations[:position])
+    for macs, (_, position, crossing, mac_node, shape) in sorted(best.items()):
         cuts.append(Cut(len(cuts), names[mac_node], macs, _specs(crossing), shape, position))
         nodes.append(crossing)
     final_name = next((names[node] for node in reversed(program.operations) if node in names), "output")

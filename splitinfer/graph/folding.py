@@ -31,8 +31,13 @@ def fold_batch_norms(graph: fx.Graph, weights: dict[str, Any]) -> int:
         if arguments is None:
             continue
         source, gamma, beta, mean, variance, epsilon = arguments
-        if not _can_absorb(source, weights) or any(
-            parameter is not None and not _is_weight(parameter, weights) for parameter in (gamma, beta, mean, variance)
+        if (
+            not _can_absorb(source, weights)
+            or not _same_channels(source, node)
+            or any(
+                parameter is not None and not _is_weight(parameter, weights)
+                for parameter in (gamma, beta, mean, variance)
+            )
         ):
             continue
         transposed = source.target in _TRANSPOSED
@@ -93,6 +98,20 @@ def _can_absorb(node: fx.Node, weights: dict[str, Any]) -> bool:
         return False
     bias = node.args[2] if len(node.args) > 2 else None
     return _is_weight(node.args[1], weights) and (bias is None or _is_weight(bias, weights))
+
+
+def _same_channels(convolution: fx.Node, norm: fx.Node) -> bool:
+    """Whether a batch norm, whose channels are dimension 1, has those of the convolution: not without a batch."""
+    result, weight = convolution.meta["val"], convolution.args[1]
+    assert isinstance(weight, fx.Node)
+    normed = norm.meta["val"][0] if isinstance(norm.meta["val"], (tuple, list)) else norm.meta["val"]
+    held = [argument.meta["val"] for argument in (weight, *norm.args[1:5]) if isinstance(argument, fx.Node)]
+    is_precise = result.dtype in (torch.float32, torch.float64)  # folded weights are rounded once more
+    return (
+        is_precise
+        and result.dim() == weight.meta["val"].dim()
+        and all(value.dtype == result.dtype for value in (normed, *held))
+    )
 
 
 def _is_weight(argument: Any, weights: dict[str, Any]) -> bool:

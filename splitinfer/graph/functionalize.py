@@ -17,6 +17,7 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 
 from splitinfer.graph.aliasing import allocates, declared_view_source, is_composite, possible_alias_sources
 
@@ -37,9 +38,13 @@ _DROPOUTS = frozenset(
 )
 
 
-def functional_program(program: ExportedProgram) -> ExportedProgram:
-    """Return an equal program without in-place operations; the given program may be changed."""
+def functional_program(program: ExportedProgram, notes: list[str]) -> ExportedProgram:
+    """Return an equal program without in-place operations; the given program may be changed.
+
+    What the model writes to tensors that outlive a call is lost by this, and added to ``notes``.
+    """
     _drop_mere_aliases(program.graph)
+    _note_lost_writes(program, notes)
     if _only_plain_operators(program.graph) and _rename_in_place_operations(program.graph):
         return program
     functional: ExportedProgram = program.run_decompositions(_decompositions_of_hidden_aliases(program.graph))
@@ -60,6 +65,44 @@ def _drop_mere_aliases(graph: fx.Graph) -> None:
             assert isinstance(source, fx.Node)
             node.replace_all_uses_with(source)
             graph.erase_node(node)
+
+
+def _note_lost_writes(program: ExportedProgram, notes: list[str]) -> None:
+    """Note the buffers, parameters and inputs that some operation writes to, found by the memory that they share."""
+    owner: dict[int, tuple[str, bool]] = {}  # storage -> name, whether it is the module's own
+    for node, spec in zip(program.graph.nodes, program.graph_signature.input_specs, strict=False):
+        if _has_storage(node):
+            owner.setdefault(storage_of(node), (str(spec.target or node.name), spec.kind != InputKind.USER_INPUT))
+    written: dict[tuple[str, bool], None] = {}
+    for node in program.graph.nodes:
+        if not isinstance(node.target, OpOverload) or not node.target._schema.is_mutable:
+            continue
+        for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
+            if argument.is_write and isinstance(value, fx.Node) and _has_storage(value):
+                found = owner.get(storage_of(value))
+                if found is not None:
+                    written[found] = None
+                    if _has_storage(node):  # copy_ returns what it wrote to under another storage
+                        owner.setdefault(storage_of(node), found)
+    own = [name for name, is_own in written if is_own]
+    given = [name for name, is_own in written if not is_own]
+    if own:
+        notes.append(
+            f"writes to its buffers ({', '.join(own)}); the split model leaves them as they were captured, so that a "
+            "repeated request gives the same answer"
+        )
+    if given:
+        notes.append(f"writes to its inputs ({', '.join(given)}); the split model leaves them as they were given")
+
+
+def _has_storage(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided
+
+
+def storage_of(node: fx.Node) -> int:
+    """Return what tells the memory of a tensor-valued node from that of others in the exported graph."""
+    return int(node.meta["val"].untyped_storage()._cdata)
 
 
 def _decompositions_of_hidden_aliases(graph: fx.Graph) -> dict[OpOverload, Callable[..., Any]]:
@@ -104,7 +147,12 @@ def _rename_in_place_operations(graph: fx.Graph) -> bool:
         if isinstance(op, OpOverload) and op._schema.is_mutable:
             mutated = node.args[0] if node.args else None
             functional = _functional_twin(op)
-            if functional is None or not isinstance(mutated, fx.Node) or not _keeps_dtype(node, mutated):
+            if (
+                functional is None
+                or not isinstance(mutated, fx.Node)
+                or not _keeps_dtype(node, mutated)
+                or not _keeps_layout(node, mutated, functional)
+            ):
                 return False
             if mutated in current:
                 # The tensor was changed before and is named by its first name again.
@@ -165,3 +213,19 @@ def _keeps_dtype(node: fx.Node, mutated: fx.Node) -> bool:
     if mine.dtype.is_floating_point or mine.dtype.is_complex:
         return True
     return not any(isinstance(argument, float) for argument in node.args)
+
+
+def _keeps_layout(node: fx.Node, mutated: fx.Node, twin: OpOverload) -> bool:
+    """An in-place operation keeps its tensor's strides; its twin must make the same ones.
+
+    An elementwise twin follows a dense first argument. For others the strides are tried.
+    """
+    mine = mutated.meta["val"]
+    if not torch._prims_common.is_non_overlapping_and_dense_or_false(mine):
+        return False
+    if torch.Tag.pointwise in twin.tags:
+        return True
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda source: source.meta.get("val"))
+    with mine.fake_mode, torch.no_grad():
+        result = twin(*args, **kwargs)
+    return isinstance(result, torch.Tensor) and result.stride() == mine.stride()

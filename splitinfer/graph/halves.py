@@ -158,6 +158,8 @@ def _can_be_overwritten(temporary: fx.Node, node: fx.Node, operations: dict[fx.N
         return False
     if mine.shape != theirs.shape or mine.dtype != theirs.dtype or not allocates(temporary):
         return False
+    if mine.stride() != theirs.stride():
+        return False  # in another layout, later kernels would sum in another order
     return not any(
         temporary in possible_alias_sources(reader)
         for reader in temporary.users

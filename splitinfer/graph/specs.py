@@ -10,7 +10,10 @@ import torch
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Shape and dtype of one tensor; ``name`` is its name in the captured graph and plays no part in equality."""
+    """Shape and dtype of one tensor; ``name`` is its name in the captured graph and plays no part in equality.
+
+    A size of -1 depends on the values of the request. Only outputs have such sizes.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -19,7 +22,17 @@ class TensorSpec:
     @classmethod
     def of(cls, tensor: torch.Tensor, name: str = "") -> TensorSpec:
         """Describe a tensor (real or fake)."""
-        return cls(tuple(int(size) for size in tensor.shape), tensor.dtype, name)
+        return cls(tuple(size if isinstance(size, int) else -1 for size in tensor.shape), tensor.dtype, name)
+
+    def fits(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor has this dtype and shape."""
+        shape = tuple(tensor.shape)
+        if shape != self.shape and (
+            len(shape) != len(self.shape)
+            or any(size not in (mine, -1) for mine, size in zip(shape, self.shape, strict=True))
+        ):
+            return False
+        return tensor.dtype == self.dtype
 
     @property
     def elements(self) -> int:
@@ -31,7 +44,8 @@ class TensorSpec:
         return self.elements * self.dtype.itemsize * 8
 
     def __str__(self) -> str:
-        return f"{str(self.dtype).removeprefix('torch.')}[{','.join(map(str, self.shape))}]"
+        sizes = ",".join("?" if size == -1 else str(size) for size in self.shape)
+        return f"{str(self.dtype).removeprefix('torch.')}[{sizes}]"
 
 
 @dataclass(frozen=True)

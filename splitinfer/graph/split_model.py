@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import numbers
+import operator
 import threading
-from typing import Any
+import warnings
+from collections.abc import Sequence, Set
+from typing import Any, SupportsIndex
 
+import numpy as np
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
 from splitinfer.errors import InputError
-from splitinfer.graph.capture import CapturedGraph, capture_graph
+from splitinfer.graph.ambient import without_autocast
+from splitinfer.graph.capture import CapturedGraph, capture_graph, own_weights
 from splitinfer.graph.cuts import Program, analyse, find_cuts
 from splitinfer.graph.fingerprint import architecture_digest, cuts_digest, fingerprint, weights_digest
 from splitinfer.graph.folding import fold_batch_norms
 from splitinfer.graph.halves import Half, HalfCompiler
+from splitinfer.graph.refusals import one_line
 from splitinfer.graph.specs import TensorSpec
 
 
 class SplitModel:
     """A model captured at one input size, cut into head and tail at any cut point 0..K.
 
-    Head and tail of every cut run on the same weights, in ``torch.inference_mode``. Halves are compiled on first use
-    and kept. All methods may be called from several threads at once.
+    Head and tail of every cut run on the same weights, without gradients and without autocast. The weights are the
+    model's own copies: what later becomes of the module's, by training or loading, changes neither answers nor
+    fingerprint, and a model with new weights is captured anew. Halves are compiled on first use and kept. All methods
+    may be called from several threads at once.
 
     Attributes:
         name: what people call the model.
@@ -33,6 +42,8 @@ class SplitModel:
         total_macs: MACs of one inference.
         num_parameters: parameter elements of the model.
         uncounted_ops: operators that no MAC rule covers, with how often each occurs.
+        random_ops: operators that draw random numbers in every run, each with its line. Two runs of a model that has
+            some differ, whole or split.
         optimize: whether batch norms were folded into convolutions.
     """
 
@@ -41,12 +52,17 @@ class SplitModel:
         self.name = name
         self.optimize = optimize
         self._captured = captured
+        self._default_dtype = torch.get_default_dtype()
         self._architecture = architecture_digest(captured.graph)
         self._weights_digest: bytes | None = None
+        folded: Set[str] = frozenset()
         if optimize and _has_batch_norm(captured.graph):
             # Folding replaces weights; the fingerprint is over the model's own, which are not kept after this.
             self._weights_digest = weights_digest(captured.graph, captured.weights)
+            given = captured.weights.keys() | set()
             fold_batch_norms(captured.graph, captured.weights)
+            folded = captured.weights.keys() - given
+        own_weights(captured.weights, besides=folded)
         self._program: Program = analyse(captured.graph)
         self.cuts, self._crossing_nodes = find_cuts(self._program)
         positions = [cut.position for cut in self.cuts]
@@ -55,6 +71,7 @@ class SplitModel:
         self.total_macs = self.cuts[-1].macs_before
         self.num_parameters = captured.num_parameters
         self.uncounted_ops = self._program.uncounted
+        self.random_ops = self._program.random
         self.inputs = tuple(leaf for leaf in captured.input_leaves if isinstance(leaf, TensorSpec))
         self.outputs = tuple(TensorSpec.of(node.meta["val"], node.name) for node in self._program.outputs)
         order = [node for node in captured.graph.nodes if node.op != "output"]
@@ -87,8 +104,18 @@ class SplitModel:
         Raises:
             CaptureError: the module cannot be captured; the message names the line and what to do.
         """
-        captured = capture_graph(model, example_inputs, example_kwargs)
-        return cls(captured, name=name or type(model).__name__, optimize=optimize)
+        kind = type(model).__name__
+        with one_line(kind), torch.no_grad():
+            captured = capture_graph(model, example_inputs, example_kwargs)
+            split = cls(captured, name=name or kind, optimize=optimize)
+        if split.random_ops:
+            captured.notes.append(
+                f"draws random numbers in evaluation mode ({'; '.join(split.random_ops)}); no two of its answers "
+                "are equal, split or whole"
+            )
+        for note in captured.notes:
+            warnings.warn(f"{kind} {note}", stacklevel=2)
+        return split
 
     @property
     def fingerprint(self) -> str:
@@ -102,7 +129,7 @@ class SplitModel:
         """Run the whole captured model."""
         return self.unflatten_output(self.run_head(self.num_cuts, *inputs, **kwargs))
 
-    def run_head(self, k: int, *inputs: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
+    def run_head(self, k: SupportsIndex, *inputs: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
         """Run everything before cut k.
 
         Returns:
@@ -112,12 +139,10 @@ class SplitModel:
         Raises:
             InputError: no such cut, or inputs that differ from the captured ones in structure, shape or dtype.
         """
-        self._check_cut(k)
-        tensors = self._flatten_inputs(inputs, kwargs)
-        with torch.inference_mode():
-            return self._half("head", k)(*tensors)
+        k = self._index(k)
+        return self._run("head", k, self._flatten_inputs(inputs, kwargs))
 
-    def run_tail(self, k: int, *tensors: torch.Tensor) -> Any:
+    def run_tail(self, k: SupportsIndex, *tensors: torch.Tensor) -> Any:
         """Run everything after cut k on what ``run_head(k, ...)`` returned; returns what the model returns.
 
         Raises:
@@ -125,21 +150,20 @@ class SplitModel:
         """
         return self.unflatten_output(self.run_tail_leaves(k, tensors))
 
-    def run_tail_leaves(self, k: int, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    def run_tail_leaves(self, k: SupportsIndex, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """Run the tail and return the tensor leaves of the output, as an edge server sends them."""
-        self._check_cut(k)
+        k = self._index(k)
         self._check_tensors(tensors, self.outputs if k == self.num_cuts else self.cuts[k].crossing, f"cut {k}")
         if k == self.num_cuts:
             return tuple(tensors)
-        with torch.inference_mode():
-            return self._half("tail", k)(*tensors)
+        return self._run("tail", k, tensors)
 
     def unflatten_output(self, leaves: tuple[torch.Tensor, ...]) -> Any:
         """Put the tensor leaves back into the structure that the model returns."""
         values = [constant if index is None else leaves[index] for index, constant in self._captured.output_leaves]
         return pytree.tree_unflatten(values, self._captured.output_tree)
 
-    def find_cut(self, cut: int | str) -> int:
+    def find_cut(self, cut: SupportsIndex | str) -> int:
         """Return k for an index or a layer name.
 
         A layer with MACs names the cut after it; any other module's name (``layer2``) names the cut after its last
@@ -148,11 +172,11 @@ class SplitModel:
         Raises:
             InputError: nothing has that name or index.
         """
-        text = str(cut).strip()
+        if not isinstance(cut, str):
+            return self._index(cut)
+        text = cut.strip()
         if text.lstrip("-").isdigit():
-            k = int(text)
-            self._check_cut(k)
-            return k
+            return self._index(int(text))
         exact = [entry.index for entry in self.cuts if entry.name == text]
         inside = [
             entry.index for entry in self.cuts[1:] if entry.name.startswith((f"{text}.", f"{text}@")) or text == ""
@@ -164,9 +188,9 @@ class SplitModel:
             )
         return (exact or inside)[-1]
 
-    def warm(self, k: int) -> None:
+    def warm(self, k: SupportsIndex) -> None:
         """Compile both halves of cut k now rather than at first use."""
-        self._check_cut(k)
+        k = self._index(k)
         self._half("head", k)
         if k < self.num_cuts:
             self._half("tail", k)
@@ -188,9 +212,28 @@ class SplitModel:
             return self._compiler.compile(self._program.inputs, crossing)
         return self._compiler.compile(crossing, self._program.outputs)
 
-    def _check_cut(self, k: int) -> None:
-        if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= self.num_cuts:
+    def _run(self, side: str, k: int, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        half = self._half(side, k)
+        if torch.get_default_dtype() is not self._default_dtype:
+            raise InputError(
+                f"{self.name} was captured with torch's default dtype {self._default_dtype}, which is now "
+                f"{torch.get_default_dtype()}"
+            )
+        # One mode everywhere, since torch chooses kernels by it. In inference mode answers could not be written to.
+        if torch.is_inference_mode_enabled() or torch._C._is_any_autocast_enabled():
+            with torch.inference_mode(False), torch.no_grad(), without_autocast():
+                return half(*tensors)
+        with torch.no_grad():
+            return half(*tensors)
+
+    def _index(self, k: SupportsIndex) -> int:
+        try:
+            index = -1 if isinstance(k, bool) else operator.index(k)
+        except TypeError:
+            index = -1
+        if not 0 <= index <= self.num_cuts:
             raise InputError(f"cut {k!r} is out of range: {self.name} has cuts 0..{self.num_cuts}")
+        return index
 
     def _flatten_inputs(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
         captured = self._captured
@@ -204,8 +247,9 @@ class SplitModel:
         for leaf, expected in zip(leaves, captured.input_leaves, strict=True):
             if isinstance(expected, TensorSpec):
                 tensors.append(leaf)
-            elif leaf != expected:
-                raise InputError(f"{self.name} was captured with the value {expected!r} where {leaf!r} is given")
+            elif not _is_same_constant(leaf, expected):
+                given = f"a tensor ({TensorSpec.of(leaf)})" if isinstance(leaf, torch.Tensor) else repr(leaf)
+                raise InputError(f"{self.name} was captured with the value {expected!r} where {given} is given")
         self._check_tensors(tuple(tensors), self.inputs, "input")
         return tensors
 
@@ -215,7 +259,7 @@ class SplitModel:
         for tensor, spec in zip(tensors, specs, strict=True):
             if not isinstance(tensor, torch.Tensor):
                 raise InputError(f"{self.name} takes a tensor for {spec.name} at {where}, not {type(tensor).__name__}")
-            if tensor.shape != spec.shape or tensor.dtype != spec.dtype:
+            if not spec.fits(tensor):
                 raise InputError(f"{self.name} takes {spec} for {spec.name} at {where}, not {TensorSpec.of(tensor)}")
 
     def _input_summary(self) -> str:
@@ -227,3 +271,21 @@ class SplitModel:
 
 def _has_batch_norm(graph: fx.Graph) -> bool:
     return any("batch_norm" in str(node.target) for node in graph.nodes if node.op == "call_function")
+
+
+def _is_same_constant(given: Any, captured: Any) -> bool:
+    """Whether a value means what the captured one means: 1 is not 1.0 or True, 0.0 is not -0.0, and nan is nan."""
+    if type(given) is not type(captured):
+        is_flag = isinstance(given, (bool, np.bool_)) or isinstance(captured, (bool, np.bool_))
+        alike = next((kind for kind in (numbers.Integral, numbers.Real) if isinstance(captured, kind)), None)
+        if alike is None or is_flag or not isinstance(given, alike):
+            return False
+        if isinstance(given, numbers.Integral) is not isinstance(captured, numbers.Integral):
+            return False
+        given = type(captured)(given)
+    if isinstance(captured, float):
+        return float.hex(given) == float.hex(captured)
+    try:
+        return bool(given == captured)
+    except Exception:  # noqa: BLE001 - the comparison of a class of the user's own
+        return False

@@ -63,7 +63,6 @@ class TailRunner:
         Raises:
             RefusedRequestError: why the request is refused, with its id.
         """
-        import torch
 
         from splitinfer.wire.torch_tensors import to_torch
 
@@ -81,8 +80,7 @@ class TailRunner:
                 if not is_wanted():
                     raise RemoteError("the client no longer waits for the answer", status="CANCELLED")
                 tail_start = time.perf_counter()
-                with torch.inference_mode():
-                    leaves = held.split.run_tail_leaves(cut, tensors)
+                leaves = held.split.run_tail_leaves(cut, tensors)
                 end = time.perf_counter()
             reply = Reply(request_id, leaves, queue_s=queue_s, tail_s=end - tail_start, server_s=end - start)
             return encode_reply(reply, wire)

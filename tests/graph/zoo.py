@@ -99,3 +99,22 @@ def tensor_leaves(output: Any) -> list[torch.Tensor]:
     """Return the tensors of a model's output, in order."""
     leaves, _ = torch.utils._pytree.tree_flatten(output)
     return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+def eager_leaves(model: nn.Module, *inputs: Any, **kwargs: Any) -> list[torch.Tensor]:
+    """Return what the module itself answers, operator by operator.
+
+    In evaluation mode nn.MultiheadAttention may take one fused operator for all of it, which sums in another order.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        with torch.no_grad():
+            return tensor_leaves(model(*inputs, **kwargs))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def layout(tensor: torch.Tensor) -> list[int]:
+    """Return the strides that mean something: those of dimensions with more than one element."""
+    return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]
