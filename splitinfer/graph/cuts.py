@@ -13,11 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import fx
-from torch._ops import OpOverload
 
 from splitinfer.graph.aliasing import declared_view_source, is_random
 from splitinfer.graph.capture import is_tensor_node
-from splitinfer.graph.macs import node_macs
+from splitinfer.graph.macs import node_macs, operator_name, uncounted_operators
 from splitinfer.graph.refusals import source_line
 from splitinfer.graph.specs import Cut, TensorSpec
 
@@ -63,11 +62,10 @@ def analyse(graph: fx.Graph) -> Program:
             outputs = tuple(node.args[0])
         else:
             count = node_macs(node)
-            if count is None:
-                uncounted[_operator_name(node)] += 1
+            uncounted.update(uncounted_operators(node))
             draws = is_random(node)
             if draws:
-                random.append(f"{_operator_name(node)}{source_line(node)}")
+                random.append(f"{operator_name(node)}{source_line(node)}")
             from_weights_alone = all(source in constants for source in node.all_input_nodes)
             if from_weights_alone and not count and not draws:
                 constants.add(node)
@@ -83,10 +81,6 @@ def analyse(graph: fx.Graph) -> Program:
         dict(sorted(uncounted.items())),
         tuple(random),
     )
-
-
-def _operator_name(node: fx.Node) -> str:
-    return node.target.overloadpacket.__name__ if isinstance(node.target, OpOverload) else str(node.target)
 
 
 def find_cuts(program: Program) -> tuple[tuple[Cut, ...], tuple[tuple[fx.Node, ...], ...]]:
@@ -215,7 +209,7 @@ def _layer_names(program: Program) -> dict[fx.Node, str]:
     paths: dict[fx.Node, str] = {}
     for node, count in zip(program.operations, program.macs, strict=True):
         if count:
-            paths[node] = layer_path(node) or _operator_name(node)
+            paths[node] = layer_path(node) or operator_name(node)
     repeats = Counter(paths.values())
     seen: Counter[str] = Counter()
     names = {}

@@ -97,7 +97,13 @@ def _note_lost_writes(program: ExportedProgram, notes: list[str]) -> None:
 
 def _has_storage(node: fx.Node) -> bool:
     value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and value.layout == torch.strided
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+        return False
+    try:
+        value.untyped_storage()
+    except NotImplementedError:  # of a tensor inside vmap
+        return False
+    return True
 
 
 def storage_of(node: fx.Node) -> int:

@@ -156,6 +156,8 @@ def _can_be_overwritten(temporary: fx.Node, node: fx.Node, operations: dict[fx.N
     mine, theirs = node.meta.get("val"), temporary.meta.get("val")
     if not isinstance(mine, torch.Tensor) or not isinstance(theirs, torch.Tensor):
         return False
+    if not all(isinstance(size, int) for size in (*mine.shape, *theirs.shape)):
+        return False  # sizes that depend on values cannot be compared
     if mine.shape != theirs.shape or mine.dtype != theirs.dtype or not allocates(temporary):
         return False
     if mine.stride() != theirs.stride():

@@ -95,11 +95,13 @@ def _recurrent(result: Any, sequence: Any, *args: Any) -> int | None:
 
 
 def node_macs(node: fx.Node) -> int | None:
-    """Return the MACs of one operation, or None if no rule covers its operator."""
+    """Return the MACs of one operation; None if no rule covers its operator, or they depend on the values of tensors."""
     if node.op != "call_function" or node.target is operator.getitem:
         return 0
     if not isinstance(node.target, OpOverload):
         return _nested_macs(node)
+    if not all(_has_known_size(value) for value in (node.meta.get("val"), *(_val(s) for s in node.all_input_nodes))):
+        return None
     packet = node.target.overloadpacket
     if packet in _RULES:
         args, kwargs = _values(node)
@@ -128,20 +130,69 @@ def _macs_by_torch(node: fx.Node) -> int | None:
     return flops // 2 if flops else None
 
 
+# Higher-order operators whose one body runs once.
+_RUN_ONCE = frozenset(
+    (
+        "checkpoint",
+        "hints_wrapper",
+        "invoke_subgraph",
+        "strict_mode",
+        "tag_activation_checkpoint",
+        "wrap",
+        "wrap_activation_checkpoint",
+        "wrap_with_autocast",
+        "wrap_with_set_grad_enabled",
+    )
+)
+
+
 def _nested_macs(node: fx.Node) -> int | None:
-    """Count inside the subgraphs of a higher-order operator; of the branches of a condition the larger one."""
-    counts = []
-    for argument in node.all_input_nodes:
-        body = argument.meta.get("submodule")
-        if isinstance(body, fx.GraphModule):
-            counts.append(sum(node_macs(inner) or 0 for inner in body.graph.nodes))
+    """Count a higher-order operator: its bodies, as often as they run; None where that depends on values.
+
+    Of the branches of a condition the larger one counts. Inside ``flex_attention`` only the two products do.
+    """
+    kind = str(node.target)
+    args, _ = _values(node)
+    if kind == "flex_attention":
+        return _attention(None, *args[:3])
+    counts = [sum(node_macs(inner) or 0 for inner in body.graph.nodes) for body in bodies_of(node)]
     if not counts:
         return None
-    return max(counts) if "cond" in str(node.target) else sum(counts)
+    if kind == "cond":
+        return max(counts)
+    if kind in _RUN_ONCE:
+        return sum(counts)
+    # map(body, mapped tensors, ...) and scan(body, initial values, scanned tensors, ...) run once per row.
+    rows = args[{"map_impl": 1, "map": 1, "scan": 2}[kind]] if kind in ("map_impl", "map", "scan") else ()
+    return counts[0] * int(rows[0].shape[0]) if rows else None
+
+
+def bodies_of(node: fx.Node) -> list[fx.GraphModule]:
+    """Return the graphs that a higher-order operator runs; none for other nodes."""
+    bodies = (argument.meta.get("submodule") for argument in node.all_input_nodes)
+    return [body for body in bodies if isinstance(body, fx.GraphModule)]
+
+
+def uncounted_operators(node: fx.Node) -> list[str]:
+    """Return the operators of a node without a MAC rule, by name: its own, or those inside its bodies."""
+    own = [operator_name(node)] if node_macs(node) is None else []
+    return own + [name for body in bodies_of(node) for inner in body.graph.nodes for name in uncounted_operators(inner)]
+
+
+def operator_name(node: fx.Node) -> str:
+    """Return what people call the operator of a node."""
+    return node.target.overloadpacket.__name__ if isinstance(node.target, OpOverload) else str(node.target)
+
+
+def _has_known_size(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(map(_has_known_size, value))
+    return not isinstance(value, torch.Tensor) or all(isinstance(size, int) for size in value.shape)
+
+
+def _val(node: fx.Node) -> Any:
+    return node.meta.get("val")
 
 
 def _values(node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    def value(argument: fx.Node) -> Any:
-        return argument.meta.get("val")
-
-    return fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)
+    return fx.node.map_arg(node.args, _val), fx.node.map_arg(node.kwargs, _val)

@@ -267,7 +267,8 @@ def _output(model: SplitModel | ModelId, reply: Reply) -> Any:
 
     leaves = tuple(map(to_torch, reply.tensors))
     if len(leaves) != len(model.outputs) or not all(
-        leaf.shape == spec.shape and leaf.dtype == spec.dtype for leaf, spec in zip(leaves, model.outputs, strict=True)
+        _has_shape(leaf.shape, spec.shape) and leaf.dtype == spec.dtype
+        for leaf, spec in zip(leaves, model.outputs, strict=True)
     ):
         received = ", ".join(str(type(model.outputs[0]).of(leaf)) for leaf in leaves)
         raise RemoteError(
@@ -275,3 +276,8 @@ def _output(model: SplitModel | ModelId, reply: Reply) -> Any:
             status="INTERNAL",
         )
     return model.unflatten_output(leaves)
+
+
+def _has_shape(shape: Sequence[int], expected: Sequence[int]) -> bool:
+    """Whether a shape is the expected one, where -1 stands for any size."""
+    return len(shape) == len(expected) and all(b in (a, -1) for a, b in zip(shape, expected, strict=True))
