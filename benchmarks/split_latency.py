@@ -25,7 +25,7 @@ def measure(repeats: int) -> dict:
     from splitinfer.models import load_card
     from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess
     from splitinfer.runtime.loading import capture_card
-    from splitinfer.runtime.verify import check_same_bits
+    from splitinfer.runtime.verify import check_answer
 
     torch.set_num_threads(1)
     card = load_card("resnet18")
@@ -52,7 +52,7 @@ def measure(repeats: int) -> dict:
                     begin = time.perf_counter()
                     result = client.infer(split, k, *inputs)
                     apart_s = time.perf_counter() - begin
-                    check_same_bits(result.output, whole, f"cut {k}")
+                    check_answer(result.output, whole, f"cut {k}")
                     sent[place] = result.bytes_up
                     if turn >= 2:
                         here[place].append(local_s)

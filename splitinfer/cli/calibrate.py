@@ -95,8 +95,7 @@ def _thread_counts(text: str) -> list[int]:
 
 
 def _runs(names: list[str], counts: list[int]) -> Iterator[tuple[str, int, int, Callable[[], object]]]:
-    import torch
-
+    from splitinfer.graph.engines import set_threads
     from splitinfer.models import load_card
     from splitinfer.runtime.loading import capture_card
 
@@ -105,5 +104,5 @@ def _runs(names: list[str], counts: list[int]) -> Iterator[tuple[str, int, int, 
         split = capture_card(card)
         inputs = card.example_inputs()
         for threads in counts:
-            torch.set_num_threads(threads)
+            set_threads(threads)
             yield split.name, threads, split.total_macs, partial(split, *inputs)

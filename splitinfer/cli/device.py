@@ -36,15 +36,14 @@ def device(
     Example:
       splitinfer device --server 192.168.1.10:50051 --index 0 --scenario table2
     """
-    import torch
-
     from splitinfer.energy.meter import find_meter
     from splitinfer.errors import CheckFailedError
+    from splitinfer.graph.engines import set_threads
     from splitinfer.models.photos import photos
     from splitinfer.runtime.loop import run_device
-    from splitinfer.runtime.loop.children import SWITCH_S
     from splitinfer.runtime.loop.device_run import check_device
     from splitinfer.runtime.loop.services import ServiceLoader, card_files
+    from splitinfer.runtime.loop.ticker import SWITCH_S
     from splitinfer.runtime.transport import checked_target
     from splitinfer.simulation import find_scenario, with_settings
 
@@ -54,7 +53,7 @@ def device(
     pictures = photos(images)
     host_meter, about_meter = find_meter(meter)
     readings_j: list[float] = []
-    torch.set_num_threads(threads)
+    set_threads(threads)
     sys.setswitchinterval(SWITCH_S)
     services = ServiceLoader(card_files(cards or []), pictures).services(world, index)
     print(f"device {index}: {', '.join(service.split.name for service in services)}; waiting for {target}", flush=True)

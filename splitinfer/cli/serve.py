@@ -90,6 +90,7 @@ def serve(
       splitinfer serve --scenario table2 --policy lyappo --duration 60 --host 192.168.1.10 --insecure
     """
     from splitinfer.cli.profile import parse_input_size
+    from splitinfer.models.options import CaptureOptions
     from splitinfer.runtime.serving import serve as serve_until_stopped
     from splitinfer.runtime.settings import ServerSettings
 
@@ -148,7 +149,8 @@ def serve(
         drain_s=drain_s,
         limits=_limits(max_message_mib),
     )
-    serve_until_stopped(names, settings, announce=_announce, warm=warm, input_size=parse_input_size(input_size))
+    options = CaptureOptions(input_size=parse_input_size(input_size), threads=threads)
+    serve_until_stopped(names, settings, announce=_announce, warm=warm, options=options)
     print("stopped", flush=True)
 
 

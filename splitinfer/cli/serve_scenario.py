@@ -39,15 +39,14 @@ def serve_scenario(
         RemoteError: a device is missing, goes away or is silent.
         CheckFailedError: an answer was wrong.
     """
-    import torch
-
     from splitinfer.cli.live_report import tell
     from splitinfer.cli.live_view import LiveView
     from splitinfer.cli.run import slots_of
+    from splitinfer.graph.engines import set_threads
     from splitinfer.policies import named_policy
     from splitinfer.runtime.loop import LiveRecord, LoopSettings, run_edge
-    from splitinfer.runtime.loop.children import SWITCH_S
     from splitinfer.runtime.loop.services import ServiceLoader, card_files
+    from splitinfer.runtime.loop.ticker import SWITCH_S
     from splitinfer.runtime.loop.world import check_live, check_policy
     from splitinfer.simulation import find_scenario, with_settings
     from splitinfer.simulation.plot import check_plot_path
@@ -67,7 +66,7 @@ def serve_scenario(
     check_live(world)
     chosen = named_policy(policy, world)
     check_policy(chosen, world)
-    torch.set_num_threads(server.torch_threads)
+    set_threads(server.torch_threads)
     sys.setswitchinterval(SWITCH_S)
     models = ServiceLoader(card_files(cards)).models(world)
     record = LiveRecord()

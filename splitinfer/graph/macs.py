@@ -95,7 +95,7 @@ def _recurrent(result: Any, sequence: Any, *args: Any) -> int | None:
 
 
 def node_macs(node: fx.Node) -> int | None:
-    """Return the MACs of one operation; None if no rule covers its operator, or they depend on the values of tensors."""
+    """Return the MACs of one operation; None if no rule covers its operator, or they depend on tensors' values."""
     if node.op != "call_function" or node.target is operator.getitem:
         return 0
     if not isinstance(node.target, OpOverload):

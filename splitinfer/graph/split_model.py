@@ -18,9 +18,9 @@ from splitinfer.errors import InputError
 from splitinfer.graph.ambient import without_autocast
 from splitinfer.graph.capture import CapturedGraph, capture_graph, own_weights
 from splitinfer.graph.cuts import Program, analyse, find_cuts
+from splitinfer.graph.engines import DEFAULT_ENGINE, Half, find_engine
 from splitinfer.graph.fingerprint import architecture_digest, cuts_digest, fingerprint, weights_digest
 from splitinfer.graph.folding import fold_batch_norms
-from splitinfer.graph.halves import Half, HalfCompiler
 from splitinfer.graph.refusals import one_line
 from splitinfer.graph.specs import TensorSpec
 
@@ -47,7 +47,7 @@ class SplitModel:
         optimize: whether batch norms were folded into convolutions.
     """
 
-    def __init__(self, captured: CapturedGraph, *, name: str, optimize: bool) -> None:
+    def __init__(self, captured: CapturedGraph, *, name: str, optimize: bool, engine: str) -> None:
         """Use :meth:`capture`."""
         self.name = name
         self.optimize = optimize
@@ -75,7 +75,7 @@ class SplitModel:
         self.inputs = tuple(leaf for leaf in captured.input_leaves if isinstance(leaf, TensorSpec))
         self.outputs = tuple(TensorSpec.of(node.meta["val"], node.name) for node in self._program.outputs)
         order = [node for node in captured.graph.nodes if node.op != "output"]
-        self._compiler = HalfCompiler(order, captured.weights)
+        self._engine = find_engine(engine)(order, captured.weights)
         self._halves: dict[tuple[str, int], Half] = {}
         self._lock = threading.Lock()
 
@@ -87,6 +87,7 @@ class SplitModel:
         example_kwargs: dict[str, Any] | None = None,
         *,
         optimize: bool = True,
+        engine: str = DEFAULT_ENGINE,
         name: str | None = None,
     ) -> SplitModel:
         """Capture a module at the shapes of the example inputs.
@@ -99,15 +100,18 @@ class SplitModel:
             example_inputs: positional inputs of ``forward``.
             example_kwargs: keyword inputs of ``forward``.
             optimize: fold batch norms into convolutions (outputs equal to 1e-4); False keeps every bit.
+            engine: what computes halves, by name.
             name: what to call the model; the class's name by default.
 
         Raises:
+            InputError: no such engine, or inputs that do not fit ``forward``.
             CaptureError: the module cannot be captured; the message names the line and what to do.
         """
         kind = type(model).__name__
+        find_engine(engine)  # a wrong name is said before anything slow
         with one_line(kind), torch.no_grad():
             captured = capture_graph(model, example_inputs, example_kwargs)
-            split = cls(captured, name=name or kind, optimize=optimize)
+            split = cls(captured, name=name or kind, optimize=optimize, engine=engine)
         if split.random_ops:
             captured.notes.append(
                 f"draws random numbers in evaluation mode ({'; '.join(split.random_ops)}); no two of its answers "
@@ -116,6 +120,16 @@ class SplitModel:
         for note in captured.notes:
             warnings.warn(f"{kind} {note}", stacklevel=2)
         return split
+
+    @property
+    def engine(self) -> str:
+        """Name of what computes halves. It plays no part in the fingerprint: each end chooses its own."""
+        return self._engine.name
+
+    @property
+    def tolerance(self) -> float:
+        """Largest relative error of the engine against the captured graph; 0 promises the same bits."""
+        return self._engine.tolerance
 
     @property
     def fingerprint(self) -> str:
@@ -209,8 +223,8 @@ class SplitModel:
         if k == self.num_cuts:
             crossing = self._program.outputs
         if side == "head":
-            return self._compiler.compile(self._program.inputs, crossing)
-        return self._compiler.compile(crossing, self._program.outputs)
+            return self._engine.compile(self._program.inputs, crossing)
+        return self._engine.compile(crossing, self._program.outputs)
 
     def _run(self, side: str, k: int, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         half = self._half(side, k)

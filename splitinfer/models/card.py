@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from splitinfer.data import data_folder
 from splitinfer.errors import InputError
+from splitinfer.models.options import ImageSize
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 Dtype = Literal["float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool"]
 Positive = Annotated[int, Field(gt=0)]
-ImageSize = int | tuple[int, int]
 
 
 class _Frozen(BaseModel):

@@ -8,7 +8,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from splitinfer.errors import InputError
-from splitinfer.models.card import ImageSize, InputTensor, ModelCard, Preprocessing
+from splitinfer.models.card import InputTensor, ModelCard, Preprocessing
+from splitinfer.models.options import ImageSize
 
 _IMAGE_DIMENSIONS = 3  # channels, height, width
 

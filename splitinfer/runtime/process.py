@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import selectors
-import subprocess
-import sys
+import queue
 from collections.abc import Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any
 
-from splitinfer.errors import EdgeUnavailableError, InputError
+from splitinfer.errors import EdgeUnavailableError
+from splitinfer.models.options import CaptureOptions
+from splitinfer.runtime.child import Child, Event, raised_error
 from splitinfer.runtime.settings import ServerSettings
 
 # Past the drain time a stopping server only has to leave.
@@ -32,7 +29,7 @@ class EdgeProcess:
         models: Sequence[str],
         settings: ServerSettings | None = None,
         *,
-        input_size: tuple[int, int] | None = None,
+        options: CaptureOptions | None = None,
         start_s: float = 120.0,
     ) -> None:
         """Prepare a server process; nothing runs before :meth:`start`.
@@ -40,22 +37,23 @@ class EdgeProcess:
         Args:
             models: references as :func:`splitinfer.runtime.loading.capture_card` takes them.
             settings: of the server; by default a free port of the loopback interface.
-            input_size: height and width in pixels instead of the cards'.
+            options: of the capture.
             start_s: longest time to import, capture and listen, seconds.
         """
         self.address = ""
         self.pid = 0
         settings = settings or ServerSettings()
-        self._order = {"models": list(models), "settings": asdict(settings), "input_size": input_size}
+        options = options or CaptureOptions()
+        self._order = {"models": list(models), "settings": asdict(settings), "options": options.to_dict()}
         self._stop_s = settings.drain_s + _STOP_MARGIN_S
         self._start_s = start_s
-        self._process: subprocess.Popen[str] | None = None
+        self._said: queue.SimpleQueue[tuple[str, Event | None]] = queue.SimpleQueue()
+        self._child: Child | None = None
 
     def start(self) -> None:
         """Start the process; returns at once. :meth:`wait_ready` tells when it answers."""
-        command = [sys.executable, "-m", "splitinfer.runtime.serving", json.dumps(self._order)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.pid = self._process.pid
+        self._child = Child("splitinfer.runtime.serving", self._order, "the edge server", self._said)
+        self.pid = self._child.pid
 
     def wait_ready(self) -> None:
         """Wait until the server answers, and learn its address.
@@ -64,35 +62,33 @@ class EdgeProcess:
             InputError: it refuses its models or settings.
             EdgeUnavailableError: it ended or said nothing in time.
         """
-        said = self._first_line()
-        if "error" in said:
+        if self._child is None:
+            raise EdgeUnavailableError("the edge server's process has not been started", status="UNAVAILABLE")
+        try:
+            _, event = self._said.get(timeout=self._start_s)
+        except queue.Empty:
+            raise EdgeUnavailableError(
+                f"the edge server's process said nothing in {self._start_s:g} s", status="UNAVAILABLE"
+            ) from None
+        if event is None:
+            raise EdgeUnavailableError(
+                f"the edge server's process ended with exit code {self.stop()}", status="UNAVAILABLE"
+            )
+        if event["event"] == "error":
             self.stop()
-            raise InputError(said["error"])
-        self.address = said["address"]
+            raise raised_error(event)
+        self.address = event["address"]
 
     def stop(self) -> int:
         """Let calls under way finish, stop, and return the exit code."""
-        process = self._process
-        if process is None:
-            return 0
-        with contextlib.suppress(OSError):
-            if process.stdin is not None:
-                process.stdin.close()
-        try:
-            return process.wait(self._stop_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
-        finally:
-            if process.stdout is not None:
-                process.stdout.close()
-            self._process = None
+        child, self._child = self._child, None
+        return 0 if child is None else child.stop(self._stop_s)
 
     def kill(self) -> None:
         """End the process without ceremony, as a crash would."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        if self._child is not None:
+            self._child.kill()
+            self._child.stop(self._stop_s)
 
     def __enter__(self) -> EdgeProcess:
         self.start()
@@ -107,21 +103,3 @@ class EdgeProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-    def _first_line(self) -> dict[str, Any]:
-        process = self._process
-        if process is None or process.stdout is None:
-            raise EdgeUnavailableError("the edge server's process has not been started", status="UNAVAILABLE")
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            if not selector.select(self._start_s):
-                raise EdgeUnavailableError(
-                    f"the edge server's process said nothing in {self._start_s:g} s", status="UNAVAILABLE"
-                )
-        line = process.stdout.readline()
-        if not line:
-            raise EdgeUnavailableError(
-                f"the edge server's process ended with exit code {process.wait()}", status="UNAVAILABLE"
-            )
-        said: dict[str, Any] = json.loads(line)
-        return said

@@ -1,19 +1,18 @@
-"""Runs an edge server until it is told to stop; as a module, the server process of :class:`EdgeProcess`."""
+"""Runs an edge server until it is told to stop; as a module, the server process of ``EdgeProcess``."""
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
+from typing import TextIO
 
-import torch
-
-from splitinfer.errors import SplitInferError
+from splitinfer.graph.engines import set_threads
+from splitinfer.models import CaptureOptions
+from splitinfer.runtime.child import Event, child_main
 from splitinfer.runtime.loading import capture_card
 from splitinfer.runtime.server import EdgeServer
 from splitinfer.runtime.settings import ServerSettings
@@ -26,7 +25,7 @@ def serve(
     *,
     announce: Callable[[EdgeServer], None],
     warm: bool = False,
-    input_size: tuple[int, int] | None = None,
+    options: CaptureOptions | None = None,
     stop: threading.Event | None = None,
 ) -> None:
     """Capture models, serve their tails, and stop cleanly on SIGINT or SIGTERM.
@@ -38,7 +37,7 @@ def serve(
         settings: of the server.
         announce: called once the server answers.
         warm: compile every half before answering, instead of at its first use.
-        input_size: height and width in pixels instead of the cards'.
+        options: how models are captured and tails computed.
         stop: stops the server when set.
 
     Raises:
@@ -51,8 +50,8 @@ def serve(
         stop.set()
         signal.signal(number, signal.SIG_DFL)
 
-    torch.set_num_threads(settings.torch_threads)
-    captured = [capture_card(model, input_size=input_size) for model in dict.fromkeys(models)]
+    set_threads(settings.torch_threads)
+    captured = [capture_card(model, options) for model in dict.fromkeys(models)]
     if warm:
         for split in captured:
             for k in range(split.num_cuts):
@@ -70,34 +69,25 @@ def serve(
             signal.signal(number, handler)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Serve what the one JSON argument asks for; says one JSON line on standard output, and ends with its parent."""
-    order: dict[str, Any] = json.loads(argv[0])
+def work(order: Event, say: Callable[[Event], None], parent: TextIO) -> None:
+    """Serve what the order asks for until the parent closes its end of the pipe."""
     order["settings"]["limits"] = WireLimits(**order["settings"]["limits"])
     stop = threading.Event()
 
     def wait_for_parent() -> None:
-        sys.stdin.buffer.read()  # the parent holds the other end and never writes
+        parent.read()
         stop.set()
-
-    def announce(server: EdgeServer) -> None:
-        print(json.dumps({"address": server.address, "models": server.models}), flush=True)
 
     logging.basicConfig(level=logging.WARNING)
     threading.Thread(target=wait_for_parent, daemon=True).start()
-    try:
-        serve(
-            order["models"],
-            ServerSettings(**order["settings"]),
-            announce=announce,
-            input_size=order["input_size"],
-            stop=stop,
-        )
-    except SplitInferError as error:
-        print(json.dumps({"error": str(error)}), flush=True)
-        return error.exit_code
-    return 0
+    serve(
+        order["models"],
+        ServerSettings(**order["settings"]),
+        announce=lambda server: say({"event": "listen", "address": server.address}),
+        options=CaptureOptions(**order["options"]),
+        stop=stop,
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(child_main(work))

@@ -114,10 +114,10 @@ class TailRunner:
     def _turn(self) -> Iterator[float]:
         """Wait for a free processor; yields the time waited, in seconds."""
         if not getattr(self._of_thread, "ready", False):
-            import torch
+            from splitinfer.graph.engines import set_threads
 
             # The number is global, but some libraries under torch keep one per thread.
-            torch.set_num_threads(self._torch_threads)
+            set_threads(self._torch_threads)
             self._of_thread.ready = True
         start = time.perf_counter()
         with self._free:

@@ -10,8 +10,15 @@ from torch.utils import _pytree as pytree
 from splitinfer.errors import CheckFailedError
 
 
-def check_same_bits(output: Any, expected: Any, what: str) -> None:
-    """Compare two outputs bit for bit; a NaN equals the same NaN.
+def check_answer(output: Any, expected: Any, what: str, *, tolerance: float = 0.0) -> None:
+    """Compare two outputs: bit for bit, where a NaN equals the same NaN, or to a tolerance.
+
+    Args:
+        output: the answer.
+        expected: what it should be.
+        what: of which request, for the message.
+        tolerance: largest difference relative to the largest magnitude of a tensor; 0 asks for the same bits.
+            Whole numbers and truth values are held to their bits in any case.
 
     Raises:
         CheckFailedError: they differ; the message says where and by how much.
@@ -29,7 +36,7 @@ def check_same_bits(output: Any, expected: Any, what: str) -> None:
                 f"{what}: leaf {index} is {got.dtype}{tuple(got.shape)}, the whole model's "
                 f"{want.dtype}{tuple(want.shape)}"
             )
-        elif not torch.equal(_bits(got), _bits(want)):
+        elif not (torch.equal(_bits(got), _bits(want)) or _is_close(got, want, tolerance)):
             raise CheckFailedError(
                 f"{what}: leaf {index} differs from the whole model's by up to {largest_difference(got, want):.3g}"
             )
@@ -44,6 +51,13 @@ def largest_difference(first: Any, second: Any) -> float:
         if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.numel()
     ]
     return max(gaps, default=0.0)
+
+
+def _is_close(got: torch.Tensor, want: torch.Tensor, tolerance: float) -> bool:
+    if not tolerance or not want.is_floating_point():
+        return False
+    most = tolerance * float(want.double().abs().nan_to_num(posinf=0.0).max())
+    return torch.allclose(got.double(), want.double(), rtol=0.0, atol=most, equal_nan=True)
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:

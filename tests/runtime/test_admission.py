@@ -17,7 +17,7 @@ from splitinfer.errors import RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime import ClientSettings, EdgeClient, EdgeServer, ServerSettings
 from splitinfer.runtime.transport import INFER, INFER_STREAM
-from splitinfer.runtime.verify import check_same_bits
+from splitinfer.runtime.verify import check_answer
 from tests.runtime import small
 
 PLACES = 4
@@ -79,7 +79,7 @@ def test_silent_calls_keep_nobody_out(
         settings = ClientSettings(deadline_s=60, stream_up_to_bytes=stream_up_to_bytes)
         with EdgeClient(server.address, settings) as client:
             for _ in range(3):
-                check_same_bits(client.infer(models["plain"], 1, IMAGE).output, models["plain"](IMAGE), "beside them")
+                check_answer(client.infer(models["plain"], 1, IMAGE).output, models["plain"](IMAGE), "beside them")
     with grpc.insecure_channel(server.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         assert (
@@ -91,7 +91,7 @@ def test_more_idle_clients_than_places_go_on_working(server: EdgeServer, models:
     clients = [EdgeClient(server.address, ClientSettings(deadline_s=60)) for _ in range(3 * PLACES)]
     for _ in range(2):  # the second time most find their stream closed, and open another
         for client in clients:
-            check_same_bits(client.infer(models["plain"], 1, IMAGE).output, models["plain"](IMAGE), "idle")
+            check_answer(client.infer(models["plain"], 1, IMAGE).output, models["plain"](IMAGE), "idle")
     for client in clients:
         client.close()
 
@@ -166,7 +166,7 @@ def test_a_task_closes_its_own_client(server: EdgeServer, models: dict[str, Spli
             async with shared as client:
                 first_is_in.set()
                 await second_is_out.wait()
-                check_same_bits((await client.infer(models["plain"], 1, IMAGE)).output, models["plain"](IMAGE), "first")
+                check_answer((await client.infer(models["plain"], 1, IMAGE)).output, models["plain"](IMAGE), "first")
 
         async def second() -> None:
             await first_is_in.wait()

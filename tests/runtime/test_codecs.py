@@ -11,7 +11,7 @@ import torch
 from splitinfer.errors import InputError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime import AsyncEdgeClient, ClientSettings, EdgeClient, EdgeProcess, EdgeServer, ServerSettings
-from splitinfer.runtime.verify import check_same_bits, largest_difference
+from splitinfer.runtime.verify import check_answer, largest_difference
 from splitinfer.wire import Request, Wire, encode_request
 from splitinfer.wire.codecs import RAW, codecs_named
 
@@ -30,14 +30,14 @@ def test_float16_halves_the_request_and_changes_the_answer_as_rounding_what_cros
     exact, rounded = client.infer(split, CUT, picture()), client.infer(split, CUT, picture(), codec="float16")
     tensors = split.run_head(CUT, picture())
     assert exact.bytes_up - rounded.bytes_up == pytest.approx(sum(t.nbytes for t in tensors) / 2, abs=128)
-    check_same_bits(exact.output, split(picture()), "raw")
+    check_answer(exact.output, split(picture()), "raw")
     expected = split.run_tail(CUT, *(tensor.half().float() for tensor in tensors))
-    check_same_bits(rounded.output, expected, "float16")
+    check_answer(rounded.output, expected, "float16")
     assert largest_difference(rounded.output, exact.output) > 0
     # The other ways to send say the same.
     (streamed,) = client.stream(split, CUT, [picture()], codec="float16")
-    check_same_bits(streamed.output, expected, "stream")
-    check_same_bits(client.run_tail(split, CUT, tensors, codec="float16").output, expected, "run_tail")
+    check_answer(streamed.output, expected, "stream")
+    check_answer(client.run_tail(split, CUT, tensors, codec="float16").output, expected, "run_tail")
 
 
 def test_settings_choose_the_codecs_of_both_directions(edge: EdgeProcess, models: dict[str, SplitModel]) -> None:
@@ -50,10 +50,10 @@ def test_settings_choose_the_codecs_of_both_directions(edge: EdgeProcess, models
         async with AsyncEdgeClient(edge.address, settings) as client:
             return (await client.infer(split, CUT, picture())).output
 
-    check_same_bits(asyncio.run(one()), expected, "both")
+    check_answer(asyncio.run(one()), expected, "both")
     with EdgeClient(edge.address, ClientSettings(reply_codec="float16")) as client:
         answer = client.infer(split, CUT, picture())
-        check_same_bits(answer.output, split(picture()).half().float(), "reply")
+        check_answer(answer.output, split(picture()).half().float(), "reply")
         assert answer.bytes_down < client.infer(split, 0, picture(), codec="float16").bytes_up
 
 
@@ -88,7 +88,7 @@ def test_a_codec_that_one_end_does_not_have_is_one_line(client: EdgeClient, mode
             pytest.raises(InputError, match=f"^{refusal}$"),
         ):
             other.infer(split, CUT, picture())
-        check_same_bits(strict.infer(split, CUT, picture()).output, split(picture()), "raw")
+        check_answer(strict.infer(split, CUT, picture()).output, split(picture()), "raw")
         # Whoever does not ask first is refused by the server.
         tensors = split.run_head(CUT, picture())
         for wire, wanted in ((Wire(codec=FLOAT16), RAW), (Wire(), FLOAT16)):

@@ -21,7 +21,7 @@ from splitinfer.errors import (
 from splitinfer.graph import SplitModel
 from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess, EdgeServer, ServerSettings
 from splitinfer.runtime.loading import capture_card
-from splitinfer.runtime.verify import check_same_bits
+from splitinfer.runtime.verify import check_answer
 from splitinfer.wire import WireLimits
 from tests.runtime import small
 
@@ -42,7 +42,7 @@ def test_every_cut_gives_the_whole_models_bits(
     with EdgeClient(edge.address, ClientSettings(stream_up_to_bytes=stream_up_to_bytes)) as client:
         for k in range(split.num_cuts + 1):
             result = client.infer(split, k, picture())
-            check_same_bits(result.output, whole, f"cut {k}")
+            check_answer(result.output, whole, f"cut {k}")
             timing = result.timing
             parts = (
                 timing.head_s,
@@ -65,7 +65,7 @@ def test_every_cut_gives_the_whole_models_bits(
 def test_the_last_cut_needs_no_server(models: dict[str, SplitModel]) -> None:
     split = models["plain"]
     with EdgeClient("127.0.0.1:1") as client:
-        check_same_bits(client.infer(split, split.num_cuts, picture()).output, split(picture()), "K")
+        check_answer(client.infer(split, split.num_cuts, picture()).output, split(picture()), "K")
         with pytest.raises(InputError, match="no tail"):
             client.run_tail(split, split.num_cuts, ())
 
@@ -76,7 +76,7 @@ def test_cuts_go_by_name_and_tails_alone(client: EdgeClient, models: dict[str, S
     assert client.infer(split, "left", picture()).cut == k
     tensors = split.run_head(k, picture())
     for _ in range(2):  # a retry gives the same answer
-        check_same_bits(client.run_tail(split, k, tensors).output, split(picture()), "retry")
+        check_answer(client.run_tail(split, k, tensors).output, split(picture()), "retry")
 
 
 def test_a_stream_answers_in_order(client: EdgeClient, models: dict[str, SplitModel]) -> None:
@@ -85,19 +85,19 @@ def test_a_stream_answers_in_order(client: EdgeClient, models: dict[str, SplitMo
         results = list(client.stream(split, 2, (picture(i) for i in range(7)), window=window))
         assert len(results) == 7
         for i, result in enumerate(results):
-            check_same_bits(result.output, split(picture(i)), f"request {i}")
+            check_answer(result.output, split(picture(i)), f"request {i}")
 
 
 def test_a_stream_may_be_left_early_and_ends_on_wrong_inputs(client: EdgeClient, models: dict[str, SplitModel]) -> None:
     split = models["plain"]
     stream = client.stream(split, 1, (picture(i) for i in range(100)))
-    check_same_bits(next(stream).output, split(picture(0)), "first")
+    check_answer(next(stream).output, split(picture(0)), "first")
     stream.close()
     with pytest.raises(InputError, match="window"):
         client.stream(split, 1, [], window=0)
     with pytest.raises(InputError, match="float32"):
         list(client.stream(split, 1, [picture(), picture().double()]))
-    check_same_bits(client.infer(split, 1, picture()).output, split(picture()), "after")
+    check_answer(client.infer(split, 1, picture()).output, split(picture()), "after")
 
 
 def same_tensors(ours: Iterable[object], theirs: Iterable[object]) -> bool:
@@ -132,7 +132,7 @@ def test_eight_clients_with_mixed_models_and_cuts(edge: EdgeProcess, models: dic
                 split = models[ANSWERING[(number + i) % 2]]
                 image = picture(100 * number + i)
                 result = client.infer(split, (number + i) % (split.num_cuts + 1), image)
-                check_same_bits(result.output, split(image), f"client {number} request {i}")
+                check_answer(result.output, split(image), f"client {number} request {i}")
             if client is not shared:
                 client.close()
         except BaseException as error:  # noqa: BLE001 - a thread's failure must fail the test
@@ -155,10 +155,10 @@ def test_asyncio(edge: EdgeProcess, models: dict[str, SplitModel]) -> None:
             cuts = range(split.num_cuts + 1)
             results = await asyncio.gather(*(client.infer(split, k, picture(k)) for k in cuts))
             for k, result in zip(cuts, results, strict=True):
-                check_same_bits(result.output, split(picture(k)), f"cut {k}")
+                check_answer(result.output, split(picture(k)), f"cut {k}")
             seen = [result.output async for result in client.stream(split, 1, [picture(i) for i in range(5)])]
             for i, output in enumerate(seen):
-                check_same_bits(output, split(picture(i)), f"request {i}")
+                check_answer(output, split(picture(i)), f"request {i}")
             assert len(seen) == 5
             other = SplitModel.capture(small.plain(), (picture(),), name="other")
             with pytest.raises(RemoteError, match="no model 'other'"):
@@ -208,7 +208,7 @@ def test_a_feature_map_of_64_mib_with_raised_limits(models: dict[str, SplitModel
         EdgeClient(server.address, ClientSettings(limits=limits)) as client,
     ):
         result = client.infer(split, 1, picture())
-        check_same_bits(result.output, split(picture()), "64 MiB")
+        check_answer(result.output, split(picture()), "64 MiB")
         assert result.bytes_up > 64 << 20
 
 
@@ -250,7 +250,7 @@ def test_a_server_killed_in_the_middle_of_requests(cards: dict[str, Path], model
         port = int(edge.address.rpartition(":")[2])
         with EdgeServer([models["plain"]], ServerSettings(port=port)):
             result = lane.infer(models["plain"], 1, picture())
-            check_same_bits(result.output, models["plain"](picture()), "after")
+            check_answer(result.output, models["plain"](picture()), "after")
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def test_deadlines_hold_and_the_client_goes_on(
                 client.infer(models["waiting"], 0, picture())
         small.release.set()
         with EdgeClient(waiting_server.address) as patient:
-            check_same_bits(patient.infer(models["plain"], 1, picture()).output, models["plain"](picture()), "after")
+            check_answer(patient.infer(models["plain"], 1, picture()).output, models["plain"](picture()), "after")
     with EdgeClient(waiting_server.address, settings) as client:
         small.release.clear()
         with pytest.raises(DeadlineError):
@@ -298,7 +298,7 @@ def test_a_stopping_server_finishes_what_it_has_begun(
         thread.join(10)
         stopper.join(10)
         assert not stopper.is_alive()
-        check_same_bits(answers[0], split(picture()), "in flight")
+        check_answer(answers[0], split(picture()), "in flight")
         with pytest.raises(EdgeUnavailableError):
             idle.infer(models["plain"], 1, picture())
 

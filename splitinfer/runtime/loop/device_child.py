@@ -7,21 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from splitinfer.runtime.loop.children import child_main, lines_of
+from splitinfer.runtime.child import child_main, lines_of
 
 
 def work(order: dict[str, Any], say: Callable[[dict[str, Any]], None], parent: TextIO) -> None:
     """Load the models, and attend run after run: each line of the parent is the edge's address."""
     lines = lines_of(parent)
-    import torch
-
+    from splitinfer.graph.engines import set_threads
+    from splitinfer.models import CaptureOptions
     from splitinfer.runtime.loop.device_run import run_device
     from splitinfer.runtime.loop.services import ServiceLoader
+    from splitinfer.runtime.loop.ticker import SWITCH_S
     from splitinfer.simulation.scenario import Scenario
 
-    torch.set_num_threads(order["threads"])
+    options = CaptureOptions(**order["options"])
+    set_threads(options.threads)
+    sys.setswitchinterval(SWITCH_S)
     scenario = Scenario.load(order["scenario"])
-    loader = ServiceLoader(order["cards"], [Path(image) for image in order["images"]])
+    loader = ServiceLoader(order["cards"], [Path(image) for image in order["images"]], options)
     services = loader.services(scenario, order["device"])
     while True:
         run_device(lines.get(), scenario, order["device"], services)

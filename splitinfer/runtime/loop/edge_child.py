@@ -7,24 +7,27 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from splitinfer.runtime.loop.children import child_main, lines_of
+from splitinfer.runtime.child import child_main, lines_of
 
 
 def work(order: dict[str, Any], say: Callable[[dict[str, Any]], None], parent: TextIO) -> None:
     """Load the models, and be the edge of run after run: each line of the parent is one, as JSON."""
     lines = lines_of(parent)
-    import torch
-
+    from splitinfer.graph.engines import set_threads
+    from splitinfer.models import CaptureOptions
     from splitinfer.policies import named_policy
     from splitinfer.runtime.loop.edge_run import run_edge
     from splitinfer.runtime.loop.services import ServiceLoader
     from splitinfer.runtime.loop.settings import LoopSettings
+    from splitinfer.runtime.loop.ticker import SWITCH_S
     from splitinfer.runtime.settings import ServerSettings
     from splitinfer.simulation.scenario import Scenario
 
-    torch.set_num_threads(order["threads"])
+    options = CaptureOptions(**order["options"])
+    set_threads(options.threads)
+    sys.setswitchinterval(SWITCH_S)
     scenario = Scenario.load(order["scenario"])
-    models = ServiceLoader(order["cards"]).models(scenario)
+    models = ServiceLoader(order["cards"], options=options).models(scenario)
     while True:
         run = json.loads(lines.get())
         run_edge(

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from splitinfer.errors import DeadlineError, EdgeUnavailableError, InputError
+from splitinfer.models.options import CaptureOptions
 from splitinfer.policies import named_policy
-from splitinfer.runtime.loop.children import Child, raised_error
+from splitinfer.runtime.child import Child, raised_error
 from splitinfer.runtime.loop.record import LiveRecord
 from splitinfer.runtime.loop.settings import LoopSettings
 from splitinfer.runtime.loop.world import check_live, check_policy
@@ -89,7 +90,7 @@ class LocalProcesses:
         self._threads = torch_threads
         self._common = {
             "cards": {name: str(Path(path).resolve()) for name, path in (cards or {}).items()},
-            "threads": torch_threads,
+            "options": CaptureOptions(threads=torch_threads).to_dict(),
         }
         self._images = [str(image) for image in images]
         self._port = port

@@ -11,10 +11,11 @@ import torch
 
 from splitinfer.errors import CheckFailedError, InputError, ScenarioError
 from splitinfer.graph import SplitModel
-from splitinfer.models import ModelCard, load_card
+from splitinfer.graph.engines import set_threads
+from splitinfer.models import CaptureOptions, ModelCard, load_card
 from splitinfer.profiling.profile import Profile
 from splitinfer.runtime.loading import capture_card
-from splitinfer.runtime.verify import check_same_bits
+from splitinfer.runtime.verify import check_answer
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.wire.codecs import RAW, Codec, Wire, codecs_named
 from splitinfer.wire.torch_tensors import as_received, to_torch
@@ -47,13 +48,14 @@ class LiveService:
 
     def prepare_thread(self) -> None:
         # The number is global, but some libraries under torch keep one per thread.
-        torch.set_num_threads(torch.get_num_threads())
+        set_threads(torch.get_num_threads())
 
     def is_right(self, cut: int, turn: int, leaves: Sequence[torch.Tensor | np.ndarray]) -> bool:
         """Whether an answer has the bits of the whole model's, or of the tail's on what the codec leaves."""
         tensors = tuple(to_torch(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves)
         try:
-            check_same_bits(tensors, self._answer(cut, turn % len(self.inputs)), self.split.name)
+            expected = self._answer(cut, turn % len(self.inputs))
+            check_answer(tensors, expected, self.split.name, tolerance=self.split.tolerance)
         except CheckFailedError:
             return False
         return True
@@ -73,11 +75,18 @@ class ServiceLoader:
     Args:
         cards: card files by model name, for models that are no shipped cards.
         images: pictures for models that take one; others get random inputs.
+        options: how models are captured and computed.
     """
 
-    def __init__(self, cards: dict[str, str] | None = None, images: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        cards: dict[str, str] | None = None,
+        images: Sequence[Path] = (),
+        options: CaptureOptions | None = None,
+    ) -> None:
         self._cards = cards or {}
         self._images = list(images)
+        self._options = options
         self._captured: dict[str, tuple[ModelCard, SplitModel]] = {}
         self._with_inputs: dict[str, LiveService] = {}
 
@@ -121,7 +130,7 @@ class ServiceLoader:
         held = self._captured.get(profile.model)
         if held is None:
             card = load_card(self._cards.get(profile.model, profile.model))
-            held = card, capture_card(card)
+            held = card, capture_card(card, self._options)
             for k in range(held[1].num_cuts + 1):  # not in the slot that first needs the cut
                 held[1].warm(k)
             self._captured[profile.model] = held

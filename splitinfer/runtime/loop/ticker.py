@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 
+SWITCH_S = 0.0005
+"""How often Python's threads take turns. Its default of 5 ms is half a slot, in which a head's thread would keep the
+slot's thread from beginning."""
+
 
 class Ticker:
     """Waits for the beginning of each slot.

@@ -1,4 +1,7 @@
-"""Processes of a live run on this machine, which say one JSON line per event and end with their parent."""
+"""Processes of this program's own: they get an order, say one JSON line per event, and end with their parent.
+
+The order goes over standard input, where no list of processes shows it.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,16 @@ from splitinfer.errors import InputError, RemoteError, SplitInferError
 
 Event = dict[str, Any]
 
-SWITCH_S = 0.0005
-"""How often Python's threads take turns. Its default of 5 ms is half a slot, in which a head's thread would keep the
-slot's thread from beginning."""
-
 
 class Child:
     """A process of this program's own; what it says goes into ``said`` with its name.
 
     Args:
         module: run with ``python -m``; its ``main`` is ``child_main`` below.
-        order: its one argument, as JSON.
+        order: what it is to do; JSON.
         who: its name.
         said: takes ``(who, event)``; the event None says that it has ended.
-        threads: threads inside one operation.
+        threads: threads inside one operation, for libraries that look at the environment when they are loaded.
     """
 
     def __init__(
@@ -40,19 +39,20 @@ class Child:
         who: str,
         said: queue.SimpleQueue[tuple[str, Event | None]],
         *,
-        threads: int,
+        threads: int | None = None,
     ) -> None:
         self.who = who
         self._said = said
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        limits = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, json.dumps(order)],
+            [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=os.environ | limits,
         )
         self.pid = self._process.pid
+        self.tell(json.dumps(order))
         threading.Thread(target=self._listen, name=f"splitinfer-{who}", daemon=True).start()
 
     def tell(self, line: str) -> None:
@@ -91,17 +91,19 @@ def error_event(error: SplitInferError) -> Event:
     return {"event": "error", "message": str(error), "is_remote": isinstance(error, RemoteError)}
 
 
-def raised_error(event: Event, who: str) -> SplitInferError:
-    """Return the error that a child's event means."""
-    message = f"{who}: {event['message']}"
+def raised_error(event: Event, who: str = "") -> SplitInferError:
+    """Return the error that a child's event means, with the child's name before it."""
+    message = f"{who}: {event['message']}" if who else event["message"]
     return RemoteError(message, status="INTERNAL") if event["is_remote"] else InputError(message)
 
 
 def child_main(work: Callable[[Event, Callable[[Event], None], TextIO], None]) -> int:
     """Run a child: read the order, do the work, say events, and end with the parent."""
-    order: Event = json.loads(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends its children
-    sys.setswitchinterval(SWITCH_S)
+    first = sys.stdin.readline()
+    if not first:  # the parent is gone already
+        return 3
+    order: Event = json.loads(first)
     lock = threading.Lock()
 
     def say(event: Event) -> None:

@@ -1,4 +1,4 @@
-"""Turn a range of operations into a Python function that runs them on the model's shared weights.
+"""The engine ``torch``: a half as a Python function that runs its operations on the model's shared weights.
 
 The functions of all cuts live in one scope, which holds every weight, operator and constant once.
 """
@@ -6,7 +6,7 @@ The functions of all cuts live in one scope, which holds every weight, operator 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,10 +14,9 @@ from torch import fx
 from torch._ops import OpOverload
 
 from splitinfer.graph.aliasing import allocates, possible_alias_sources
+from splitinfer.graph.engines import Half
 
 aten = torch.ops.aten
-
-Half = Callable[..., tuple[torch.Tensor, ...]]
 
 # Elementwise operations and the in-place twin that gives the same bits.
 _IN_PLACE: dict[OpOverload, OpOverload] = {
@@ -39,10 +38,13 @@ _IN_PLACE: dict[OpOverload, OpOverload] = {
 _COMMUTATIVE = (aten.add.Tensor, aten.mul.Tensor)
 
 
-class HalfCompiler:
-    """Compiles halves of one captured graph."""
+class TorchEngine:
+    """Compiles halves of one captured graph, to the bits of the graph."""
 
-    def __init__(self, order: Sequence[fx.Node], weights: dict[str, Any]) -> None:
+    name = "torch"
+    tolerance = 0.0
+
+    def __init__(self, order: Sequence[fx.Node], weights: Mapping[str, Any]) -> None:
         """Prepare the graph's operations.
 
         Args:
