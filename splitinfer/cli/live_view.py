@@ -6,6 +6,8 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from splitinfer.runtime.events import Event, PeriodEnded, Started, TaskDone
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -29,8 +31,8 @@ class LiveView:
     """Follows the events of a run. Use it as a context manager; where there is no terminal it shows nothing."""
 
     def __init__(self) -> None:
-        self._start: dict[str, Any] = {}
-        self._period: dict[str, Any] = {}
+        self._start: Started | None = None
+        self._period: PeriodEnded | None = None
         self._energy_j: list[float] = []
         self._done: dict[tuple[int, int], int] = {}
         self._last_latency_s: dict[tuple[int, int], float] = {}
@@ -51,51 +53,52 @@ class LiveView:
     def __exit__(self, *exc: Any) -> None:
         self._context.__exit__(*exc)
 
-    def add(self, event: dict[str, Any]) -> None:
+    def add(self, event: Event) -> None:
         """Take an event and show what it changes."""
-        kind = event["event"]
-        if kind == "start":
-            self._start = event
-            self._energy_j = [0.0] * len(event["services"])
-        elif kind == "task":
-            key = event["device"], event["service"]
-            self._done[key] = self._done.get(key, 0) + 1
-            slots = event["finish_slot"] + 1 - event["arrival_slot"]
-            self._last_latency_s[key] = slots * self._start["slot_s"]
-        elif kind == "period":
-            self._period = event
-            for device in range(len(self._energy_j)):
-                joules = event["local_energy_j"][device] + event["transmission_energy_j"][device]
-                self._energy_j[device] += joules * event["slots"]
-            if self._live is not None:
-                self._live.update(self.table())
+        match event:
+            case Started():
+                self._start = event
+                self._energy_j = [0.0] * len(event.services)
+            case TaskDone() if self._start is not None:
+                key = event.device, event.service
+                self._done[key] = self._done.get(key, 0) + 1
+                self._last_latency_s[key] = (event.finish_slot + 1 - event.arrival_slot) * self._start.slot_s
+            case PeriodEnded():
+                self._period = event
+                for device in range(len(self._energy_j)):
+                    joules = event.local_energy_j[device] + event.transmission_energy_j[device]
+                    self._energy_j[device] += joules * event.slots
+                if self._live is not None:
+                    self._live.update(self.table())
 
     def table(self) -> Table:
         """Return the view as it is now."""
         from rich.table import Table
 
         start, period = self._start, self._period
-        done_s = (period["first_slot"] + period["slots"]) * start["slot_s"]
-        all_s = start["slots"] * start["slot_s"]
-        table = Table(title=f"{start['scenario']}, policy {start['policy']}: {done_s:.1f} of {all_s:g} s")
+        assert start is not None
+        assert period is not None
+        done_s = (period.first_slot + period.slots) * start.slot_s
+        all_s = start.slots * start.slot_s
+        table = Table(title=f"{start.scenario}, policy {start.policy}: {done_s:.1f} of {all_s:g} s")
         for name in _COLUMNS:
             table.add_column(name, justify="left" if name == "service" else "right")
-        for device, services in enumerate(start["services"]):
+        for device, services in enumerate(start.services):
             for service, model in enumerate(services):
                 key = device, service
-                local, link, edge = (period["backlog"][stage][device][service] for stage in range(3))
+                local, link, edge = (period.backlog[stage][device][service] for stage in range(3))
                 latency_s = self._last_latency_s.get(key)
                 is_first = service == 0
                 table.add_row(
                     str(device) if is_first else "",
                     model,
-                    f"{period['cuts'][device][service]}/{start['num_cuts'][device][service]}",
+                    f"{period.cuts[device][service]}/{start.num_cuts[device][service]}",
                     f"{local / 1e6:.1f}",
                     f"{link / 1e3:.1f}",
                     f"{edge / 1e6:.1f}",
-                    f"{period['service_rate'][0][device][service] / 1e6:.0f}",
-                    f"{period['service_rate'][1][device][service] / 1e3:.0f}",
-                    f"{period['power_w'][device] * 1e3:.0f}" if is_first else "",
+                    f"{period.service_rate[0][device][service] / 1e6:.0f}",
+                    f"{period.service_rate[1][device][service] / 1e3:.0f}",
+                    f"{period.power_w[device] * 1e3:.0f}" if is_first else "",
                     f"{self._energy_j[device] * 1e3:.0f}" if is_first else "",
                     str(self._done.get(key, 0)),
                     "" if latency_s is None else f"{latency_s * 1e3:.0f}",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -59,7 +57,7 @@ def run(
       splitinfer run --scenario table2 --policy lyappo --duration 20 --trace run.jsonl --plot run.png
     """
     from splitinfer.cli.live_report import tell
-    from splitinfer.cli.live_view import LiveView
+    from splitinfer.cli.watching import watching
     from splitinfer.energy.meter import find_meter
     from splitinfer.models.photos import photos
     from splitinfer.runtime.loop import LoopSettings, run_locally
@@ -83,18 +81,8 @@ def run(
     pictures = photos(images)
     host_meter, about_meter = find_meter(meter)
     readings_j: list[float] = []
-    with ExitStack() as stack:
-        file = stack.enter_context(trace.open("w", encoding="utf-8")) if trace is not None else None
-        view = stack.enter_context(LiveView())
-
-        def on_event(event: dict[str, Any]) -> None:
-            view.add(event)
-            if host_meter is not None and event["event"] in ("start", "end"):
-                readings_j.append(host_meter.joules())
-            if file is not None:
-                file.write(json.dumps(event) + "\n")
-
-        record = run_locally(world, policy, loop, cards=card_files(cards or []), images=pictures, on_event=on_event)
+    with watching(trace, readings_j, host_meter) as observer:
+        record = run_locally(world, policy, loop, cards=card_files(cards or []), images=pictures, observer=observer)
     measured: tuple[float | None, str] | None = None
     if host_meter is not None:
         measured = readings_j[-1] - readings_j[0], about_meter

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from splitinfer.runtime.settings import ServerSettings
@@ -40,8 +38,8 @@ def serve_scenario(
         CheckFailedError: an answer was wrong.
     """
     from splitinfer.cli.live_report import tell
-    from splitinfer.cli.live_view import LiveView
     from splitinfer.cli.run import slots_of
+    from splitinfer.cli.watching import watching
     from splitinfer.graph.engines import set_threads
     from splitinfer.policies import named_policy
     from splitinfer.runtime.loop import LiveRecord, LoopSettings, run_edge
@@ -70,21 +68,12 @@ def serve_scenario(
     sys.setswitchinterval(SWITCH_S)
     models = ServiceLoader(card_files(cards)).models(world)
     record = LiveRecord()
-    with ExitStack() as stack:
-        file = stack.enter_context(trace.open("w", encoding="utf-8")) if trace is not None else None
-        view = LiveView()
 
-        def on_listen(address: str) -> None:
-            waiting = f"waiting for {world.num_devices} devices of {world.name} on {address}"
-            print(waiting, file=sys.stderr if as_json else sys.stdout, flush=True)
+    def on_listen(address: str) -> None:
+        waiting = f"waiting for {world.num_devices} devices of {world.name} on {address}"
+        print(waiting, file=sys.stderr if as_json else sys.stdout, flush=True)
 
-        def on_event(event: dict[str, Any]) -> None:
-            if event["event"] == "start":
-                stack.enter_context(view)
-            view.add(event)
-            record.add(event)
-            if file is not None:
-                file.write(json.dumps(event) + "\n")
-
-        run_edge(world, chosen, models, loop, server, on_listen=on_listen, on_event=on_event)
+    with watching(trace, []) as observer:
+        observer.add("the report", record.add, most_waiting=None)
+        run_edge(world, chosen, models, loop, server, on_listen=on_listen, observer=observer)
     tell(world, record.result(world), policy, trace=trace, plot=plot, compare=compare, as_json=as_json)

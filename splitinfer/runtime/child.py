@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from splitinfer.errors import InputError, RemoteError, SplitInferError
 
-Event = dict[str, Any]
+Said = dict[str, Any]
 
 
 class Child:
@@ -35,9 +35,9 @@ class Child:
     def __init__(
         self,
         module: str,
-        order: Event,
+        order: Said,
         who: str,
-        said: queue.SimpleQueue[tuple[str, Event | None]],
+        said: queue.SimpleQueue[tuple[str, Said | None]],
         *,
         threads: int | None = None,
     ) -> None:
@@ -86,27 +86,27 @@ class Child:
         self._said.put((self.who, None))
 
 
-def error_event(error: SplitInferError) -> Event:
+def error_event(error: SplitInferError) -> Said:
     """Return how a child says why it fails."""
     return {"event": "error", "message": str(error), "is_remote": isinstance(error, RemoteError)}
 
 
-def raised_error(event: Event, who: str = "") -> SplitInferError:
+def raised_error(event: Said, who: str = "") -> SplitInferError:
     """Return the error that a child's event means, with the child's name before it."""
     message = f"{who}: {event['message']}" if who else event["message"]
     return RemoteError(message, status="INTERNAL") if event["is_remote"] else InputError(message)
 
 
-def child_main(work: Callable[[Event, Callable[[Event], None], TextIO], None]) -> int:
+def child_main(work: Callable[[Said, Callable[[Said], None], TextIO], None]) -> int:
     """Run a child: read the order, do the work, say events, and end with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends its children
     first = sys.stdin.readline()
     if not first:  # the parent is gone already
         return 3
-    order: Event = json.loads(first)
+    order: Said = json.loads(first)
     lock = threading.Lock()
 
-    def say(event: Event) -> None:
+    def say(event: Said) -> None:
         with lock, contextlib.suppress(BrokenPipeError):
             print(json.dumps(event), flush=True)
 

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from splitinfer.errors import EdgeUnavailableError
 from splitinfer.models.options import CaptureOptions
-from splitinfer.runtime.child import Child, Event, raised_error
+from splitinfer.runtime.child import Child, Said, raised_error
 from splitinfer.runtime.settings import ServerSettings
 
 # Past the drain time a stopping server only has to leave.
@@ -47,7 +47,7 @@ class EdgeProcess:
         self._order = {"models": list(models), "settings": asdict(settings), "options": options.to_dict()}
         self._stop_s = settings.drain_s + _STOP_MARGIN_S
         self._start_s = start_s
-        self._said: queue.SimpleQueue[tuple[str, Event | None]] = queue.SimpleQueue()
+        self._said: queue.SimpleQueue[tuple[str, Said | None]] = queue.SimpleQueue()
         self._child: Child | None = None
 
     def start(self) -> None:

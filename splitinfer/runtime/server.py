@@ -19,6 +19,7 @@ from splitinfer.errors import RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime.admission import OpenCalls
 from splitinfer.runtime.description import describe
+from splitinfer.runtime.events import Observer, nobody
 from splitinfer.runtime.malloc import tune_allocator
 from splitinfer.runtime.settings import ServerSettings
 from splitinfer.runtime.statuses import refusal
@@ -41,8 +42,16 @@ class EdgeServer:
         models: names of the models.
     """
 
-    def __init__(self, models: Iterable[SplitModel], settings: ServerSettings | None = None) -> None:
+    def __init__(
+        self, models: Iterable[SplitModel], settings: ServerSettings | None = None, *, observer: Observer = nobody
+    ) -> None:
         """Prepare a server; nothing listens before :meth:`start`.
+
+        Args:
+            models: whose tails it serves.
+            settings: how it listens and works.
+            observer: told of each request that was answered or refused, on the request's own thread; give a ``Fanout``
+                where that may take long.
 
         Raises:
             InputError: no model, or two of one name.
@@ -53,6 +62,7 @@ class EdgeServer:
             self.settings.wire,
             tails_at_once=self.settings.tails_at_once,
             torch_threads=self.settings.torch_threads,
+            observer=observer,
         )
         self.models = tuple(self._runner.models)
         self.address = ""
@@ -145,14 +155,11 @@ class EdgeServer:
         try:
             return self._runner.answer(data, is_wanted=context.is_active)
         except RefusedRequestError as refused:
-            code, message = refusal(refused.reason)
-            return self._runner.refuse(refused.request_id, code.value[0], message)
-
-
-def _reason(error: Exception) -> Exception:
-    return error.reason if isinstance(error, RefusedRequestError) else error
+            return self._runner.refuse(refused.request_id, refused.code.value[0], refused.message)
 
 
 def _abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
-    context.abort(*refusal(_reason(error)))
+    if isinstance(error, RefusedRequestError):
+        context.abort(error.code, error.message)
+    context.abort(*refusal(error))
     raise AssertionError("abort() never returns")

@@ -12,7 +12,7 @@ from typing import TextIO
 
 from splitinfer.graph.engines import set_threads
 from splitinfer.models import CaptureOptions
-from splitinfer.runtime.child import Event, child_main
+from splitinfer.runtime.child import Said, child_main
 from splitinfer.runtime.loading import capture_card
 from splitinfer.runtime.server import EdgeServer
 from splitinfer.runtime.settings import ServerSettings
@@ -69,7 +69,7 @@ def serve(
             signal.signal(number, handler)
 
 
-def work(order: Event, say: Callable[[Event], None], parent: TextIO) -> None:
+def work(order: Said, say: Callable[[Said], None], parent: TextIO) -> None:
     """Serve what the order asks for until the parent closes its end of the pipe."""
     order["settings"]["limits"] = WireLimits(**order["settings"]["limits"])
     stop = threading.Event()

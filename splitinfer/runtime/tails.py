@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from splitinfer.errors import InputError, ModelMismatchError, RemoteError
+from splitinfer.runtime.events import Observer, Refused, TailServed, nobody
+from splitinfer.runtime.statuses import refusal
 from splitinfer.wire import (
     MAX_PROTOCOL_VERSION,
     MIN_PROTOCOL_VERSION,
@@ -40,7 +42,15 @@ class TailRunner:
         models: by name.
     """
 
-    def __init__(self, models: Iterable[SplitModel], wire: Wire, *, tails_at_once: int, torch_threads: int):
+    def __init__(
+        self,
+        models: Iterable[SplitModel],
+        wire: Wire,
+        *,
+        tails_at_once: int,
+        torch_threads: int,
+        observer: Observer = nobody,
+    ) -> None:
         self.models: dict[str, HeldModel] = {}
         for split in models:
             if split.name in self.models:
@@ -49,6 +59,7 @@ class TailRunner:
         if not self.models:
             raise InputError("an edge server needs at least one model")
         self._wire = wire
+        self._tell = observer
         self._torch_threads = torch_threads
         self._free = threading.BoundedSemaphore(tails_at_once)
         self._of_thread = threading.local()
@@ -83,9 +94,13 @@ class TailRunner:
                 leaves = held.split.run_tail_leaves(cut, tensors)
                 end = time.perf_counter()
             reply = Reply(request_id, leaves, queue_s=queue_s, tail_s=end - tail_start, server_s=end - start)
-            return encode_reply(reply, wire)
+            answer = encode_reply(reply, wire)
         except Exception as error:
-            raise RefusedRequestError(request_id) from error
+            refused = RefusedRequestError(request_id, error)
+            self._tell(Refused(refused.code.name, refused.message))
+            raise refused from error
+        self._tell(TailServed(header.model, cut, len(data), len(answer), queue_s, end - tail_start))
+        return answer
 
     def refuse(self, request_id: int, code: int, message: str) -> bytes:
         """Return the bytes of an ``InferReply`` that says why there is no answer."""
@@ -125,20 +140,19 @@ class TailRunner:
 
 
 class RefusedRequestError(Exception):
-    """A request was refused or failed; its cause says why. It never leaves the server.
+    """A request was refused or failed. It never leaves the server.
 
     Attributes:
         request_id: of the request, 0 if it could not be read.
+        reason: why.
+        code, message: what the client is told.
     """
 
-    def __init__(self, request_id: int) -> None:
+    def __init__(self, request_id: int, reason: Exception) -> None:
         super().__init__(request_id)
         self.request_id = request_id
-
-    @property
-    def reason(self) -> Exception:
-        cause = self.__cause__
-        return cause if isinstance(cause, Exception) else self
+        self.reason = reason
+        self.code, self.message = refusal(reason)
 
 
 def unknown_version(version: int) -> RemoteError:

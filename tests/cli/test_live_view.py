@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 
 from rich.console import Console
 
 from splitinfer.cli.live_view import LiveView
+from splitinfer.runtime.events import Ended, PeriodEnded, Started, TaskDone
 
 
 def test_the_table_follows_the_events():
     view = LiveView()
-    start = {"scenario": "tiny", "policy": "fixed", "slots": 200, "slot_s": 0.01}
-    view.add({"event": "start", "services": [["resnet18", "other"]], "num_cuts": [[20, 9]]} | start)
-    view.add({"event": "task", "device": 0, "service": 0, "cut": 4, "arrival_slot": 3, "finish_slot": 10})
-    period = {
-        "event": "period",
-        "first_slot": 90,
-        "slots": 10,
-        "cuts": [[4, 9]],
-        "backlog": [[[2.5e6, 0.0]], [[3.4e3, 0.0]], [[5.1e6, 0.0]]],
-        "service_rate": [[[6e8, 0.0]], [[7.8e4, 0.0]], [[0.0, 0.0]]],
-        "power_w": [0.123],
-        "local_energy_j": [0.001],
-        "transmission_energy_j": [0.002],
-    }
+    services = {"services": [["resnet18", "other"]], "num_cuts": [[20, 9]]}
+    start = {"scenario": "tiny", "policy": "fixed", "seed": 0, "slots": 200, "slot_s": 0.01}
+    view.add(Started(**start, time_scale=1.0, patience_s=0.0, **services))
+    view.add(TaskDone(device=0, service=0, cut=4, arrival_slot=3, finish_slot=10))
+    period = PeriodEnded(
+        first_slot=90,
+        slots=10,
+        cuts=[[4, 9]],
+        backlog=[[[2.5e6, 0.0]], [[3.4e3, 0.0]], [[5.1e6, 0.0]]],
+        service_rate=[[[6e8, 0.0]], [[7.8e4, 0.0]], [[0.0, 0.0]]],
+        power_w=[0.123],
+        max_rate_bps=[3e6],
+        local_energy_j=[0.001],
+        transmission_energy_j=[0.002],
+    )
     view.add(period)
-    view.add(period | {"first_slot": 100})
+    view.add(replace(period, first_slot=100))
     page = StringIO()
     Console(file=page, width=140).print(view.table())
     shown = page.getvalue()
@@ -37,5 +40,5 @@ def test_the_table_follows_the_events():
 
 def test_without_a_terminal_nothing_is_shown(capsys):
     with LiveView() as view:
-        view.add({"event": "end"})
+        view.add(Ended(arrived=[[0]], slot_overruns=0, worst_lag_s=0.0, shortfall={}))
     assert capsys.readouterr() == ("", "")

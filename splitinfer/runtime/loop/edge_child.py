@@ -37,7 +37,7 @@ def work(order: dict[str, Any], say: Callable[[dict[str, Any]], None], parent: T
             LoopSettings(**run["loop"]),
             ServerSettings(port=order["port"]),
             on_listen=lambda address: say({"event": "listen", "address": address}),
-            on_event=say,
+            observer=lambda event: say(event.to_dict()),
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from splitinfer.errors import RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime.description import describe_wire
 from splitinfer.runtime.emulation import EmulatedClock
+from splitinfer.runtime.events import DeviceLeft, Ended, Fanout, Observer, PeriodEnded, Started, TaskDone, nobody
 from splitinfer.runtime.loop.edge import EdgeLoop, EdgeTask, RequestAssembly, row
 from splitinfer.runtime.loop.hub import Hub
 from splitinfer.runtime.loop.services import fingerprints
@@ -30,7 +30,6 @@ from splitinfer.simulation.simulate import prepare
 from splitinfer.simulation.surroundings import POLICY, stream
 from splitinfer.wire import splitinfer_pb2 as pb
 
-Event = dict[str, Any]
 Floats = NDArray[np.float64]
 
 
@@ -42,7 +41,7 @@ def run_edge(
     server: ServerSettings | None = None,
     *,
     on_listen: Callable[[str], None] = lambda address: None,
-    on_event: Callable[[Event], None] = lambda event: None,
+    observer: Observer = nobody,
 ) -> None:
     """Run the edge of one scenario.
 
@@ -53,8 +52,7 @@ def run_edge(
         loop: length, seed, time.
         server: where to listen, and limits of messages.
         on_listen: called with ``host:port`` once devices can come.
-        on_event: called with what happens: ``start``, ``period``, ``task``, ``device`` and ``end`` (see
-            ``record.py``); plain dictionaries, ready for JSON.
+        observer: told what happens, on a thread of its own; every event of the run before this returns.
 
     Raises:
         InputError: the policy does not fit the scenario or sets resources itself, or the address cannot be listened on.
@@ -62,7 +60,8 @@ def run_edge(
     """
     check_live(scenario)
     check_policy(policy, scenario)
-    _EdgeRun(scenario, policy, models, loop, server or ServerSettings(), on_event).run(on_listen)
+    with Fanout().add("the run's observer", observer, most_waiting=None) as fanout:
+        _EdgeRun(scenario, policy, models, loop, server or ServerSettings(), fanout).run(on_listen)
 
 
 class _EdgeRun:
@@ -73,13 +72,13 @@ class _EdgeRun:
         models: Sequence[SplitModel],
         settings: LoopSettings,
         server: ServerSettings,
-        on_event: Callable[[Event], None],
+        observer: Observer,
     ) -> None:
         self._scenario = scenario
         self._policy = policy
         self._settings = settings
         self._server = server
-        self._on_event = on_event
+        self._tell = observer
         self._setting = setting = setting_of(scenario)
         self._devices = range(scenario.num_devices)
         self._fingerprints = fingerprints(scenario, models)
@@ -134,19 +133,18 @@ class _EdgeRun:
                 **describe_wire(self._server.wire),
             )
             hub.send(device, pb.EdgeMessage(start=start))
-        self._on_event(
-            {
-                "event": "start",
-                "scenario": self._scenario.name,
-                "policy": self._policy.name,
-                "seed": settings.seed,
-                "slots": settings.slots,
-                "slot_s": self._setting.slot_s,
-                "time_scale": settings.time_scale,
-                "patience_s": settings.patience_s,
-                "services": [[profile.model for profile in device] for device in self._scenario.profiles],
-                "num_cuts": self._setting.num_cuts.tolist(),
-            }
+        self._tell(
+            Started(
+                scenario=self._scenario.name,
+                policy=self._policy.name,
+                seed=settings.seed,
+                slots=settings.slots,
+                slot_s=self._setting.slot_s,
+                time_scale=settings.time_scale,
+                patience_s=settings.patience_s,
+                services=[[profile.model for profile in device] for device in self._scenario.profiles],
+                num_cuts=self._setting.num_cuts.tolist(),
+            )
         )
 
     def _close(self, hub: Hub, edge: EdgeLoop, slot: int) -> None:
@@ -193,16 +191,7 @@ class _EdgeRun:
             self._telemetry[device] = message.telemetry
 
     def _task_event(self, task: EdgeTask, finish_slot: int) -> None:
-        self._on_event(
-            {
-                "event": "task",
-                "device": task.device,
-                "service": task.service,
-                "cut": task.cut,
-                "arrival_slot": task.arrival_slot,
-                "finish_slot": finish_slot,
-            }
-        )
+        self._tell(TaskDone(task.device, task.service, task.cut, task.arrival_slot, finish_slot))
 
     def _end_period(self, hub: Hub, edge: EdgeLoop, slot: int) -> None:
         """Put the means of the period together, ask the policy for the next one, and tell the devices."""
@@ -234,19 +223,18 @@ class _EdgeRun:
             for device in self._devices:
                 chosen = pb.Cuts(from_slot=slot, cuts=row(cuts, device, self._scenario.num_services[device]))
                 hub.send(device, pb.EdgeMessage(cuts=chosen))
-        self._on_event(
-            {
-                "event": "period",
-                "first_slot": slot - slots,
-                "slots": slots,
-                "cuts": before.tolist(),
-                "backlog": backlog.tolist(),
-                "service_rate": rate.tolist(),
-                "power_w": power.tolist(),
-                "max_rate_bps": max_rate.tolist(),
-                "local_energy_j": local_j.tolist(),
-                "transmission_energy_j": transmission_j.tolist(),
-            }
+        self._tell(
+            PeriodEnded(
+                first_slot=slot - slots,
+                slots=slots,
+                cuts=before.tolist(),
+                backlog=backlog.tolist(),
+                service_rate=rate.tolist(),
+                power_w=power.tolist(),
+                max_rate_bps=max_rate.tolist(),
+                local_energy_j=local_j.tolist(),
+                transmission_energy_j=transmission_j.tolist(),
+            )
         )
 
     def _finish(self, hub: Hub, clock: EmulatedClock, ticker: Ticker) -> None:
@@ -256,11 +244,11 @@ class _EdgeRun:
         for device in self._devices:
             farewell = hub.farewell(device, self._settings.silence_s)
             fields = ("checked", "wrong", "unanswered", "unexpected", "slot_overruns", "late_cuts")
-            self._on_event(
-                {"event": "device", "device": device}
-                | {name: getattr(farewell, name) for name in fields}
-                | {
-                    "shortfall": {
+            self._tell(
+                DeviceLeft(
+                    device,
+                    **{name: getattr(farewell, name) for name in fields},
+                    shortfall={
                         "jobs": farewell.jobs,
                         "late_jobs": farewell.late_jobs,
                         "late_slots": farewell.late_slots,
@@ -268,15 +256,14 @@ class _EdgeRun:
                         "worst_s": farewell.worst_late_s,
                         "host_s": farewell.host_s,
                     },
-                    "wall_latency_s": list(farewell.wall_latency_s),
-                }
+                    wall_latency_s=list(farewell.wall_latency_s),
+                )
             )
-        self._on_event(
-            {
-                "event": "end",
-                "arrived": self._arrived.tolist(),
-                "slot_overruns": ticker.overruns,
-                "worst_lag_s": ticker.worst_lag_s,
-                "shortfall": vars(clock.shortfall),
-            }
+        self._tell(
+            Ended(
+                arrived=self._arrived.tolist(),  # type: ignore[arg-type]
+                slot_overruns=ticker.overruns,
+                worst_lag_s=ticker.worst_lag_s,
+                shortfall=dict(vars(clock.shortfall)),
+            )
         )

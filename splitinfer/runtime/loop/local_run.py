@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from splitinfer.errors import DeadlineError, EdgeUnavailableError, InputError
 from splitinfer.models.options import CaptureOptions
 from splitinfer.policies import named_policy
 from splitinfer.runtime.child import Child, raised_error
+from splitinfer.runtime.events import Observer, nobody, read_event
 from splitinfer.runtime.loop.record import LiveRecord
 from splitinfer.runtime.loop.settings import LoopSettings
 from splitinfer.runtime.loop.world import check_live, check_policy
 from splitinfer.simulation.scenario import Scenario
 
-Event = dict[str, Any]
+Said = dict[str, Any]
 
 _STOP_S = 10.0
 
@@ -32,7 +33,7 @@ def run_locally(
     cards: Mapping[str, str] | None = None,
     images: Sequence[Path] = (),
     port: int = 0,
-    on_event: Callable[[Event], None] = lambda event: None,
+    observer: Observer = nobody,
 ) -> LiveRecord:
     """Run a scenario on real processes, once. ``LocalProcesses`` makes several runs without loading the models again.
 
@@ -43,7 +44,7 @@ def run_locally(
         cards: card files by model name, for models that are no shipped cards.
         images: pictures for the models; random inputs without.
         port: of the edge; 0 picks a free one.
-        on_event: called with every event (``record.py``), for a live view or a trace file.
+        observer: told every event, for a live view or a trace file.
 
     Returns:
         The record of the whole run.
@@ -56,7 +57,7 @@ def run_locally(
     check_policy(named_policy(policy, scenario), scenario)  # a wrong name is said before anything is started
     threads = settings.torch_threads
     with LocalProcesses(scenario, cards=cards, images=images, port=port, torch_threads=threads) as processes:
-        return processes.run(policy, settings, on_event=on_event)
+        return processes.run(policy, settings, observer=observer)
 
 
 class LocalProcesses:
@@ -94,7 +95,7 @@ class LocalProcesses:
         }
         self._images = [str(image) for image in images]
         self._port = port
-        self._said: queue.SimpleQueue[tuple[str, Event | None]] = queue.SimpleQueue()
+        self._said: queue.SimpleQueue[tuple[str, Said | None]] = queue.SimpleQueue()
         self._children: list[Child] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -115,15 +116,13 @@ class LocalProcesses:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._stop(at_once=error is not None)
 
-    def run(
-        self, policy: str, settings: LoopSettings, *, on_event: Callable[[Event], None] = lambda event: None
-    ) -> LiveRecord:
+    def run(self, policy: str, settings: LoopSettings, *, observer: Observer = nobody) -> LiveRecord:
         """Run the scenario once.
 
         Args:
             policy: by name, as ``named_policy`` takes it.
             settings: length, seed, time; ``torch_threads`` are those of the processes.
-            on_event: called with every event (``record.py``).
+            observer: told every event.
 
         Returns:
             The record of the whole run.
@@ -140,13 +139,13 @@ class LocalProcesses:
         record = LiveRecord()
         try:
             self._children[0].tell(json.dumps({"policy": policy, "loop": asdict(settings)}))
-            self._follow(record, settings.join_s, on_event)
+            self._follow(record, settings.join_s, observer)
         except BaseException:
             self._stop(at_once=True)
             raise
         return record
 
-    def _start(self, module: str, who: str, order: Event) -> None:
+    def _start(self, module: str, who: str, order: Said) -> None:
         module = f"splitinfer.runtime.loop.{module}"
         self._children.append(Child(module, order, who, self._said, threads=self._threads))
 
@@ -159,22 +158,23 @@ class LocalProcesses:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def _follow(self, record: LiveRecord, patience_s: float, on_event: Callable[[Event], None]) -> None:
+    def _follow(self, record: LiveRecord, patience_s: float, observer: Observer) -> None:
         while not record.is_complete:
             try:
-                who, event = self._said.get(timeout=patience_s)
+                who, said = self._said.get(timeout=patience_s)
             except queue.Empty:
                 raise DeadlineError(
                     f"the run's processes said nothing for {patience_s:g} s", status="DEADLINE_EXCEEDED"
                 ) from None
-            if event is None:
+            if said is None:
                 raise EdgeUnavailableError(f"the process of {who} ended before the run did", status="UNAVAILABLE")
-            kind = event["event"]
+            kind = said["event"]
             if kind == "error":
-                raise raised_error(event, who)
+                raise raised_error(said, who)
             if kind == "listen":
                 for child in self._children[1:]:
-                    child.tell(event["address"])
+                    child.tell(said["address"])
             elif who == "edge":
+                event = read_event(said)
                 record.add(event)
-                on_event(event)
+                observer(event)

@@ -1,9 +1,4 @@
-"""What a live run leaves behind: its events, put together as the same figures that a simulation gives.
-
-Events are plain dictionaries, one per line of a trace file. ``start`` says what ran; ``period`` has the means of one
-partition period (arrays as in ``PeriodStatistics``); ``task`` is one finished task; ``device`` is what one device alone
-knows (answers checked, overruns, where its host was too slow); ``end`` is what the edge knows.
-"""
+"""What a live run leaves behind: its events, put together as the same figures that a simulation gives."""
 
 from __future__ import annotations
 
@@ -17,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
+from splitinfer.runtime.events import DeviceLeft, Ended, Event, PeriodEnded, Started, TaskDone, read_event
 from splitinfer.simulation.build import setting_of
 from splitinfer.simulation.records import FinishedTasks
 from splitinfer.simulation.result import RunTrace, SimulationResult, Utilisation
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.simulation.stability import stability_of, station_backlogs
 
-Event = dict[str, Any]
 Array = NDArray[np.float64]
 
 
@@ -108,36 +103,36 @@ class LiveRecord:
     """Takes the events of a run one by one.
 
     Attributes:
-        start: the ``start`` event, once it came.
-        periods: the ``period`` events.
-        tasks: the ``task`` events.
+        start: how it started, once it has.
+        periods: its periods.
+        tasks: its finished tasks.
     """
 
     def __init__(self) -> None:
-        self.start: Event = {}
-        self.periods: list[Event] = []
-        self.tasks: list[Event] = []
-        self._devices: dict[int, Event] = {}
-        self._end: Event = {}
+        self.start: Started | None = None
+        self.periods: list[PeriodEnded] = []
+        self.tasks: list[TaskDone] = []
+        self._devices: dict[int, DeviceLeft] = {}
+        self._end: Ended | None = None
 
     def add(self, event: Event) -> None:
-        """Take one event; unknown kinds are ignored."""
-        kind = event.get("event")
-        if kind == "start":
-            self.start = event
-        elif kind == "period":
-            self.periods.append(event)
-        elif kind == "task":
-            self.tasks.append(event)
-        elif kind == "device":
-            self._devices[event["device"]] = event
-        elif kind == "end":
-            self._end = event
+        """Take one event; those of other kinds are ignored."""
+        match event:
+            case Started():
+                self.start = event
+            case PeriodEnded():
+                self.periods.append(event)
+            case TaskDone():
+                self.tasks.append(event)
+            case DeviceLeft():
+                self._devices[event.device] = event
+            case Ended():
+                self._end = event
 
     @property
     def is_complete(self) -> bool:
         """Whether the run came to its end."""
-        return bool(self._end)
+        return self._end is not None
 
     def result(self, scenario: Scenario) -> LiveResult:
         """Put the run together.
@@ -145,37 +140,38 @@ class LiveRecord:
         Raises:
             InputError: the run did not come to its end.
         """
-        if not self.is_complete or not self.periods:
+        start, end = self.start, self._end
+        if start is None or end is None or not self.periods:
             raise InputError("the run did not come to its end, so it has no result")
         devices = [self._devices[m] for m in sorted(self._devices)]
-        wall = [latency for device in devices for latency in device["wall_latency_s"]]
+        wall = [latency for device in devices for latency in device.wall_latency_s]
         return LiveResult(
-            figures=self._figures(scenario),
-            time_scale=self.start["time_scale"],
+            figures=self._figures(scenario, start, end),
+            time_scale=start.time_scale,
             wall_latency_s=np.array(wall, dtype=np.float64),
-            checked=sum(device["checked"] for device in devices),
-            wrong=sum(device["wrong"] for device in devices),
-            unexpected=sum(device["unexpected"] for device in devices),
-            unanswered=sum(device["unanswered"] for device in devices),
+            checked=sum(device.checked for device in devices),
+            wrong=sum(device.wrong for device in devices),
+            unexpected=sum(device.unexpected for device in devices),
+            unanswered=sum(device.unanswered for device in devices),
             lateness=(
                 *(
                     Lateness(
-                        f"device {device['device']}",
-                        device["slot_overruns"],
-                        device["late_cuts"],
-                        **device["shortfall"],
+                        f"device {device.device}",
+                        device.slot_overruns,
+                        device.late_cuts,
+                        **device.shortfall,
                     )
                     for device in devices
                 ),
-                Lateness("edge", self._end["slot_overruns"], 0, **self._end["shortfall"]),
+                Lateness("edge", end.slot_overruns, 0, **end.shortfall),
             ),
         )
 
-    def _figures(self, scenario: Scenario) -> SimulationResult:
+    def _figures(self, scenario: Scenario, start: Started, end: Ended) -> SimulationResult:
         setting = setting_of(scenario)
-        lengths = np.array([period["slots"] for period in self.periods], dtype=np.float64)
+        lengths = np.array([period.slots for period in self.periods], dtype=np.float64)
         columns = {
-            name: np.array([period[name] for period in self.periods], dtype=np.float64)
+            name: np.array([getattr(period, name) for period in self.periods], dtype=np.float64)
             for name in (
                 "backlog",
                 "service_rate",
@@ -194,8 +190,8 @@ class LiveRecord:
         devices = len(setting.active)
         return SimulationResult(
             scenario=scenario.name,
-            policy=self.start["policy"],
-            seed=self.start["seed"],
+            policy=start.policy,
+            seed=start.seed,
             slots=int(lengths.sum()),
             slot_s=setting.slot_s,
             energy_local_j=np.float64(means["local_energy_j"].mean()),
@@ -204,7 +200,7 @@ class LiveRecord:
             device_energy_transmission_j=means["transmission_energy_j"],
             tasks=tasks,
             mean_queue=means["backlog"],
-            arrived_by_service=np.array(self._end["arrived"], np.int64),
+            arrived_by_service=np.array(end.arrived, np.int64),
             finished_by_service=finished,
             utilisation=Utilisation(
                 local=rate[0].sum(axis=-1) / setting.max_local_frequency_hz,
@@ -216,11 +212,11 @@ class LiveRecord:
             final_local_energy_weight=np.broadcast_to(setting.local_energy_weight, devices).copy(),
             final_transmission_energy_weight=np.broadcast_to(setting.transmission_energy_weight, devices).copy(),
             trace=RunTrace(
-                slot=np.array([period["first_slot"] for period in self.periods], np.int64),
+                slot=np.array([period.first_slot for period in self.periods], np.int64),
                 backlog=columns["backlog"],
                 service_rate=columns["service_rate"],
                 power_w=columns["power_w"],
-                cuts=np.array([period["cuts"] for period in self.periods], np.int64),
+                cuts=np.array([period.cuts for period in self.periods], np.int64),
                 local_energy_weight=np.tile(setting.local_energy_weight, (len(lengths), 1)),
                 transmission_energy_weight=np.tile(setting.transmission_energy_weight, (len(lengths), 1)),
             ),
@@ -228,7 +224,9 @@ class LiveRecord:
 
     def _finished_tasks(self, slot_s: float) -> FinishedTasks:
         names = ("device", "service", "arrival_slot", "finish_slot", "cut")
-        table = np.array([[task[name] for name in names] for task in self.tasks], np.int64).reshape(-1, len(names))
+        table = np.array([[getattr(task, name) for name in names] for task in self.tasks], np.int64).reshape(
+            -1, len(names)
+        )
         device, service, arrival, finish, cut = table.T
         return FinishedTasks(
             environment=np.zeros(len(table), np.int64),
@@ -249,10 +247,10 @@ def read_trace(path: str | Path) -> LiveRecord:
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
-        return record_of(json.loads(line) for line in lines)
+        return record_of(read_event(json.loads(line)) for line in lines)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, AttributeError) as error:
+    except (InputError, ValueError, TypeError) as error:
         raise InputError(f"{path} is no trace of a live run: {error}") from None
 
 

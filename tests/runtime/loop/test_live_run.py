@@ -34,7 +34,7 @@ def test_a_run_with_thousands_of_recuts_is_the_simulators_task_by_task(tiny, tin
     slots, seed = 4000, 5
     lines = []
     settings = LoopSettings(slots=slots, seed=seed, time_scale=0.05, patience_s=PATIENT)
-    record = run_locally(tiny, "random", settings, cards=tiny_cards, on_event=lines.append)
+    record = run_locally(tiny, "random", settings, cards=tiny_cards, observer=lines.append)
     live = record.result(tiny)
     simulated = simulate(tiny, policy_of("random", tiny), slots=slots, seed=seed)
     figures = live.figures
@@ -51,7 +51,7 @@ def test_a_run_with_thousands_of_recuts_is_the_simulators_task_by_task(tiny, tin
     assert figures.latency_s.mean() == pytest.approx(simulated.latency_s.mean())
 
     trace = tmp_path / "trace.jsonl"
-    trace.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    trace.write_text("".join(json.dumps(line.to_dict()) + "\n" for line in lines))
     assert read_trace(trace).result(tiny).to_dict() == live.to_dict()
 
 

@@ -1,0 +1,241 @@
+"""What happens at an edge, as values that any number of observers follow without holding up whoever says it.
+
+A trace file, a report, a view on a terminal or a page are observers. Each has a thread and a queue of its own behind a
+``Fanout``, so that a slow one delays neither a slot nor another observer. One that must see all of a run (a trace, a
+report) is kept everything for; the others lose what comes too fast, and how much is counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, ClassVar
+
+from splitinfer.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened. ``kind`` is its name in trace files."""
+
+    kind: ClassVar[str] = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return ``{"event": kind, ...}``, ready for JSON."""
+        return {"event": self.kind} | {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Started(Event):
+    """A live run begins: what runs, how fast, and on which services, one list per device."""
+
+    kind: ClassVar[str] = "start"
+    scenario: str
+    policy: str
+    seed: int
+    slots: int
+    slot_s: float
+    time_scale: float
+    patience_s: float
+    services: list[list[str]]
+    num_cuts: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodEnded(Event):
+    """Means of one partition period of a live run; arrays as in ``PeriodStatistics`` of one environment."""
+
+    kind: ClassVar[str] = "period"
+    first_slot: int
+    slots: int
+    cuts: list[list[int]]
+    backlog: list[Any]
+    service_rate: list[Any]
+    power_w: list[float]
+    max_rate_bps: list[float]
+    local_energy_j: list[float]
+    transmission_energy_j: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDone(Event):
+    """A task of a live run is finished."""
+
+    kind: ClassVar[str] = "task"
+    device: int
+    service: int
+    cut: int
+    arrival_slot: int
+    finish_slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLeft(Event):
+    """What one device alone knows of a live run: answers checked, overruns, and where its host was too slow."""
+
+    kind: ClassVar[str] = "device"
+    device: int
+    checked: int
+    wrong: int
+    unanswered: int
+    unexpected: int
+    slot_overruns: int
+    late_cuts: int
+    shortfall: dict[str, Any]
+    wall_latency_s: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Event):
+    """A live run is over; what the edge knows of it."""
+
+    kind: ClassVar[str] = "end"
+    arrived: list[list[int]]
+    slot_overruns: int
+    worst_lag_s: float
+    shortfall: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TailServed(Event):
+    """An edge answered a request.
+
+    Attributes:
+        model, cut: of the request.
+        bytes_up, bytes_down: sizes of request and reply.
+        queue_s: waiting for a free processor, seconds.
+        tail_s: computing the tail, seconds.
+    """
+
+    kind: ClassVar[str] = "tail"
+    model: str
+    cut: int
+    bytes_up: int
+    bytes_down: int
+    queue_s: float
+    tail_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Event):
+    """An edge refused a request; ``status`` is that of the answer, ``message`` what the client is told."""
+
+    kind: ClassVar[str] = "refused"
+    status: str
+    message: str
+
+
+_KINDS: dict[str, type[Event]] = {
+    cls.kind: cls for cls in (Started, PeriodEnded, TaskDone, DeviceLeft, Ended, TailServed, Refused)
+}
+
+Observer = Callable[[Event], None]
+"""Is called with one event after the other, on a thread of its own behind a ``Fanout``."""
+
+
+def nobody(event: Event) -> None:
+    """The observer that looks away."""
+
+
+def read_event(record: dict[str, Any]) -> Event:
+    """Return the event that ``to_dict`` described.
+
+    Raises:
+        InputError: there is no such kind, or a field is missing or unknown.
+    """
+    fields = dict(record)
+    kind = fields.pop("event", None)
+    if kind not in _KINDS:
+        raise InputError(f"no event is called {kind!r}; there are {', '.join(_KINDS)}")
+    try:
+        return _KINDS[kind](**fields)
+    except TypeError as error:
+        raise InputError(f"event {kind}: {error}") from None
+
+
+class Fanout:
+    """Hands events to observers. An observer itself: calling it returns at once. A context manager.
+
+    Attributes:
+        dropped: events that an observer lost so far, by the name it was added under.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[_Line] = []
+
+    def add(self, name: str, observer: Observer, *, most_waiting: int | None = 1024) -> Fanout:
+        """Let an observer follow from now on; returns the fan-out itself.
+
+        Args:
+            name: for messages and counts.
+            observer: called on a thread of its own. One that raises is told nothing more, and the log says why.
+            most_waiting: events that wait for it at most, further ones are dropped; None keeps all, for an observer
+                that must see a whole run.
+        """
+        self._lines.append(_Line(name, observer, most_waiting))
+        return self
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        return {line.name: line.dropped for line in self._lines}
+
+    def __call__(self, event: Event) -> None:
+        for line in self._lines:
+            line.put(event)
+
+    def close(self) -> None:
+        """Wait until every observer has seen what was kept for it, and end the threads."""
+        for line in self._lines:
+            line.close()
+        for name, dropped in self.dropped.items():
+            if dropped:
+                logger.warning("%s was too slow for %d events, which it did not see", name, dropped)
+
+    def __enter__(self) -> Fanout:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Line:
+    """One observer's queue and thread."""
+
+    def __init__(self, name: str, observer: Observer, most_waiting: int | None) -> None:
+        self.name = name
+        self.dropped = 0
+        self._observer = observer
+        self._waiting: queue.Queue[Event | None] = queue.Queue()
+        self._most = most_waiting
+        self._thread = threading.Thread(target=self._follow, name=f"splitinfer-{name}", daemon=True)
+        self._thread.start()
+
+    def put(self, event: Event) -> None:
+        if self._most is not None and self._waiting.qsize() >= self._most:
+            self.dropped += 1
+        else:
+            self._waiting.put(event)
+
+    def close(self) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while (event := self._waiting.get()) is not None:
+            try:
+                self._observer(event)
+            except Exception:
+                logger.exception("%s failed at an event and is told no more of them", self.name)
+                break
+        while event is not None:  # take the rest, so that nobody waits for this observer
+            event = self._waiting.get()
+            self.dropped += event is not None
