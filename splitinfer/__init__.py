@@ -5,10 +5,9 @@ The names below load on first use, so that ``import splitinfer`` and the command
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from splitinfer.registration import register_with_gymnasium
 
 if TYPE_CHECKING:
     from splitinfer.errors import SplitInferError
@@ -58,4 +57,5 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-register_with_gymnasium()
+if "gymnasium" in sys.modules:
+    import_module("splitinfer.learning")  # registers its environments

@@ -29,11 +29,16 @@ _declared: list[object] = []
 
 def import_torchvision() -> ModuleType:
     """Return the torchvision module with ``torchvision.models`` in it."""
+    prepare_torchvision()
+    import_module("torchvision.models")
+    return sys.modules["torchvision"]
+
+
+def prepare_torchvision() -> None:
+    """Make sure that torchvision can be imported from here on, where it is installed."""
     with _lock:
         if "torchvision" not in sys.modules and not _compiled_operators_load():
             _declare_missing_operators()
-        import_module("torchvision.models")
-        return sys.modules["torchvision"]
 
 
 def operators_are_declared() -> bool:

@@ -1,1 +1,1 @@
-"""Placeholder docstring; the owner of this package writes it."""
+"""The command line: one module per verb, each thin."""

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from splitinfer.cli.options import AsJson
 from splitinfer.errors import InputError
 
 
@@ -25,7 +26,7 @@ def calibrate(
         str | None, typer.Option(help="Preset or TOML file to fit; --out is then a scenario ready to use.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result as TOML.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure this host's cycles per MAC for each model, and, with a meter, its energy coefficient.
 

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from splitinfer.cli.options import Cards, Images, MaxMessageMib, MeterName, Threads
 
 if TYPE_CHECKING:
     from splitinfer.wire import splitinfer_pb2 as pb
 
 
 def device(
-    server: Annotated[str, typer.Option(metavar="HOST:PORT", help="The edge: splitinfer serve --scenario ...")],
+    server: Annotated[str, typer.Option(metavar="HOST:PORT", help="The edge: splitinfer edge --scenario ...")],
     index: Annotated[int, typer.Option(min=0, help="Which device of the scenario this is, from 0.")] = 0,
     scenario: Annotated[str, typer.Option(help="The edge's scenario: a preset or a TOML file.")] = "table2",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, as at the edge.")
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of pictures to run on; one photo by default.")] = None,
-    cards: Annotated[
-        list[Path] | None, typer.Option("--card", metavar="FILE", help="Card file of a model that is not shipped.")
-    ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads inside one operation.")] = 1,
-    meter: Annotated[
-        str, typer.Option(help="Also measure what this whole host spends: rapl or nvml; auto takes what there is.")
-    ] = "none",
+    images: Images = None,
+    cards: Cards = None,
+    threads: Threads = 1,
+    max_message_mib: MaxMessageMib = 64,
+    meter: MeterName = "none",
 ) -> None:
     """Run the heads of one device: its queues, its allocation each slot, its emulated clock and radio.
 
@@ -36,6 +34,7 @@ def device(
     Example:
       splitinfer device --server 192.168.1.10:50051 --index 0 --scenario table2
     """
+    from splitinfer.cli.serve import limits_of
     from splitinfer.energy.meter import find_meter
     from splitinfer.errors import CheckFailedError
     from splitinfer.graph.engines import set_threads
@@ -63,7 +62,7 @@ def device(
         if host_meter is not None:
             readings_j.append(host_meter.joules())
 
-    farewell = run_device(target, world, index, services, on_start=on_start)
+    farewell = run_device(target, world, index, services, limits=limits_of(max_message_mib), on_start=on_start)
     _show(index, farewell)
     if host_meter is not None:
         spent_j = host_meter.joules() - readings_j[0]

@@ -17,20 +17,30 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-_VERBS = {
-    "demo": "the main job in one command: profile, split at every cut over a real edge, compare",
-    "models": "list what can be profiled and served",
-    "profile": "measure a model: MACs, crossing tensors and latency at every cut",
-    "serve": "run the edge server",
-    "infer": "run one real split inference of an image",
-    "device": "run the heads of one device under the scheduler",
-    "run": "scheduler in the loop: real devices, a real edge, emulated clock and radio",
-    "calibrate": "fit the energy model to measured energy",
-    "simulate": "simulate a scenario under one policy",
-    "pareto": "sweep the energy weight and show energy against delay",
-    "train": "train a scheduling policy",
-    "reproduce": "reproduce the paper's figures: sweeps, pictures, tables",
+_GROUPS = {
+    "Models": {
+        "demo": "the main job in one command: profile, split at every cut over a real edge, compare",
+        "models": "list what can be profiled and served",
+        "profile": "measure a model: MACs, crossing tensors and latency at every cut",
+    },
+    "Split inference": {
+        "serve": "run the edge server",
+        "infer": "run one real split inference of an image",
+    },
+    "Scheduling": {
+        "simulate": "simulate a scenario under one policy",
+        "pareto": "sweep the energy weight and show energy against delay",
+        "train": "train a scheduling policy",
+        "reproduce": "reproduce the paper's figures: sweeps, pictures, tables",
+    },
+    "Live runs": {
+        "run": "scheduler in the loop: real devices, a real edge, emulated clock and radio",
+        "edge": "be the edge of a live run whose devices come from other machines",
+        "device": "run the heads of one device under the scheduler",
+        "calibrate": "fit the energy model to measured energy",
+    },
 }
+_VERBS = {name: about for group in _GROUPS.values() for name, about in group.items()}
 
 # typer carries its own copy of click from 0.26 on; this is the class of usage mistakes in either.
 _UsageError: Any = typer.BadParameter.__mro__[1]
@@ -62,8 +72,9 @@ class _Verbs(TyperGroup):
         return command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, _VERBS[name]) for name in verbs()])
+        for title, group in _GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(group.items()))
 
 
 app = typer.Typer(

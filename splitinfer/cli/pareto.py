@@ -8,29 +8,22 @@ from typing import Annotated
 
 import typer
 
+from splitinfer.cli.options import AsJson, Changes, PolicyName, ScenarioName
 from splitinfer.errors import InputError
 
 
 def pareto(
-    scenario: Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")] = "table2",
-    policy: Annotated[
-        str,
-        typer.Option(
-            help="fixed (the scenario's), fixed:0,53 (these), random, best-static, myopic, lyappo (ready trained), or "
-            "the folder of a training run."
-        ),
-    ] = "fixed",
+    scenario: ScenarioName = "table2",
+    policy: PolicyName = "fixed",
     local: Annotated[
         str, typer.Option(metavar="FROM:TO:N", help="U^l, N values evenly in the logarithm.")
     ] = "1e15:1e20:11",
     transmission: Annotated[str, typer.Option(metavar="FROM:TO:N", help="U^t, likewise.")] = "1e9:1e14:11",
     slots: Annotated[int, typer.Option(min=1, help="Length of each run in slots.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed; all runs meet the same arrivals and gains.")] = 0,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the scenario.")
-    ] = None,
+    settings: Changes = None,
     plot: Annotated[Path | None, typer.Option(help="Draw energy against mean and 95th-percentile latency.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Sweep the energy weights U^l and U^t and show energy against delay.
 

@@ -2,49 +2,48 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from splitinfer.cli.options import (
+    AsJson,
+    Cards,
+    Changes,
+    CompareRun,
+    Duration,
+    Images,
+    MeterName,
+    PatienceS,
+    PlotFile,
+    PolicyName,
+    ScenarioName,
+    Seed,
+    Threads,
+    TimeScale,
+    TraceFile,
+)
 from splitinfer.errors import InputError
 
 
 def run(
-    scenario: Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")] = "table2",
-    policy: Annotated[
-        str,
-        typer.Option(
-            help="fixed (the scenario's), fixed:0,53 (these), random, best-static, myopic, lyappo (ready trained), or "
-            "the folder of a training run."
-        ),
-    ] = "fixed",
-    duration: Annotated[float, typer.Option(help="Length of the run, seconds of the scenario's time.")] = 60.0,
+    scenario: ScenarioName = "table2",
+    policy: PolicyName = "fixed",
+    duration: Duration = 60.0,
     devices: Annotated[int | None, typer.Option(min=1, help="Number of devices instead of the scenario's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of arrivals and channel, as in simulate.")] = 0,
-    time_scale: Annotated[
-        float, typer.Option(help="Real time per scenario time; 0.1 is ten times faster, where the machine allows.")
-    ] = 1.0,
-    patience_s: Annotated[
-        float,
-        typer.Option(help="Let time stand still this long for late work, instead of carrying it into later slots."),
-    ] = 0.0,
-    images: Annotated[Path | None, typer.Option(help="Folder of pictures to run on; one photo by default.")] = None,
-    cards: Annotated[
-        list[Path] | None, typer.Option("--card", metavar="FILE", help="Card file of a model that is not shipped.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the scenario.")
-    ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads inside one operation.")] = 1,
+    seed: Seed = 0,
+    time_scale: TimeScale = 1.0,
+    patience_s: PatienceS = 0.0,
+    images: Images = None,
+    cards: Cards = None,
+    settings: Changes = None,
+    threads: Threads = 1,
     workers: Annotated[int, typer.Option(min=1, help="Tails computed at the same time at the edge.")] = 1,
-    meter: Annotated[
-        str, typer.Option(help="Also measure what this whole host spends: rapl or nvml; auto takes what there is.")
-    ] = "none",
-    trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every event as a line of JSON.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw queues, cuts, frequency and power over time.")] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="Simulate the same run too, and show both.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    meter: MeterName = "none",
+    trace: TraceFile = None,
+    plot: PlotFile = None,
+    compare: CompareRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a scenario on real processes: an edge, and one process per device.
 

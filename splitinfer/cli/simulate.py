@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from splitinfer.cli.options import AsJson, Changes, PolicyName, ScenarioName
 from splitinfer.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,14 +20,8 @@ _TRACE_SAMPLES = 4000
 
 
 def simulate(
-    scenario: Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")] = "table2",
-    policy: Annotated[
-        str,
-        typer.Option(
-            help="fixed (the scenario's), fixed:0,53 (these), random, best-static, myopic, lyappo (ready trained), or "
-            "the folder of a training run."
-        ),
-    ] = "fixed",
+    scenario: ScenarioName = "table2",
+    policy: PolicyName = "fixed",
     slots: Annotated[int, typer.Option(min=1, help="Length of a run in slots.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
     seeds: Annotated[
@@ -35,12 +30,10 @@ def simulate(
     compare: Annotated[
         str | None, typer.Option(metavar="POLICY,POLICY", help="Compare these policies, by default over 5 seeds.")
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the scenario.")
-    ] = None,
+    settings: Changes = None,
     solver: Annotated[str, typer.Option(help="closed-form, or cvxpy (the slow reference).")] = "closed-form",
     plot: Annotated[Path | None, typer.Option(help="Draw queues, cuts, frequency and power over time.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Simulate a scenario under one policy, or compare several.
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from splitinfer.cli.options import Changes, ScenarioName
 from splitinfer.errors import InputError, MissingExtraError
 
 _ALGORITHMS = ("lyappo", "ppo", "ddpg")
@@ -17,7 +18,7 @@ _ALGORITHMS = ("lyappo", "ppo", "ddpg")
 def train(
     ctx: typer.Context,
     algorithm: Annotated[str, typer.Argument(help="lyappo; or a baseline: ppo (cuts and resources), ddpg.")],
-    scenario: Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")] = "table2",
+    scenario: ScenarioName = "table2",
     many_worlds: Annotated[
         bool, typer.Option("--many-worlds", help="Of lyappo: one policy over randomised scenarios, for any headset.")
     ] = False,
@@ -31,9 +32,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/ALGORITHM-SCENARIO-SEED by default.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in the folder, up to --steps.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch; the networks are small.")] = 1,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the scenario.")
-    ] = None,
+    settings: Changes = None,
 ) -> None:
     """Train a partition policy and leave a run folder: policy, curves, checkpoint, TensorBoard logs.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -19,21 +20,18 @@ from typing import Any
 import numpy as np
 
 import splitinfer
-from splitinfer.experiments.sweep import LEARNED
-from splitinfer.learning.run_folder import RUN_FILE, load_policy
+from splitinfer.learning.run_folder import RUN_FILE, load_run
 from splitinfer.learning.settings import TrainingSettings
+from splitinfer.policies import POLICIES, is_own_policy, named_policy, own_policy_digest
 from splitinfer.scheduling.policy import Policy
 from splitinfer.simulation import Scenario, SimulationResult, simulate_batch
 from splitinfer.simulation.identity import describe, hash_of
-from splitinfer.simulation.policies import policy_of
 
 FORMAT = 1
 """Of results and of what their names are made from; another number makes all jobs run anew."""
 
 Measured = dict[str, Any]
 """One simulated run: the columns of a row but for the figure and the point."""
-
-_RELATIVE_COST = {"ddpg": 8.0, "ppo": 3.0, "lyappo-paper": 2.0, "lyappo": 1.5, "best-static": 0.3, "myopic": 0.2}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +40,7 @@ class Job:
 
     Attributes:
         world: the scenario.
-        policy: its name, one of ``POLICIES``.
+        policy: its name, one of ``POLICIES`` or the user's own ``package.module:Class``.
         training_slots, training_seed: of a learned policy, else None.
         seeds: of the simulated runs.
         slots: length of each.
@@ -75,7 +73,8 @@ class Job:
     @property
     def relative_cost(self) -> float:
         """About how long it takes, to begin with the longest."""
-        return _RELATIVE_COST.get(self.policy, 0.1) * sum(self.world.num_services)
+        cost = POLICIES[self.policy].relative_cost if self.policy in POLICIES else 0.1
+        return cost * sum(self.world.num_services)
 
     def _what(self) -> dict[str, Any]:
         return {
@@ -84,6 +83,7 @@ class Job:
             "sources": sources_digest(),
             "world": describe(self.world),
             "policy": self.policy,
+            "own code": own_policy_digest(self.policy) if is_own_policy(self.policy) else None,
             "training": None if self.training is None else asdict(self.training),
         }
 
@@ -130,7 +130,7 @@ class Store:
             shutil.rmtree(folder)
 
     def _file(self, job: Job) -> Path:
-        return self._jobs / f"{job.policy}-{job.key}.json"
+        return self._jobs / f"{re.sub('[^A-Za-z0-9_.-]+', '-', job.policy)}-{job.key}.json"
 
 
 def run_job(job: Job, store: Store) -> list[Measured]:
@@ -142,7 +142,7 @@ def run_job(job: Job, store: Store) -> list[Measured]:
     known = store.read(job)
     if known is not None:
         return known
-    policy = policy_of(job.policy, job.world) if job.training is None else _trained(job, job.training, store)
+    policy = named_policy(job.policy, job.world) if job.training is None else _trained(job, job.training, store)
     results = simulate_batch(job.world, [policy] * len(job.seeds), seeds=job.seeds, slots=job.slots)
     runs = [measure(job.world, result) for result in results]
     store.write(job, runs)
@@ -167,8 +167,7 @@ def _trained(job: Job, settings: TrainingSettings, store: Store) -> Policy:
                 unfinished.rename(folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    policy: Policy = load_policy(folder)
-    return policy
+    return load_run(folder)
 
 
 def measure(world: Scenario, result: SimulationResult) -> Measured:
@@ -227,7 +226,7 @@ def distinct(jobs: Iterable[Job]) -> list[Job]:
 
 def learns(policy: str) -> bool:
     """Whether a policy is trained."""
-    return policy in LEARNED
+    return policy in POLICIES and POLICIES[policy].learned
 
 
 @cache

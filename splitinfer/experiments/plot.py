@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from splitinfer.experiments.report import LABELS, OURS
+from splitinfer.experiments.report import OURS
 from splitinfer.experiments.rows import Row
 from splitinfer.experiments.summary import at_point, band, curve, is_stable, mean_of, of_policy, points_of
-from splitinfer.experiments.sweep import POLICIES, Sweep
+from splitinfer.experiments.sweep import Sweep
+from splitinfer.policies import POLICIES, in_order, policy_label
 from splitinfer.profiling.plot import check_plot_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_MARKERS = dict(zip(POLICIES, "osD^vPX*", strict=True))
-_COLOURS = {policy: f"C{i}" for i, policy in enumerate(POLICIES)}
 
 LOG_SPAN = 20.0
 """An energy axis whose largest value is so many times its least is logarithmic."""
@@ -99,12 +97,12 @@ def _bands(axes: Axes, sweep: Sweep, own: Sequence[Row], policy: str, column: st
     bands = [band(at_point(own, value), column) for value in values]
     means = np.array([one.mean for one in bands]) * factor
     half = np.nan_to_num(np.array([one.half_width for one in bands])) * factor
-    colour = _COLOURS[policy]
+    colour = _colour(policy)
     axes.fill_between(x, np.maximum(means - half, 0), means + half, color=colour, alpha=0.15, linewidth=0)
     width = 2.2 if policy in OURS[:1] else 1.2
     order = 3 if policy in OURS[:1] else 2
-    style: dict[str, Any] = {"color": colour, "marker": _MARKERS[policy], "markersize": 6}
-    axes.plot(x, means, linewidth=width, label=LABELS[policy], zorder=order, **style)
+    style: dict[str, Any] = {"color": colour, "marker": _marker(policy), "markersize": 6}
+    axes.plot(x, means, linewidth=width, label=policy_label(policy), zorder=order, **style)
     for place, mean, value in zip(x, means, values, strict=True):
         if not is_stable(at_point(own, value)):
             axes.plot(place, mean, markerfacecolor="white", zorder=4, **style)
@@ -155,19 +153,19 @@ def _curves(column: str, label: str, factor: float) -> Callable[..., None]:
     def draw(axes: Axes, sweep: Sweep, curves: Sequence[Row], every: Sequence[Row]) -> None:
         for policy in _present(curves):
             lines = curve(of_policy(curves, policy), column)
-            values, colour = lines.values * factor, _COLOURS[policy]
-            marker = _MARKERS[policy] if len(lines.slots) < 12 else None
+            values, colour = lines.values * factor, _colour(policy)
+            marker = _marker(policy) if len(lines.slots) < 12 else None
             axes.fill_between(
                 lines.slots, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0
             )
             axes.plot(
-                lines.slots, values.mean(axis=0), marker=marker, color=colour, linewidth=1.4, label=LABELS[policy]
+                lines.slots, values.mean(axis=0), marker=marker, color=colour, linewidth=1.4, label=policy_label(policy)
             )
         trained = _present(curves)
         for policy in _present(every):
             if policy not in trained:
                 height = mean_of(of_policy(every, policy), column) * factor
-                axes.axhline(height, color=_COLOURS[policy], linestyle="--", linewidth=1.2, label=LABELS[policy])
+                axes.axhline(height, color=_colour(policy), linestyle="--", linewidth=1.2, label=policy_label(policy))
         axes.set_xlabel("slots of training")
         axes.set_ylabel(label)
 
@@ -185,8 +183,7 @@ _DRAW: dict[str, Callable[..., None]] = {
 
 
 def _present(rows: Sequence[Row]) -> list[str]:
-    found = {row["policy"] for row in rows}
-    return [policy for policy in POLICIES if policy in found]
+    return in_order(row["policy"] for row in rows)
 
 
 def _places(sweep: Sweep, values: Sequence[float | None]) -> Any:
@@ -200,3 +197,13 @@ def _swept_axis(axes: Axes, sweep: Sweep, rows: Sequence[Row]) -> None:
     places = _places(sweep, points_of(rows))
     axes.set_xticks(places, [f"{place:g}" for place in places])
     axes.minorticks_off()
+
+
+def _marker(policy: str) -> str:
+    return POLICIES[policy].marker if policy in POLICIES else "h"
+
+
+def _colour(policy: str) -> str:
+    """The same colour for a policy in every picture; those of the user's own share what is left of the cycle."""
+    known = list(POLICIES)
+    return f"C{known.index(policy)}" if policy in known else f"C{len(known) + sum(policy.encode()) % 2}"

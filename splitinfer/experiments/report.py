@@ -20,21 +20,10 @@ from splitinfer.experiments.summary import (
     reduction,
     unstable_points,
 )
-from splitinfer.experiments.sweep import NUM_MODELS, POLICIES, Effort, Sweep
+from splitinfer.experiments.sweep import NUM_MODELS, Effort, Sweep
+from splitinfer.policies import POLICIES, in_order, policy_label
 
-LABELS = {
-    "lyappo": "LyaPPO",
-    "lyappo-paper": "LyaPPO (paper)",
-    "ppo": "PPO",
-    "ddpg": "DDPG-Cov",
-    "random": "Random-Cov",
-    "fixed": "Fix-Cov",
-    "best-static": "Best-static",
-    "myopic": "Myopic",
-}
-"""What tables and pictures call each policy."""
-
-OURS = ("lyappo", "lyappo-paper")
+OURS = tuple(name for name, spec in POLICIES.items() if spec.is_ours)
 
 PAPER_SETTLED_SLOTS = 2_000_000
 PAPER_SLOTS = 5_000_000
@@ -94,8 +83,7 @@ def tables_of(sweep: Sweep, rows: Sequence[Row], curves: Sequence[Row], *, world
 
 
 def _present(rows: Sequence[Row]) -> list[str]:
-    found = {row["policy"] for row in rows}
-    return [policy for policy in POLICIES if policy in found]
+    return in_order(row["policy"] for row in rows)
 
 
 def _reductions(sweep: Sweep, rows: Sequence[Row], about: str) -> Table:
@@ -109,12 +97,12 @@ def _reductions(sweep: Sweep, rows: Sequence[Row], about: str) -> Table:
             found = reduction(rows, policy, baseline)
             doubtful = found.unstable_points or unstable_points(rows, policy)
             cells.append(f"{found.percent:.2f} %" + (" *" if doubtful else ""))
-        lines.append((LABELS[policy], *cells))
+        lines.append((policy_label(policy), *cells))
     paper = sweep.paper_reduction_percent
     lines.append(("the paper", *(f"{paper[name]:.2f} %" if name in paper else "-" for name in baselines)))
     return Table(
         f"Reduction of total energy against each baseline ({about})",
-        ("", *(LABELS[policy] for policy in baselines)),
+        ("", *(policy_label(policy) for policy in baselines)),
         tuple(lines),
         tuple(_notes(sweep, rows, ours[0], baselines)),
     )
@@ -132,7 +120,9 @@ def _notes(sweep: Sweep, rows: Sequence[Row], ours: str, baselines: Sequence[str
             notes.append(_growing(sweep, rows, policy, growing, ours))
     notes += [_difference(sweep, rows, ours, baseline) for baseline in baselines]
     if unstable := [policy for policy in baselines if unstable_points(rows, policy)]:
-        notes[1:1] = [f"*: at some points queues grow, see below ({', '.join(LABELS[name] for name in unstable)})."]
+        notes[1:1] = [
+            f"*: at some points queues grow, see below ({', '.join(policy_label(name) for name in unstable)})."
+        ]
     notes.append(_course(sweep, rows, ours))
     notes.append(
         "The paper names neither its models, w1 and w2, its fixed cut, nor the sweep's values; ours are in "
@@ -148,7 +138,7 @@ def _growing(sweep: Sweep, rows: Sequence[Row], policy: str, growing: Sequence[f
     done = sum(row["finished"] for row in own if row["value"] in growing)
     come = sum(row["arrived"] for row in own if row["value"] in growing)
     note = (
-        f"{LABELS[policy]}: growing queues at {len(growing)} of {points} points ({where}), where it finished "
+        f"{policy_label(policy)}: growing queues at {len(growing)} of {points} points ({where}), where it finished "
         f"{done / come:.0%} of its requests, so its energy understates its cost"
     )
     if policy == ours:
@@ -156,22 +146,24 @@ def _growing(sweep: Sweep, rows: Sequence[Row], policy: str, growing: Sequence[f
     kept = reduction(rows, ours, policy).stable_percent
     if np.isnan(kept):
         return note + "; there is no point to compare it at."
-    return note + f"; where both are stable {LABELS[ours]}'s reduction is {kept:.2f} %."
+    return note + f"; where both are stable {policy_label(ours)}'s reduction is {kept:.2f} %."
 
 
 def _difference(sweep: Sweep, rows: Sequence[Row], ours: str, baseline: str) -> str:
-    found = reduction(rows, ours, baseline)
+    found, lya = reduction(rows, ours, baseline), policy_label(ours)
     if found.unstable_points == found.points:
-        return f"{LABELS[baseline]} is stable nowhere here, so its energy is no measure of {LABELS[ours]}'s."
+        return (
+            f"{policy_label(baseline)} is stable nowhere here, so its energy is no measure of {policy_label(ours)}'s."
+        )
     mine, theirs = of_policy(rows, ours), of_policy(rows, baseline)
-    lya = LABELS[ours]
+    lya = policy_label(ours)
     paper = sweep.paper_reduction_percent.get(baseline)
     if abs(found.percent) < CLOSE_PERCENT:
-        head = f"{LABELS[baseline]} takes as much energy as {lya}, to {CLOSE_PERCENT:g} %"
+        head = f"{policy_label(baseline)} takes as much energy as {lya}, to {CLOSE_PERCENT:g} %"
     elif found.percent > 0:
-        head = f"{lya} takes {found.percent:.1f} % less energy than {LABELS[baseline]}"
+        head = f"{lya} takes {found.percent:.1f} % less energy than {policy_label(baseline)}"
     else:
-        head = f"{LABELS[baseline]} takes less energy than {lya}: the reduction is {found.percent:.1f} %"
+        head = f"{policy_label(baseline)} takes less energy than {lya}: the reduction is {found.percent:.1f} %"
     if paper is not None:
         gap = found.percent - paper
         where = f"{abs(gap):.1f} points {'more' if gap > 0 else 'less'} than in the paper"
@@ -209,8 +201,8 @@ def _course(sweep: Sweep, rows: Sequence[Row], ours: str) -> str:
     values = points_of(own)
     energy = [mean_of(at_point(own, value), "energy_j") * 1e3 for value in values]
     note = (
-        f"{LABELS[ours]}'s energy goes from {energy[0]:.4f} mJ at {_value(sweep, values[0])} to {energy[-1]:.4f} mJ at "
-        f"{_value(sweep, values[-1])} per device and slot"
+        f"{policy_label(ours)}'s energy goes from {energy[0]:.4f} mJ at {_value(sweep, values[0])} to "
+        f"{energy[-1]:.4f} mJ at {_value(sweep, values[-1])} per device and slot"
     )
     station = _STATION.get(sweep.field or "")
     if station is not None:
@@ -241,7 +233,7 @@ def _means(sweep: Sweep, rows: Sequence[Row], about: str, effort: Effort) -> Tab
         stable = points - len(unstable_points(rows, policy))
         lines.append(
             (
-                LABELS[policy],
+                policy_label(policy),
                 f"{mean_of(own, 'energy_j') * 1e3:.4f}",
                 f"{mean_of(own, 'energy_local_j') * 1e3:.4f}",
                 f"{mean_of(own, 'energy_transmission_j') * 1e3:.4f}",
@@ -279,7 +271,7 @@ def _trainings(rows: Sequence[Row], curves: Sequence[Row], about: str) -> Table:
         last = int(reward.slots[-1])
         lines.append(
             (
-                LABELS[policy],
+                policy_label(policy),
                 str(len(reward.values)),
                 f"{last:,}",
                 f"{reward.settled_slots:,}",
@@ -328,7 +320,7 @@ def overview(sweeps: Sequence[Sweep], rows: dict[str, list[Row]]) -> Table | Non
         return None
     return Table(
         "LyaPPO's mean reduction of total energy, ours / the paper's",
-        ("sweep", *(LABELS[name] for name in baselines)),
+        ("sweep", *(policy_label(name) for name in baselines)),
         tuple(lines),
         ("*: the baseline's queues grow at some of the points; see the figure's own table.",) if marked else (),
     )

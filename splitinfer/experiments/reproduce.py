@@ -15,7 +15,8 @@ from splitinfer.experiments.plot import plot_figure
 from splitinfer.experiments.pool import Progress, run_jobs
 from splitinfer.experiments.report import Table, overview, tables_of
 from splitinfer.experiments.rows import Row, curve_of, read_rows, rows_of, write_rows
-from splitinfer.experiments.sweep import POLICIES, Effort, Sweep
+from splitinfer.experiments.sweep import Effort, Sweep
+from splitinfer.policies import POLICIES, is_own_policy
 from splitinfer.simulation.scenario import Scenario
 
 
@@ -27,7 +28,7 @@ class Plan:
         sweeps: the figures.
         base: a scenario in place of the sweeps' own.
         quick: the quick values and effort of each sweep.
-        policies: only these, where a figure has them; None for all.
+        policies: only these, where a figure has them, and the user's own; None for all of a figure.
         changes: fields of the sweeps' effort that are different.
 
     Raises:
@@ -42,15 +43,18 @@ class Plan:
 
     def __post_init__(self) -> None:
         for policy in self.policies or ():
-            if policy not in POLICIES:
-                raise InputError(f"policies: there are {', '.join(POLICIES)}, not {policy!r}")
+            if policy not in POLICIES and not is_own_policy(policy):
+                raise InputError(f"policies: there are {', '.join(POLICIES)} and package.module:Class, not {policy!r}")
         for sweep in self.sweeps:
             if not self.policies_of(sweep):
                 raise InputError(f"policies: {sweep.figure} has {', '.join(sweep.policies)}")
 
     def policies_of(self, sweep: Sweep) -> list[str]:
-        """Return the policies that are compared in a figure."""
-        return [name for name in sweep.policies if self.policies is None or name in self.policies]
+        """Return the policies that are compared in a figure: of its own those asked for, and the user's."""
+        if self.policies is None:
+            return list(sweep.policies)
+        own = [name for name in self.policies if is_own_policy(name) and name not in sweep.policies]
+        return [name for name in sweep.policies if name in self.policies] + own
 
     def effort_of(self, sweep: Sweep) -> Effort:
         """Return what is spent on each point of a figure."""

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import tomllib
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from splitinfer.errors import InputError, ScenarioError
+from splitinfer.policies import POLICIES, is_own_policy
 from splitinfer.simulation.fields import Count, Positive, Settings
 from splitinfer.simulation.scenario import Scenario
+from splitinfer.simulation.scenario_file import find_scenario
 
 NUM_MODELS = "num_models"
 """A swept field that no scenario has: each device hosts the first so many of the sweep's ``models``."""
 
-LEARNED = ("lyappo", "lyappo-paper", "ppo", "ddpg")
-UNLEARNED = ("random", "fixed", "best-static", "myopic")
-POLICIES = (*LEARNED, *UNLEARNED)
-"""Every policy that a sweep may name, in the order of tables."""
+
+def _known_policy(name: str) -> str:
+    if name not in POLICIES and not is_own_policy(name):
+        raise ValueError(f"there are {', '.join(POLICIES)} and package.module:Class, not {name!r}")
+    return name
+
 
 Panel = Literal["energy", "local energy", "transmission energy", "queues and cuts", "reward curve", "energy curve"]
-PolicyName = Literal[POLICIES]  # type: ignore[valid-type]
+PolicyName = Annotated[str, AfterValidator(_known_policy)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 
@@ -47,7 +52,7 @@ class Sweep(Settings):
     Attributes:
         figure: ``"fig3"`` to ``"fig7"``.
         title: what is swept, in words.
-        scenario: the preset that the sweep changes.
+        scenario: the preset or TOML file that the sweep changes.
         changes: fields of it that are different everywhere in the sweep.
         field: the scenario's field that is swept, ``"num_models"``, or None where nothing is.
         axis: label of the swept axis.
@@ -108,7 +113,8 @@ class Sweep(Settings):
         Raises:
             ScenarioError: a change does not fit the preset.
         """
-        return Scenario.preset(self.scenario).replace(name=self.scenario, **self.changes)
+        world = find_scenario(self.scenario)
+        return world.replace(name=world.name, **self.changes)
 
     def world(self, base: Scenario, value: float | None) -> Scenario:
         """Return the scenario of one point.
@@ -135,20 +141,36 @@ def figure_names() -> list[str]:
 
 
 def load_sweep(figure: str) -> Sweep:
-    """Return the sweep of a figure.
+    """Return the sweep of a figure, or of a file of the user's own.
+
+    Args:
+        figure: one of ``figure_names()``, or the path of a TOML file with the fields of ``Sweep``. What it does not say
+            is as in the figures' ``common.toml``, but for ``changes``.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is none of that name, or a field is wrong.
     """
-    if figure not in figure_names():
-        raise InputError(f"figure: must be one of {', '.join([*figure_names(), 'all'])}, not {figure!r}")
-    common, own = _read("common"), _read(figure)
-    efforts = {name: common[name] | own.get(name, {}) for name in ("full", "quick")}
+    common = _read("common")
+    if figure.endswith(".toml"):
+        path = Path(figure)
+        try:
+            own = {"figure": path.stem, "changes": {}} | tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"figure: cannot read {path}: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"figure: {path} is not TOML: {error}") from None
+    elif figure in figure_names():
+        own = _read(figure)
+    else:
+        raise InputError(
+            f"figure: must be one of {', '.join([*figure_names(), 'all'])}, or a TOML file of your own, not {figure!r}"
+        )
+    efforts = {name: common[name] | dict(own.get(name, {})) for name in ("full", "quick")}
     values: dict[str, Any] = {"figure": figure} | common | own | efforts
     try:
         return Sweep(**values)
     except ScenarioError as error:
-        raise InputError(f"sweeps/{figure}.toml: {error}") from None
+        raise InputError(f"{figure}: {error}") from None
 
 
 def _read(name: str) -> dict[str, Any]:

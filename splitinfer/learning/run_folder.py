@@ -36,17 +36,24 @@ _PACKAGES = ("splitinfer", "torch", "stable-baselines3", "gymnasium", "numpy", "
 
 
 def load_policy(folder: str | Path) -> Policy:
-    """Return the policy of a training run; it needs neither torch nor the extra ``learn``.
+    """Return a trained policy; it needs neither torch nor the extra ``learn``.
 
     Args:
-        folder: what ``splitinfer train`` wrote; or ``"lyappo"`` where there is no such folder: the policy that comes
-            with the package.
+        folder: what ``splitinfer train`` wrote; or ``"lyappo"``, the policy that comes with the package. A folder of
+            that name is ``./lyappo``.
 
     Raises:
         InputError: the folder is no training run, is damaged, or comes from another version of the format.
     """
-    if folder == "lyappo" and not Path(folder).exists():
-        folder = SHIPPED_POLICY
+    return load_run(SHIPPED_POLICY if folder == "lyappo" else folder)
+
+
+def load_run(folder: str | Path) -> Policy:
+    """Return the policy of a training run, from its folder.
+
+    Raises:
+        InputError: as ``load_policy``.
+    """
     folder = Path(folder)
     record = read_run(folder)
     weights = load_weights(folder / POLICY_FILE)

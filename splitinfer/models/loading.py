@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import os
-import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splitinfer.errors import InputError
 from splitinfer.models.card import ModelCard, load_card
+from splitinfer.user_code import find_attribute, user_code
 
 if TYPE_CHECKING:
     import torch
@@ -81,35 +79,19 @@ def _build(card: ModelCard) -> torch.nn.Module:
     if card.source.startswith("torchvision.") and "weights_backbone" in inspect.signature(factory).parameters:
         # torchvision's segmentation models download a backbone unless told not to, and TOML cannot say None.
         kwargs.setdefault("weights_backbone", None)
-    try:
+    with user_code(f"model {card.name}: {card.source}"):
         model = factory(**kwargs)
-    except Exception as error:  # the factory is the user's code and may raise anything
-        raise InputError(f"model {card.name}: {card.source} failed: {type(error).__name__}: {error}") from error
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"model {card.name}: {card.source} returned {type(model).__name__}, not a torch.nn.Module")
     return model
 
 
 def _factory(card: ModelCard) -> Callable[..., Any]:
-    module_name, _, attribute = card.source.partition(":")
-    if module_name.partition(".")[0] == "torchvision":
-        from splitinfer.torchvision_compat import import_torchvision
+    from splitinfer.torchvision_compat import prepare_torchvision
 
-        import_torchvision()
-    # A console script does not have the working folder on its path, and a user's factory is usually there.
-    here = os.fspath(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
-    try:
-        module = import_module(module_name)
-    except ImportError as error:
-        raise InputError(f"model {card.name}: cannot import {module_name}: {error}") from error
-    target: Any = module
-    for part in attribute.split("."):
-        target = getattr(target, part, None)
-    if not callable(target):
-        raise InputError(f"model {card.name}: {module_name} has no factory {attribute!r}")
-    factory: Callable[..., Any] = target
+    module, _, attribute = card.source.partition(":")
+    prepare_torchvision()  # also a module of the user's own may import it
+    factory: Callable[..., Any] = find_attribute(module, attribute, f"model {card.name}", kind="factory")
     return factory
 
 

@@ -1,4 +1,4 @@
-"""The verbs of the live run: run on one machine, serve --scenario with device, their reports and their mistakes."""
+"""The verbs of the live run: run on one machine, edge with device, their reports and their mistakes."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def test_run_prints_a_report_and_writes_trace_and_plot(world, tmp_path, capfd):
     assert kinds.count("device") == 2
 
 
-def test_serve_and_two_devices_make_the_same_run(world, tmp_path):
+def test_an_edge_and_two_devices_make_the_same_run(world, tmp_path):
     scenario, card = world
     program = [sys.executable, "-m", "splitinfer.cli.main"]
     common = ["--scenario", str(scenario), "--card", str(card)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
-    serve = [*program, "serve", *common, "--port", "0", "--duration", "2", "--policy", "lyappo"]
+    serve = [*program, "edge", *common, "--port", "0", "--duration", "2", "--policy", "lyappo"]
     serve += ["--time-scale", "0.5", "--patience-s", "60", "--compare", "--plot", str(tmp_path / "run.png")]
     edge = subprocess.Popen(serve, **pipes)
     devices = []
@@ -102,10 +102,13 @@ def test_serve_and_two_devices_make_the_same_run(world, tmp_path):
         (["run", "--set", "p95_latency_s=1.0"], "p95_latency_s"),
         (["device", "--server", "nowhere"], "HOST:PORT"),
         (["device", "--server", "localhost:1", "--index", "9"], "index: the scenario has devices 0..3, not 9"),
-        (["serve", "--scenario", "table9"], "no preset 'table9'"),
-        (["serve", "--scenario", "table2", "--time-scale", "-1"], "time_scale"),
-        (["serve", "--scenario", "table2", "--set", "p95_latency_s=1.0"], "p95_latency_s"),
-        (["serve", "--time-scale", "2"], "--time-scale is for a live run"),
+        (["edge", "--scenario", "table9"], "no preset 'table9'"),
+        (["edge", "--scenario", "table2", "--time-scale", "-1"], "time_scale"),
+        (["edge", "--scenario", "table2", "--set", "p95_latency_s=1.0"], "p95_latency_s"),
+        (["serve", "--time-scale", "2"], "No such option: --time-scale"),
+        (["serve", "--scenario", "busy"], "now a verb: splitinfer edge --scenario busy"),
+        (["edge", "--warm"], "No such option: --warm"),
+        (["edge", "--models", "resnet18"], "No such option: --models"),
         (["device", "--server", "localhost:1", "--meter", "sun"], "meter"),
     ],
 )
@@ -116,7 +119,7 @@ def test_mistakes_are_one_line(arguments, reason, capsys):
     assert len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize("verb", ["run", "serve"])
+@pytest.mark.parametrize("verb", ["run", "edge"])
 def test_a_policy_that_allocates_for_itself_is_one_line(verb, world, tmp_path, capsys):
     assert main([verb, "--scenario", str(world[0]), "--policy", str(write_joint_run(tmp_path))]) == 2
     said = capsys.readouterr()

@@ -17,8 +17,8 @@ from splitinfer.cli.main import main
 from splitinfer.experiments import load_sweep
 from splitinfer.experiments.jobs import Store, run_job
 from splitinfer.experiments.reproduce import Plan, reproduce
+from splitinfer.policies import named_policy
 from splitinfer.simulation import Scenario, simulate
-from splitinfer.simulation.policies import policy_of
 
 TINY = """
 num_devices = 1
@@ -115,7 +115,7 @@ def test_a_row_is_the_run_that_simulate_makes(world, tmp_path):
     store = Store(tmp_path)
     store.prepare()
     run = run_job(job, store)[1]
-    alone = simulate(job.world, policy_of("fixed", job.world), 3000, seed=1)
+    alone = simulate(job.world, named_policy("fixed", job.world), 3000, seed=1)
     assert value == job.world.max_power_w == 0.2
     assert run["energy_j"] == alone.energy_j
     assert run["latency_mean_s"] == pytest.approx(alone.latency_s.mean())

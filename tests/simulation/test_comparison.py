@@ -7,12 +7,12 @@ import pytest
 from scipy import stats
 
 from splitinfer.errors import InputError
+from splitinfer.policies import named_policy, policy_names
 from splitinfer.scheduling import FixedCut, RandomCut
 from splitinfer.simulation import simulate
 from splitinfer.simulation.comparison import compare, estimate
 from splitinfer.simulation.pareto import sweep_weights
 from splitinfer.simulation.plot import plot_pareto, plot_run
-from splitinfer.simulation.policies import policy_names, policy_of
 from tests.simulation.small import small_scenario
 
 
@@ -67,10 +67,10 @@ def test_pictures_are_written(tmp_path):
 def test_policies_by_name():
     scenario = small_scenario(fixed_cuts=(1, 0))
     for name in policy_names():
-        assert policy_of(name, scenario).name == name
-    run = simulate(scenario, policy_of("fixed:2,1", scenario), 500)
+        assert named_policy(name, scenario).name == name
+    run = simulate(scenario, named_policy("fixed:2,1", scenario), 500)
     assert run.policy == "fixed:2,1"
     assert set(run.tasks.cut[run.tasks.service == 0]) == {2}
     for name in ("lucky", "fixed:x", "fixed:9,0", "fixed:1"):
         with pytest.raises(InputError, match="policy"):
-            policy_of(name, scenario)
+            named_policy(name, scenario)

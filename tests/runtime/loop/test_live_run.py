@@ -16,7 +16,6 @@ from splitinfer.runtime.loop import LocalProcesses, LoopSettings, read_trace, ru
 from splitinfer.runtime.loop.services import ServiceLoader
 from splitinfer.simulation import Scenario, simulate
 from splitinfer.simulation.identity import digest
-from splitinfer.simulation.policies import policy_of
 from tests.runtime.loop.conftest import write_joint_run
 
 # Time stands still for late work: whatever this machine is busy with, the run is the simulator's, slot by slot.
@@ -36,7 +35,7 @@ def test_a_run_with_thousands_of_recuts_is_the_simulators_task_by_task(tiny, tin
     settings = LoopSettings(slots=slots, seed=seed, time_scale=0.05, patience_s=PATIENT)
     record = run_locally(tiny, "random", settings, cards=tiny_cards, observer=lines.append)
     live = record.result(tiny)
-    simulated = simulate(tiny, policy_of("random", tiny), slots=slots, seed=seed)
+    simulated = simulate(tiny, named_policy("random", tiny), slots=slots, seed=seed)
     figures = live.figures
 
     assert live.is_right
@@ -95,7 +94,7 @@ def test_a_codec_that_rounds_is_sent_counted_and_checked(tiny, tiny_cards):
     assert live.is_right
     assert (live.checked, live.wrong) == (live.figures.finished, 0)
     assert live.figures.finished > 40
-    assert tasks_of(live.figures) == tasks_of(simulate(world, policy_of("random", world), slots=600, seed=3))
+    assert tasks_of(live.figures) == tasks_of(simulate(world, named_policy("random", world), slots=600, seed=3))
 
 
 class Recording:
@@ -177,7 +176,7 @@ def test_a_latency_target_is_refused(tiny):
 def test_missing_devices_end_the_wait(tiny, tiny_cards):
     settings = LoopSettings(slots=10, join_s=0.05)
     with pytest.raises(RemoteError, match="devices 0, 1 did not come"):
-        run_edge(tiny, policy_of("fixed", tiny), ServiceLoader(tiny_cards).models(tiny), settings)
+        run_edge(tiny, named_policy("fixed", tiny), ServiceLoader(tiny_cards).models(tiny), settings)
 
 
 @pytest.mark.parametrize(

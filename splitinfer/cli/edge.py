@@ -1,0 +1,114 @@
+"""``splitinfer edge``: the edge of one live run whose devices come from other machines."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from splitinfer.cli.options import (
+    AsJson,
+    Cards,
+    Changes,
+    CompareRun,
+    DrainS,
+    Duration,
+    Host,
+    Insecure,
+    MaxMessageMib,
+    PatienceS,
+    PlotFile,
+    PolicyName,
+    Port,
+    ScenarioName,
+    Seed,
+    Threads,
+    TimeScale,
+    TraceFile,
+)
+
+
+def edge(
+    scenario: ScenarioName = "table2",
+    policy: PolicyName = "fixed",
+    duration: Duration = 60.0,
+    host: Host = "127.0.0.1",
+    port: Port = 50051,
+    seed: Seed = 0,
+    time_scale: TimeScale = 1.0,
+    patience_s: PatienceS = 0.0,
+    join_s: Annotated[float, typer.Option(help="Longest wait for the devices, seconds.")] = 300.0,
+    threads: Threads = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Tails computed at the same time; as many as fill the processors.")
+    ] = None,
+    changes: Changes = None,
+    cards: Cards = None,
+    trace: TraceFile = None,
+    plot: PlotFile = None,
+    compare: CompareRun = False,
+    as_json: AsJson = False,
+    max_message_mib: MaxMessageMib = 64,
+    drain_s: DrainS = 5.0,
+    insecure: Insecure = False,
+) -> None:
+    """Be the edge of one live run: wait for every device of a scenario, decide their cuts, run their tails.
+
+    The devices (the device verb, here or on other machines) get the length, seed, time scale and patience of the run
+    from it. It prints a report at the end and exits with 1 when an answer was wrong.
+
+    Example:
+      splitinfer edge --scenario table2 --policy lyappo --duration 60 --host 192.168.1.10 --insecure
+    """
+    from splitinfer.cli.live_report import tell
+    from splitinfer.cli.run import slots_of
+    from splitinfer.cli.serve import limits_of
+    from splitinfer.cli.watching import watching
+    from splitinfer.graph.engines import set_threads
+    from splitinfer.policies import named_policy
+    from splitinfer.runtime.loop import LiveRecord, LoopSettings, run_edge
+    from splitinfer.runtime.loop.services import ServiceLoader, card_files
+    from splitinfer.runtime.loop.ticker import SWITCH_S
+    from splitinfer.runtime.loop.world import check_live, check_policy
+    from splitinfer.runtime.settings import ServerSettings
+    from splitinfer.simulation import find_scenario, with_settings
+    from splitinfer.simulation.plot import check_plot_path
+
+    server = ServerSettings(
+        host=host,
+        port=port,
+        insecure=insecure,
+        torch_threads=threads,
+        parallel_tails=workers,
+        drain_s=drain_s,
+        limits=limits_of(max_message_mib),
+    )
+    world = with_settings(find_scenario(scenario), changes or [])
+    loop = LoopSettings(
+        slots=slots_of(duration, world.slot_s),
+        seed=seed,
+        time_scale=time_scale,
+        patience_s=patience_s,
+        torch_threads=threads,
+        tail_workers=server.tails_at_once,
+        join_s=join_s,
+    )
+    if plot is not None:
+        check_plot_path(plot)
+    check_live(world)
+    chosen = named_policy(policy, world)
+    check_policy(chosen, world)
+    set_threads(threads)
+    sys.setswitchinterval(SWITCH_S)
+    models = ServiceLoader(card_files(cards or [])).models(world)
+    record = LiveRecord()
+
+    def on_listen(address: str) -> None:
+        waiting = f"waiting for {world.num_devices} devices of {world.name} on {address}"
+        print(waiting, file=sys.stderr if as_json else sys.stdout, flush=True)
+
+    with watching(trace, []) as observer:
+        observer.add("the report", record.add, most_waiting=None)
+        run_edge(world, chosen, models, loop, server, on_listen=on_listen, observer=observer)
+    tell(world, record.result(world), policy, trace=trace, plot=plot, compare=compare, as_json=as_json)
