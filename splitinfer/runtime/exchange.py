@@ -43,7 +43,7 @@ class ModelId:
     fingerprint: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Outgoing:
     """A request that is ready to be sent.
 

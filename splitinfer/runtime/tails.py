@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,11 @@ from splitinfer.wire import (
     MAX_PROTOCOL_VERSION,
     MIN_PROTOCOL_VERSION,
     Reply,
+    RequestHead,
     Wire,
     encode_reply,
     open_request,
-    unpack,
 )
-from splitinfer.wire import splitinfer_pb2 as pb
 
 if TYPE_CHECKING:
     from splitinfer.graph import SplitModel
@@ -51,6 +49,9 @@ class TailRunner:
         torch_threads: int,
         observer: Observer = nobody,
     ) -> None:
+        from splitinfer.wire.torch_tensors import to_torch
+
+        self._to_torch = to_torch
         self.models: dict[str, HeldModel] = {}
         for split in models:
             if split.name in self.models:
@@ -75,38 +76,40 @@ class TailRunner:
             RefusedRequestError: why the request is refused, with its id.
         """
 
-        from splitinfer.wire.torch_tensors import to_torch
-
         start = time.perf_counter()
         request_id = 0
         try:
-            header, payload = open_request(data, self._wire)
-            request_id = header.request_id
-            held, cut = self._find(header)
+            request = open_request(data, self._wire)
+            request_id, head = request.request_id, request.head
+            held, cut = self._find(head)
             wire = self._wire
-            if header.HasField("reply_codec"):
-                wire = replace(wire, codec=wire.find(header.reply_codec.id, header.reply_codec.version))
-            tensors = tuple(map(to_torch, unpack(header.tensors, payload, self._wire)))
-            with self._turn() as queue_s:
+            if head.reply_codec is not None:
+                wire = replace(wire, codec=wire.find(*head.reply_codec))
+            tensors = tuple(map(self._to_torch, request.arrays()))
+            self._settle_thread()
+            waiting = time.perf_counter()
+            with self._free:
+                tail_start = time.perf_counter()
                 if not is_wanted():
                     raise RemoteError("the client no longer waits for the answer", status="CANCELLED")
-                tail_start = time.perf_counter()
                 leaves = held.split.run_tail_leaves(cut, tensors)
                 end = time.perf_counter()
+            queue_s = tail_start - waiting
             reply = Reply(request_id, leaves, queue_s=queue_s, tail_s=end - tail_start, server_s=end - start)
             answer = encode_reply(reply, wire)
         except Exception as error:
             refused = RefusedRequestError(request_id, error)
             self._tell(Refused(refused.code.name, refused.message))
             raise refused from error
-        self._tell(TailServed(header.model, cut, len(data), len(answer), queue_s, end - tail_start))
+        if self._tell is not nobody:
+            self._tell(TailServed(head.model, cut, len(data), len(answer), queue_s, end - tail_start))
         return answer
 
     def refuse(self, request_id: int, code: int, message: str) -> bytes:
         """Return the bytes of an ``InferReply`` that says why there is no answer."""
         return encode_reply(Reply(request_id, refusal=(code, message)), self._wire)
 
-    def _find(self, header: pb.RequestHeader) -> tuple[HeldModel, int]:
+    def _find(self, header: RequestHead) -> tuple[HeldModel, int]:
         version = header.protocol_version
         if not MIN_PROTOCOL_VERSION <= version <= MAX_PROTOCOL_VERSION:
             raise unknown_version(version)
@@ -125,18 +128,13 @@ class TailRunner:
             )
         return held, header.cut
 
-    @contextmanager
-    def _turn(self) -> Iterator[float]:
-        """Wait for a free processor; yields the time waited, in seconds."""
-        if not getattr(self._of_thread, "ready", False):
+    def _settle_thread(self) -> None:
+        """Once per thread: the number of threads is global, but some libraries under torch keep one per thread."""
+        if not hasattr(self._of_thread, "ready"):
             from splitinfer.graph.engines import set_threads
 
-            # The number is global, but some libraries under torch keep one per thread.
             set_threads(self._torch_threads)
             self._of_thread.ready = True
-        start = time.perf_counter()
-        with self._free:
-            yield time.perf_counter() - start
 
 
 class RefusedRequestError(Exception):

@@ -8,6 +8,7 @@ and returns the payload as a view of the received bytes. What is written and rea
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from splitinfer.errors import InputError
 from splitinfer.wire.limits import LimitError
@@ -26,6 +27,7 @@ _MAX_LENGTH = (1 << 31) - 1
 PAYLOAD_ALIGNMENT = 64
 PAYLOAD_REMAINDER = 16
 _ZEROS = bytes(PAYLOAD_ALIGNMENT)
+_SMALL = [bytes((value,)) for value in range(0x80)]
 
 
 def write_envelope(header: bytes, payload: Iterable[bytes | memoryview], payload_bytes: int) -> bytes:
@@ -36,16 +38,27 @@ def write_envelope(header: bytes, payload: Iterable[bytes | memoryview], payload
         payload: buffers of the payload in order.
         payload_bytes: their total size.
     """
-    start = _TAG[_HEADER] + _varint(len(header)) + header
+    start = _TAG[_HEADER] + varint(len(header)) + header
     if not payload_bytes:
         return start
-    tag = _TAG[_PAYLOAD] + _varint(payload_bytes)
+    tag = _TAG[_PAYLOAD] + varint(payload_bytes)
     # Two more bytes are the padding's own tag and length.
     padding = (PAYLOAD_REMAINDER - len(start) - 2 - len(tag)) % PAYLOAD_ALIGNMENT
     return b"".join((start, _TAG[_PADDING], bytes((padding,)), _ZEROS[:padding], tag, *payload))
 
 
-def read_envelope(data: bytes, *, max_header_bytes: int, max_fields: int = 1024) -> tuple[bytes, memoryview]:
+class Envelope(NamedTuple):
+    """A message's serialized header and a view of its payload.
+
+    ``payload_is_last`` says that the message is one header first, and ends with its payload.
+    """
+
+    header: bytes
+    payload: memoryview
+    payload_is_last: bool
+
+
+def read_envelope(data: bytes, *, max_header_bytes: int, max_fields: int = 1024) -> Envelope:
     """Return the serialized header and a view of the payload.
 
     Fields may come in any order, several times (the parts of the header are joined and the last payload counts, as
@@ -59,17 +72,18 @@ def read_envelope(data: bytes, *, max_header_bytes: int, max_fields: int = 1024)
     headers: list[memoryview] = []
     header_bytes = 0
     payload = view[:0]
+    payload_is_last = False
     position, size, fields = 0, len(data), 0
     while position < size:
         fields += 1
         if fields > max_fields:
             raise LimitError(f"more than {max_fields} fields in one message; max_fields is {max_fields}")
-        tag, position = _read_varint(data, position)
+        tag, position = read_varint(data, position)
         field, kind = tag >> 3, tag & 7
         if not 0 < field <= _MAX_FIELD:
             raise InputError(f"malformed message: no field has the number {field}")
         if kind == _BYTES:
-            length, start = _read_varint(data, position)
+            length, start = read_varint(data, position)
             position = start + length
             if length > _MAX_LENGTH or position > size:
                 raise InputError(f"malformed message: field {field} claims {length} bytes and {size - start} are left")
@@ -80,18 +94,22 @@ def read_envelope(data: bytes, *, max_header_bytes: int, max_fields: int = 1024)
                 headers.append(view[start:position])
             elif field == _PAYLOAD:
                 payload = view[start:position]
+                payload_is_last = position == size
         elif kind == _VARINT:
-            _, position = _read_varint(data, position)
+            _, position = read_varint(data, position)
         elif kind in (_FIXED32, _FIXED64):
             position += 4 if kind == _FIXED32 else 8
             if position > size:
                 raise InputError(f"malformed message: field {field} is cut off")
         else:
             raise InputError(f"malformed message: field {field} has wire type {kind}")
-    return b"".join(headers), payload
+    return Envelope(b"".join(headers), payload, payload_is_last and len(headers) == 1 and data[0] == _TAG[_HEADER][0])
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Return a number as protobuf writes it."""
+    if value < 0x80:
+        return _SMALL[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -100,7 +118,12 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
+    """Return the number at a position, and the position after it.
+
+    Raises:
+        InputError: there is none.
+    """
     value = 0
     try:
         for index in range(_MAX_VARINT_BYTES):

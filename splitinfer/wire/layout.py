@@ -32,6 +32,13 @@ class ArraySpec:
     stride_order: tuple[int, ...] = ()
     expanded_dims: tuple[int, ...] = ()
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.shape, self.dtype, self.stride_order, self.expanded_dims))
+
     @cached_property
     def stored_shape(self) -> tuple[int, ...]:
         """The shape with expanded dimensions of size 1: what has bytes of its own."""

@@ -1,25 +1,48 @@
-"""Requests and replies: dataclasses to bytes and back."""
+"""Requests and replies: dataclasses to bytes and back.
+
+Of what a model sends at one cut and in one codec, only the request's id, the times of a reply and the payload change.
+The bytes around them are made once by protobuf's classes and kept: on the way out by what they say, on the way in by
+the size of the message. So the usual message is one join of buffers, or two comparisons of bytes, and any other,
+in any order of fields, is read by protobuf. What is written and read is plain protobuf in both cases.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError
 
 from splitinfer.errors import InputError
 from splitinfer.wire import splitinfer_pb2 as pb
 from splitinfer.wire.codecs import RAW, Codec, Wire
-from splitinfer.wire.envelope import read_envelope, write_envelope
+from splitinfer.wire.dtypes import Array
+from splitinfer.wire.envelope import Envelope, read_envelope, read_varint, varint, write_envelope
 from splitinfer.wire.limits import LimitError, WireLimits
-from splitinfer.wire.tensors import Payload, pack, unpack
+from splitinfer.wire.tensors import Payload, Record, pack, read_arrays, read_records
 
 MIN_PROTOCOL_VERSION = 1
 MAX_PROTOCOL_VERSION = 1
 
+# What is kept of messages, on the way out and in; of a stranger's only up to this size.
+_KEPT_FRAMES = 1024
+_LARGEST_KEPT_BYTES = 2048
 
-@dataclass(frozen=True, eq=False)
+# The fields that change come first in a header: version and id of a request, id and times of a reply, with their tags.
+_REQUEST_START, _REQUEST_ID, _REPLY_ID = b"\x08", b"\x10", b"\x08"
+_TIMES = struct.Struct("<BdBdBd")
+_QUEUE_S, _TAIL_S, _SERVER_S = 0x21, 0x29, 0x31
+_CHANGING = {"protocol_version", "request_id", "queue_s", "tail_s", "server_s"}
+
+
+_Header = TypeVar("_Header", pb.RequestHeader, pb.ReplyHeader)
+_Head = TypeVar("_Head")
+
+
+@dataclass(eq=False, slots=True)
 class Request:
     """One request for the tail of an inference.
 
@@ -42,7 +65,7 @@ class Request:
     protocol_version: int = MAX_PROTOCOL_VERSION
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Reply:
     """The answer to one request.
 
@@ -71,31 +94,83 @@ def encode_request(request: Request, wire: Wire) -> bytes:
         LimitError: the message or its number of tensors is over the limit.
     """
     payload = pack(request.tensors, wire.codec)
-    header = pb.RequestHeader(
-        protocol_version=request.protocol_version,
-        request_id=request.request_id,
-        model=request.model,
-        fingerprint=request.fingerprint,
-        cut=request.cut,
-        tensors=payload.headers,
+    request_id = varint(request.request_id)
+    before, after = _request_frame(
+        request.model,
+        request.fingerprint,
+        request.cut,
+        None if request.reply_codec is RAW else (request.reply_codec.number, request.reply_codec.version),
+        request.protocol_version,
+        tuple(payload.records),
+        payload.size,
+        len(request_id),
     )
-    if request.reply_codec is not RAW:
-        header.reply_codec.id, header.reply_codec.version = request.reply_codec.number, request.reply_codec.version
-    return _encode(header, payload, wire.limits)
+    return _join((before, request_id, after), payload, wire.limits)
 
 
-def open_request(data: bytes, wire: Wire) -> tuple[pb.RequestHeader, memoryview]:
-    """Return the header of a request and a view of its payload, for :func:`splitinfer.wire.tensors.unpack`.
+@dataclass(frozen=True)
+class RequestHead:
+    """What a request is about, checked in itself; the same for all requests of one model, cut and codec.
 
-    The two steps are apart so that a server can refuse a model, cut or version before it looks at tensors, and can
-    name the request's id when the tensors are broken.
+    Attributes:
+        protocol_version, model, fingerprint, cut: as in :class:`Request`.
+        reply_codec: number and version of the codec that the reply is wanted in; None for raw.
+        tensors: what the payload holds, or why that cannot be.
+    """
+
+    protocol_version: int = 0
+    model: str = ""
+    fingerprint: str = ""
+    cut: int = 0
+    reply_codec: tuple[int, int] | None = None
+    tensors: tuple[Record, ...] | InputError = ()
+
+
+class OpenedRequest(NamedTuple):
+    """A request of which the tensors have not been looked at."""
+
+    request_id: int
+    head: RequestHead
+    payload: memoryview
+
+    def arrays(self) -> tuple[Array, ...]:
+        """Return the tensors, on the payload's own memory where the codec allows.
+
+        Raises:
+            InputError, LimitError: as :func:`splitinfer.wire.tensors.unpack`.
+        """
+        return _arrays(self.head.tensors, self.payload)
+
+
+def open_request(data: bytes, wire: Wire) -> OpenedRequest:
+    """Return the header of a request and a view of its payload.
+
+    Reading the tensors is a step of its own so that a server can refuse a model, cut or version before it looks at
+    them, and can name the request's id when they are broken.
 
     Raises:
         InputError: malformed.
         LimitError: the header is over its limit.
     """
-    header = pb.RequestHeader()
-    return header, _decode(header, data, wire)
+    frame = _request_frames.get(len(data))
+    if frame is not None and data.startswith(frame.before) and (frame.wire is wire or frame.wire == wire):
+        request_id, stop = read_varint(data, len(frame.before))
+        if stop == frame.stop and data[stop : frame.payload_start] == frame.after:
+            return OpenedRequest(request_id, frame.head, memoryview(data)[frame.payload_start :])
+    envelope = _open(data, wire)
+    header = _parsed(pb.RequestHeader, envelope.header)
+    codec = header.reply_codec
+    head = RequestHead(
+        header.protocol_version,
+        header.model,
+        header.fingerprint,
+        header.cut,
+        (codec.id, codec.version) if header.HasField("reply_codec") else None,
+        _records(header.tensors, len(envelope.payload), wire),
+    )
+    start = _REQUEST_START + varint(header.protocol_version) + _REQUEST_ID
+    _keep(_request_frames, data, envelope, header, (start, varint(header.request_id)), head, wire)
+    return OpenedRequest(header.request_id, head, envelope.payload)
 
 
 def encode_reply(reply: Reply, wire: Wire) -> bytes:
@@ -106,16 +181,10 @@ def encode_reply(reply: Reply, wire: Wire) -> bytes:
         LimitError: the message or its number of tensors is over the limit.
     """
     payload = pack(reply.tensors, wire.codec)
-    header = pb.ReplyHeader(
-        request_id=reply.request_id,
-        tensors=payload.headers,
-        queue_s=reply.queue_s,
-        tail_s=reply.tail_s,
-        server_s=reply.server_s,
-    )
-    if reply.refusal is not None:
-        header.refusal.code, header.refusal.message = reply.refusal
-    return _encode(header, payload, wire.limits)
+    request_id = varint(reply.request_id)
+    before, after = _reply_frame(reply.refusal, tuple(payload.records), payload.size, len(request_id))
+    times = _TIMES.pack(_QUEUE_S, reply.queue_s, _TAIL_S, reply.tail_s, _SERVER_S, reply.server_s)
+    return _join((before, request_id, times, after), payload, wire.limits)
 
 
 def decode_reply(data: bytes, wire: Wire) -> Reply:
@@ -125,36 +194,143 @@ def decode_reply(data: bytes, wire: Wire) -> Reply:
         InputError: malformed, or header and payload do not fit together.
         LimitError: over a limit.
     """
-    header = pb.ReplyHeader()
-    payload = _decode(header, data, wire)
-    return Reply(
-        request_id=header.request_id,
-        tensors=unpack(header.tensors, payload, wire),
-        refusal=(header.refusal.code, header.refusal.message) if header.HasField("refusal") else None,
-        queue_s=header.queue_s,
-        tail_s=header.tail_s,
-        server_s=header.server_s,
+    frame = _reply_frames.get(len(data))
+    if frame is not None and data.startswith(frame.before) and (frame.wire is wire or frame.wire == wire):
+        request_id, at = read_varint(data, len(frame.before))
+        if at + _TIMES.size == frame.stop and data[frame.stop : frame.payload_start] == frame.after:
+            queue, queue_s, tail, tail_s, server, server_s = _TIMES.unpack_from(data, at)
+            if (queue, tail, server) == (_QUEUE_S, _TAIL_S, _SERVER_S):
+                refusal, tensors = frame.head
+                arrays = _arrays(tensors, memoryview(data)[frame.payload_start :])
+                return Reply(request_id, arrays, refusal, queue_s, tail_s, server_s)
+    envelope = _open(data, wire)
+    header = _parsed(pb.ReplyHeader, envelope.header)
+    refusal = (header.refusal.code, header.refusal.message) if header.HasField("refusal") else None
+    tensors = _records(header.tensors, len(envelope.payload), wire)
+    times = header.queue_s, header.tail_s, header.server_s
+    changing = varint(header.request_id)
+    changing += _TIMES.pack(_QUEUE_S, header.queue_s, _TAIL_S, header.tail_s, _SERVER_S, header.server_s)
+    _keep(_reply_frames, data, envelope, header, (_REPLY_ID, changing), (refusal, tensors), wire)
+    return Reply(header.request_id, _arrays(tensors, envelope.payload), refusal, *times)
+
+
+@lru_cache(_KEPT_FRAMES)
+def _request_frame(
+    model: str,
+    fingerprint: str,
+    cut: int,
+    reply_codec: tuple[int, int] | None,
+    protocol_version: int,
+    records: tuple[Record, ...],
+    payload_bytes: int,
+    id_bytes: int,
+) -> tuple[bytes, bytes]:
+    """Return the bytes of a request before and after its id, up to the payload."""
+    header = pb.RequestHeader(
+        model=model, fingerprint=fingerprint, cut=cut, tensors=[record.header() for record in records]
     )
+    if reply_codec is not None:
+        header.reply_codec.id, header.reply_codec.version = reply_codec
+    start = _REQUEST_START + varint(protocol_version) + _REQUEST_ID
+    return _around(start, id_bytes, header.SerializeToString(), payload_bytes)
 
 
-def _encode(header: pb.RequestHeader | pb.ReplyHeader, payload: Payload, limits: WireLimits) -> bytes:
-    if len(payload.headers) > limits.max_tensors:
-        raise LimitError(f"{len(payload.headers)} tensors in one message; max_tensors is {limits.max_tensors}")
+@lru_cache(_KEPT_FRAMES)
+def _reply_frame(
+    refusal: tuple[int, str] | None, records: tuple[Record, ...], payload_bytes: int, id_bytes: int
+) -> tuple[bytes, bytes]:
+    """Return the bytes of a reply before its id and after its times, up to the payload."""
+    header = pb.ReplyHeader(tensors=[record.header() for record in records])
+    if refusal is not None:
+        header.refusal.code, header.refusal.message = refusal
+    return _around(_REPLY_ID, id_bytes + _TIMES.size, header.SerializeToString(), payload_bytes)
+
+
+def _around(start: bytes, gap: int, rest: bytes, payload_bytes: int) -> tuple[bytes, bytes]:
+    """Return what stands before and after ``gap`` bytes of a header, of a message up to its payload."""
+    header = start + bytes(gap) + rest
+    frame = write_envelope(header, (), payload_bytes)
+    at = 1 + len(varint(len(header))) + len(start)
+    return frame[:at], frame[at + gap :]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Frame(Generic[_Head]):
+    """The bytes around id, times and payload of a message, and what they say to one end."""
+
+    before: bytes
+    stop: int
+    after: bytes
+    payload_start: int
+    head: _Head
+    wire: Wire
+
+
+_request_frames: dict[int, _Frame[RequestHead]] = {}
+_reply_frames: dict[int, _Frame[tuple[tuple[int, str] | None, tuple[Record, ...] | InputError]]] = {}
+
+
+def _keep(
+    frames: dict[int, _Frame[_Head]],
+    data: bytes,
+    envelope: Envelope,
+    header: pb.RequestHeader | pb.ReplyHeader,
+    start: tuple[bytes, bytes],
+    head: _Head,
+    wire: Wire,
+) -> None:
+    """Keep what a message says under its size, if its header starts as ours do: with what is the same and what changes.
+
+    Fields are read from left to right, so a message that differs inside the latter and the payload says the same, as
+    long as nothing after it is about the same fields.
+    """
+    at = 1 + len(varint(len(envelope.header)))
+    stop = at + len(start[0]) + len(start[1])
+    payload_start = len(data) - len(envelope.payload)
+    rest = envelope.header[stop - at :]
+    if not envelope.payload_is_last or payload_start > _LARGEST_KEPT_BYTES or data[at:stop] != b"".join(start):
+        return
+    after = type(header).FromString(rest)
+    if after.SerializeToString() != rest or {field.name for field, _ in after.ListFields()} & _CHANGING:
+        return
+    if len(frames) >= _KEPT_FRAMES:
+        frames.clear()
+    frames[len(data)] = _Frame(data[: at + len(start[0])], stop, data[stop:payload_start], payload_start, head, wire)
+
+
+def _parsed(kind: type[_Header], serialized: bytes) -> _Header:
+    try:
+        return kind.FromString(serialized)
+    except DecodeError as error:
+        raise InputError(f"malformed header: {error}") from None
+
+
+def _records(headers: Iterable[pb.TensorHeader], payload_bytes: int, wire: Wire) -> tuple[Record, ...] | InputError:
+    try:
+        return read_records(headers, payload_bytes, wire)
+    except InputError as error:
+        return error
+
+
+def _arrays(tensors: tuple[Record, ...] | InputError, payload: memoryview) -> tuple[Array, ...]:
+    if isinstance(tensors, InputError):
+        raise type(tensors)(*tensors.args)  # another one, since a raised error collects where it has been
+    return read_arrays(tensors, payload)
+
+
+def _join(start: tuple[bytes, ...], payload: Payload, limits: WireLimits) -> bytes:
+    if len(payload.records) > limits.max_tensors:
+        raise LimitError(f"{len(payload.records)} tensors in one message; max_tensors is {limits.max_tensors}")
     if payload.size > limits.max_message_bytes:  # before the join, which allocates as much
         raise LimitError(
             f"tensors of {payload.size} bytes in one message; max_message_bytes is {limits.max_message_bytes}"
         )
-    data = write_envelope(header.SerializeToString(), payload.buffers, payload.size)
+    data = b"".join((*start, *payload.buffers))
     if len(data) > limits.max_message_bytes:
         raise LimitError(f"a message of {len(data)} bytes; max_message_bytes is {limits.max_message_bytes}")
     return data
 
 
-def _decode(header: pb.RequestHeader | pb.ReplyHeader, data: bytes, wire: Wire) -> memoryview:
+def _open(data: bytes, wire: Wire) -> Envelope:
     limits = wire.limits
-    serialized, payload = read_envelope(data, max_header_bytes=limits.max_header_bytes, max_fields=limits.max_fields)
-    try:
-        header.ParseFromString(serialized)
-    except DecodeError as error:
-        raise InputError(f"malformed header: {error}") from None
-    return payload
+    return read_envelope(data, max_header_bytes=limits.max_header_bytes, max_fields=limits.max_fields)

@@ -7,11 +7,12 @@ which do not overflow.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache, cached_property
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,17 +26,42 @@ from splitinfer.wire.limits import LimitError
 # Every record starts at a multiple of this within the payload: one cache line, and what torch's own allocator gives.
 RECORD_ALIGNMENT = 64
 _ZEROS = bytes(RECORD_ALIGNMENT)
-# Checked headers are kept up to this size, so that a stranger cannot fill the memory with them.
-_LARGEST_KEPT_HEADER = 256
+
+
+class Record(NamedTuple):
+    """Where a tensor's bytes lie in a payload, and what they are."""
+
+    spec: ArraySpec
+    codec: Codec
+    offset: int
+    size: int
+
+    def header(self) -> pb.TensorHeader:
+        """Return the typed header that says so."""
+        return pb.TensorHeader(
+            dtype=dtype_number(self.spec.dtype),  # type: ignore[arg-type]
+            shape=self.spec.shape,
+            stride_order=self.spec.stride_order,
+            expanded_dims=self.spec.expanded_dims,
+            codec=self.codec.number,
+            codec_version=self.codec.version,
+            byte_offset=self.offset,
+            byte_size=self.size,
+        )
 
 
 @dataclass
 class Payload:
-    """Buffers that make up a payload, with the headers that point into it."""
+    """Buffers that make up a payload, with the records in it."""
 
-    headers: list[pb.TensorHeader] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
     size: int = 0
+
+    @cached_property
+    def headers(self) -> list[pb.TensorHeader]:
+        """The records as they are described on the wire."""
+        return [record.header() for record in self.records]
 
 
 def pack(tensors: Sequence[Any], codec: Codec = RAW) -> Payload:
@@ -55,7 +81,7 @@ def pack(tensors: Sequence[Any], codec: Codec = RAW) -> Payload:
     alive: list[Array] = []  # or the address of a freed copy could come back as another tensor's
     for tensor in tensors:
         array = _as_array(tensor)
-        number = dtype_number(array.dtype)
+        dtype_number(array.dtype)  # refuses what has no form on the wire
         spec, stored = dense(array)
         alive.append(stored)
         chosen = codec if codec.takes(spec.dtype) else RAW
@@ -75,18 +101,7 @@ def pack(tensors: Sequence[Any], codec: Codec = RAW) -> Payload:
             payload.buffers.append(buffer)
             payload.size = place[0] + place[1]
             seen[key] = place
-        payload.headers.append(
-            pb.TensorHeader(
-                dtype=number,  # type: ignore[arg-type]
-                shape=spec.shape,
-                stride_order=spec.stride_order,
-                expanded_dims=spec.expanded_dims,
-                codec=place[2].number,
-                codec_version=place[2].version,
-                byte_offset=place[0],
-                byte_size=place[1],
-            )
-        )
+        payload.records.append(Record(spec, place[2], place[0], place[1]))
     return payload
 
 
@@ -99,52 +114,86 @@ def unpack(headers: Iterable[pb.TensorHeader], payload: memoryview, wire: Wire) 
         InputError: headers and payload do not fit together; the message names the tensor and the field.
         LimitError: a tensor, or all together, are over a limit.
     """
+    return read_arrays(read_records(headers, len(payload), wire), payload)
+
+
+def read_records(headers: Iterable[pb.TensorHeader], payload_bytes: int, wire: Wire) -> tuple[Record, ...]:
+    """Check headers against each other, the limits and the size of the payload that they describe.
+
+    Raises:
+        InputError, LimitError: as :func:`unpack`.
+    """
     headers = list(headers)
     limits = wire.limits
     if len(headers) > limits.max_tensors:
         raise LimitError(f"{len(headers)} tensors in one message; max_tensors is {limits.max_tensors}")
-    flats: dict[tuple[object, ...], Array] = {}
-    arrays = []
+    records: list[Record] = []
+    seen: dict[tuple[object, ...], int] = {}
     end = decoded = 0
     for index, header in enumerate(headers):
-        try:
-            record = _read_record(header, wire)
-            spec, codec, offset, stop = record.spec, record.codec, record.offset, record.offset + record.size
-            place = (offset, record.size, codec, spec.dtype if codec is RAW else spec)
-            flat = flats.get(place)
-            if flat is None or flat.size != spec.elements:
-                if record.size and offset < end:
+        with _naming_tensor(index):
+            record = _check_record(header, wire)
+            spec, codec, offset, size = record
+            if seen.get(place := _place(record)) != spec.elements:
+                if size and offset < end:
                     raise InputError(f"byte_offset {offset} lies inside another tensor's bytes")
-                if stop > len(payload):
-                    raise InputError(f"bytes {offset}..{stop} of a payload of {len(payload)} bytes")
-                if record.size > (most := codec.max_bytes(spec)):
+                if offset + size > payload_bytes:
+                    raise InputError(f"bytes {offset}..{offset + size} of a payload of {payload_bytes} bytes")
+                if size > (most := codec.max_bytes(spec)):
                     raise InputError(
-                        f"{spec.elements} elements of {name_of(spec.dtype)} are {most} bytes, not {record.size}; "
+                        f"{spec.elements} elements of {name_of(spec.dtype)} are {most} bytes, not {size}; "
                         f"codec {codec.name} never makes more"
                     )
                 decoded += 0 if codec is RAW else spec.nbytes
                 if decoded > limits.max_decoded_bytes:
                     raise LimitError(f"{decoded} bytes decoded; max_decoded_bytes is {limits.max_decoded_bytes}")
-                flat = flats[place] = codec.decode(payload[offset:stop], spec)
-                end = max(end, stop)
-            arrays.append(spec.arrange(flat))
-        except LimitError as error:
-            raise LimitError(f"tensor {index}: {error}") from None
-        except InputError as error:
-            raise InputError(f"tensor {index}: {error}") from None
+                seen[place] = spec.elements
+                end = max(end, offset + size)
+            records.append(record)
+    return tuple(records)
+
+
+def read_arrays(records: Sequence[Record], payload: memoryview) -> tuple[Array, ...]:
+    """Return the arrays of records that :func:`read_records` has checked for a payload of this size.
+
+    Raises:
+        InputError: bytes that are not what their record says.
+    """
+    flats: dict[tuple[object, ...], Array] = {}
+    arrays = []
+    end = 0
+    for index, record in enumerate(records):
+        spec, codec, offset, size = record
+        place = _place(record)
+        flat = flats.get(place)
+        if flat is None or flat.size != spec.elements:
+            try:
+                flat = flats[place] = codec.decode(payload[offset : offset + size], spec)
+            except InputError:
+                with _naming_tensor(index):
+                    raise
+            end = max(end, offset + size)
+        arrays.append(spec.arrange(flat))
     if len(payload) > end:
         raise InputError(f"the payload has {len(payload)} bytes but its tensors end at byte {end}")
     return tuple(arrays)
 
 
-@dataclass(frozen=True)
-class _Record:
-    """What a header says, checked in itself but not yet against the payload."""
+@contextmanager
+def _naming_tensor(index: int) -> Iterator[None]:
+    """Say in an error which tensor it is about."""
+    try:
+        yield
+    except LimitError as error:
+        raise LimitError(f"tensor {index}: {error}") from None
+    except InputError as error:
+        raise InputError(f"tensor {index}: {error}") from None
 
-    spec: ArraySpec
-    codec: Codec
-    offset: int
-    size: int
+
+def _place(record: Record) -> tuple[object, ...]:
+    """Tensors of equal places share their elements."""
+    spec, codec, offset, size = record
+    return offset, size, codec, spec.dtype if codec is RAW else spec
 
 
 def _as_array(tensor: Any) -> Array:
@@ -162,20 +211,7 @@ def _from_torch() -> Callable[[Any], Array]:
     return from_torch
 
 
-def _read_record(header: pb.TensorHeader, wire: Wire) -> _Record:
-    """Check a header. Models send the same ones again and again, and a look-up is quicker than the checks."""
-    serialized = header.SerializeToString()
-    if len(serialized) > _LARGEST_KEPT_HEADER:
-        return _check_record(header, wire)
-    return _kept_record(serialized, wire)
-
-
-@lru_cache(maxsize=4096)
-def _kept_record(serialized: bytes, wire: Wire) -> _Record:
-    return _check_record(pb.TensorHeader.FromString(serialized), wire)
-
-
-def _check_record(header: pb.TensorHeader, wire: Wire) -> _Record:
+def _check_record(header: pb.TensorHeader, wire: Wire) -> Record:
     limits = wire.limits
     dtype = dtype_of_number(header.dtype)
     shape = tuple(header.shape)
@@ -197,4 +233,4 @@ def _check_record(header: pb.TensorHeader, wire: Wire) -> _Record:
     codec = wire.find(header.codec, header.codec_version)
     if not codec.takes(dtype):
         raise InputError(f"codec {codec.name} does not carry {name_of(dtype)}")
-    return _Record(spec, codec, header.byte_offset, header.byte_size)
+    return Record(spec, codec, header.byte_offset, header.byte_size)

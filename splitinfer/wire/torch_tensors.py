@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,9 +54,11 @@ def from_torch(tensor: torch.Tensor) -> Array:
 
 
 def to_torch(array: Array) -> torch.Tensor:
-    """Return a tensor on the array's memory."""
-    if not array.flags.writeable:
-        array = np.asarray(_Lender(array))
+    """Return a tensor on the array's memory.
+
+    That of a received message is ``bytes``. A tensor on it can be written to all the same, which harms nobody, since
+    nobody else holds the message. Arrays of numpy stay read-only.
+    """
     if not array.dtype.names:
         return torch.from_numpy(array)
     bits, dtype = _TORCH_OF[array.dtype]
@@ -68,15 +71,7 @@ def as_received(tensors: Sequence[torch.Tensor], wire: Wire) -> tuple[torch.Tens
     return tuple(map(to_torch, unpack(payload.headers, memoryview(b"".join(payload.buffers)), wire)))
 
 
-class _Lender:
-    """Lends the memory of a received message as writable and keeps it alive.
-
-    The message is ``bytes``, which torch warns about, since a tensor can be written to. Nobody else holds the message,
-    so writing to such a tensor harms nobody. Arrays of numpy stay read-only.
-    """
-
-    def __init__(self, array: Array) -> None:
-        self._array = array
-        interface = array.__array_interface__
-        # Strides by name: numpy leaves them out, and makes up others for dimensions of size 1, where they may be.
-        self.__array_interface__ = interface | {"data": (interface["data"][0], False), "strides": array.strides}
+with warnings.catch_warnings():
+    # torch warns at the first read-only array of a process that its tensor can be written to.
+    warnings.simplefilter("ignore")
+    torch.from_numpy(np.frombuffer(bytes(1), np.uint8))

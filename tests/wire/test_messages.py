@@ -1,11 +1,19 @@
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
 from splitinfer.wire import (
     LimitError,
     Reply,
     Request,
+    RequestHead,
     Wire,
     WireLimits,
     decode_reply,
@@ -22,10 +30,11 @@ WIRE = Wire()
 
 def test_a_request_comes_back_as_it_was_sent() -> None:
     sent = Request("resnet18", "ab" * 32, 7, (torch.randn(3, 4), torch.tensor([True, False])), request_id=2**63)
-    header, payload = open_request(encode_request(sent, WIRE), WIRE)
-    assert (header.model, header.fingerprint, header.cut) == (sent.model, sent.fingerprint, sent.cut)
-    assert (header.request_id, header.protocol_version) == (sent.request_id, 1)
-    received = unpack(header.tensors, payload, WIRE)
+    opened = open_request(encode_request(sent, WIRE), WIRE)
+    head = opened.head
+    assert (head.model, head.fingerprint, head.cut) == (sent.model, sent.fingerprint, sent.cut)
+    assert (opened.request_id, head.protocol_version) == (sent.request_id, 1)
+    received = opened.arrays()
     assert all(torch.equal(to_torch(a), b) for a, b in zip(received, sent.tensors, strict=True))
 
 
@@ -38,8 +47,7 @@ def test_another_implementation_can_write_a_request() -> None:
             tensors=[pb.TensorHeader(dtype=pb.DTYPE_FLOAT32, shape=[2], codec_version=1, byte_size=8)],
         ),
     )
-    header, payload = open_request(message.SerializeToString(), WIRE)
-    (tensor,) = unpack(header.tensors, payload, WIRE)
+    (tensor,) = open_request(message.SerializeToString(), WIRE).arrays()
     assert tensor.tolist() == [1.0, 2.0]
 
 
@@ -75,6 +83,87 @@ def test_malformed_messages_are_input_errors(data: bytes) -> None:
 
 
 def test_no_bytes_are_an_empty_message() -> None:
-    header, payload = open_request(b"", WIRE)
-    assert header == pb.RequestHeader()
-    assert len(payload) == 0
+    assert open_request(b"", WIRE)[:2] == (0, RequestHead())
+    assert len(open_request(b"", WIRE).payload) == 0
+
+
+requests = st.builds(
+    pb.InferRequest,
+    header=st.builds(
+        pb.RequestHeader,
+        protocol_version=st.sampled_from([0, 1, 2]),
+        request_id=st.sampled_from([0, 1, 5, 127, 128, 300, 2**64 - 1]),
+        model=st.sampled_from(["a", "b", "ab"]),
+        cut=st.sampled_from([0, 1]),
+        tensors=st.lists(
+            st.builds(
+                pb.TensorHeader,
+                dtype=st.just(pb.DTYPE_UINT8),
+                shape=st.lists(st.integers(1, 3), max_size=1),
+                byte_size=st.integers(1, 3),
+                codec_version=st.just(1),
+            ),
+            max_size=1,
+        ),
+    ),
+    padding=st.binary(max_size=2),
+    payload=st.binary(max_size=3),
+)
+
+
+@given(messages=st.lists(requests, min_size=1, max_size=6), again=st.integers(0, 300), cut=st.integers(0, 90))
+@settings(derandomize=True, deadline=None, max_examples=1000)
+def test_what_is_kept_of_one_message_never_changes_what_another_means(
+    messages: list[pb.InferRequest], again: int, cut: int
+) -> None:
+    # Short messages, so that many are of one size; and some with a byte of the first at another place.
+    sent = [message.SerializeToString() for message in messages]
+    first = sent[0]
+    sent += [first, first[:cut] + bytes([again % 256]) + first[cut + 1 :], first[:cut] + first[cut + 1 :] + first[:1]]
+    for data in sent:
+        try:
+            expected = pb.InferRequest.FromString(data)
+            opened = open_request(data, WIRE)
+        except (DecodeError, InputError):
+            continue
+        head = opened.head
+        assert opened.request_id == expected.header.request_id
+        assert (head.model, head.cut) == (expected.header.model, expected.header.cut)
+        assert head.protocol_version == expected.header.protocol_version
+        assert opened.payload == expected.payload
+        wanted = outcome(lambda expected=expected: unpack(expected.header.tensors, memoryview(expected.payload), WIRE))
+        assert outcome(opened.arrays) == wanted
+
+
+def outcome(arrays: Callable[[], tuple[NDArray[Any], ...]]) -> list[bytes] | str:
+    try:
+        return [array.tobytes() for array in arrays()]
+    except InputError as error:
+        return str(error)
+
+
+@given(
+    replies=st.lists(
+        st.builds(
+            Reply,
+            request_id=st.sampled_from([0, 1, 127, 128, 2**64 - 1]),
+            tensors=st.lists(st.sampled_from([torch.zeros(2), torch.ones(3)]), max_size=2).map(tuple),
+            refusal=st.none() | st.tuples(st.integers(0, 16), st.text(max_size=30)),
+            queue_s=st.floats(0, 1),
+            tail_s=st.floats(0, 1),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+@settings(derandomize=True, deadline=None, max_examples=300)
+def test_replies_mean_the_same_here_and_in_another_implementation(replies: list[Reply]) -> None:
+    for reply in replies:
+        data = encode_reply(reply, WIRE)
+        header = pb.InferReply.FromString(data).header
+        for again in (data, pb.InferReply.FromString(data).SerializeToString()):  # the second is as others write it
+            got = decode_reply(again, WIRE)
+            assert got.request_id == header.request_id == reply.request_id
+            assert (got.queue_s, got.tail_s) == (header.queue_s, header.tail_s) == (reply.queue_s, reply.tail_s)
+            assert got.refusal == reply.refusal
+            assert [a.tobytes() for a in got.tensors] == [t.numpy().tobytes() for t in reply.tensors]
