@@ -19,10 +19,10 @@ import numpy as np
 
 from splitinfer.policies import named_policy
 from splitinfer.runtime.emulation import EmulatedClock, Job
-from splitinfer.runtime.loop.edge import EdgeLoop
-from splitinfer.scheduling import allocate_local, allocate_transmission
+from splitinfer.runtime.loop.edge import EdgeLoop, EdgeTask
 from splitinfer.scheduling.observation import Setting
 from splitinfer.scheduling.policy import Policy
+from splitinfer.scheduling.rules import ALLOCATIONS, Waiting
 from splitinfer.simulation import Scenario
 from splitinfer.simulation.build import setting_of
 
@@ -39,44 +39,37 @@ def _percentiles_s(action: Callable[[], object], repeats: int) -> tuple[float, f
     return statistics.median(times), float(np.percentile(times, 99))
 
 
-def edge_slot_s(setting: Setting, policy: Policy, repeats: int) -> tuple[float, float]:
+def edge_slot_s(setting: Setting, policy: Policy, allocation: str, repeats: int) -> tuple[float, float]:
     """Time of one slot of the edge with something in every queue."""
     with ThreadPoolExecutor(1) as executor:
         clock = EmulatedClock(setting.active.size, slot_s=setting.slot_s, executor=executor)
-        edge = EdgeLoop(setting, policy, clock)  # asks the policy once, before the first period
+        rule = ALLOCATIONS[allocation]()
+        rule.start(setting)
+        edge = EdgeLoop(setting, policy, clock, rule)  # asks the policy once, before the first period
         rng = np.random.default_rng(0)
         for queue in range(setting.active.size):
-            clock.submit(queue, Job(queue, lambda: b""), float(rng.uniform(1e12, 2e12)))
+            task = EdgeTask(queue // setting.num_services, queue % setting.num_services, queue, 0, 0)
+            clock.submit(queue, Job(task, lambda: b""), float(rng.uniform(1e12, 2e12)))
 
         def slot() -> None:
             edge.close_slot()
-            edge.open_slot()
+            edge.open_slot(0)
 
         return _percentiles_s(slot, repeats)
 
 
-def device_slot_s(setting: Setting, repeats: int) -> tuple[float, float]:
-    """Time of Problems 3 and 4 of one device."""
+def device_slot_s(setting: Setting, allocation: str, repeats: int) -> tuple[float, float]:
+    """Time of one device's decisions in a slot."""
     services = setting.active.shape[1]
     cycles, bits = np.linspace(1e8, 2e8, services), np.linspace(1e5, 2e5, services)
+    tasks, arrival = np.ones(services, np.int64), np.zeros(services, np.int64)
+    rule = ALLOCATIONS[allocation]()
+    rule.start(setting)
 
     def decide() -> None:
-        allocate_local(
-            cycles,
-            slot_s=setting.slot_s,
-            energy_weight=setting.local_energy_weight[0],
-            energy_coefficient=setting.energy_coefficient[0],
-            max_frequency_hz=setting.max_local_frequency_hz[0],
-        )
-        allocate_transmission(
-            bits,
-            slot_s=setting.slot_s,
-            energy_weight=setting.transmission_energy_weight[0],
-            bandwidth_hz=setting.device_bandwidth_hz,
-            noise_w_per_hz=setting.noise_w_per_hz,
-            channel_gain=1e-9,
-            max_power_w=setting.max_power_w[0],
-        )
+        rule.observe(0, 1e-9)
+        rule.local(0, Waiting(cycles, tasks, cycles, arrival, 0))
+        rule.transmission(0, Waiting(bits, tasks, bits, arrival, 0), 1e-9)
 
     return _percentiles_s(decide, repeats)
 
@@ -85,7 +78,8 @@ def policy_s(setting: Setting, policy: Policy, repeats: int) -> tuple[float, flo
     """Time of one decision on all cuts, as a live run takes it at the end of a period."""
     policy.reset(setting, np.random.default_rng(0))
     with ThreadPoolExecutor(1) as executor:
-        edge = EdgeLoop(setting, policy, EmulatedClock(setting.active.size, slot_s=setting.slot_s, executor=executor))
+        clock = EmulatedClock(setting.active.size, slot_s=setting.slot_s, executor=executor)
+        edge = EdgeLoop(setting, policy, clock, ALLOCATIONS["drift-plus-penalty"]())
         rng = np.random.default_rng(1)
         devices, services = setting.active.shape
         # Up to two tasks' work in every queue, and everybody served.
@@ -114,6 +108,7 @@ def main(argv: list[str] | None = None) -> int:
         default=["lyappo", "myopic"],
         help="as splitinfer run takes them, also training folders",
     )
+    parser.add_argument("--allocation", default="drift-plus-penalty", choices=list(ALLOCATIONS))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     scenario = Scenario.preset("xr").replace(num_devices=options.devices)
@@ -121,8 +116,8 @@ def main(argv: list[str] | None = None) -> int:
     fixed = named_policy("fixed", scenario)
     fixed.reset(setting, np.random.default_rng(0))
     times = {
-        "edge_slot_ms": edge_slot_s(setting, fixed, options.repeats),
-        "device_slot_ms": device_slot_s(setting, options.repeats),
+        "edge_slot_ms": edge_slot_s(setting, fixed, options.allocation, options.repeats),
+        "device_slot_ms": device_slot_s(setting, options.allocation, options.repeats),
     }
     for name in options.policies:
         times[f"{name}_ms"] = policy_s(setting, named_policy(name, scenario), options.repeats)

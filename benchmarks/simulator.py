@@ -17,14 +17,14 @@ from collections.abc import Callable
 
 import numba
 import numpy as np
+from splitinfer.simulation.world import World
 
 from splitinfer.radio import mean_gain
 from splitinfer.scheduling import FixedCut
 from splitinfer.simulation import Scenario, simulate
-from splitinfer.simulation.build import world_of
+from splitinfer.simulation.build import setting_of
 from splitinfer.simulation.engine import Engine
 from splitinfer.simulation.records import Arrivals
-from splitinfer.simulation.world import World
 
 DEVICE_SLOTS = 800_000
 ENVIRONMENTS = 64
@@ -114,7 +114,7 @@ def measure() -> dict[str, object]:
     figures: dict[str, float] = {}
     for preset, rate_hz in (("table2", 0.2), ("busy", 1.0)):
         scenario = Scenario.preset(preset)
-        world = world_of(scenario)
+        world = setting_of(scenario)
         policy = FixedCut([0, 0])
         slots = DEVICE_SLOTS // world.num_devices
         simulate(scenario, policy, slots=100)

@@ -8,6 +8,6 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def data_folder(kind: str) -> Path:
-    """Return the folder of shipped data of one kind (``"models"`` or ``"profiles"``)."""
+    """Return the folder of shipped data of one kind (``"models"``, ``"profiles"`` or ``"devices"``)."""
     installed = _PACKAGE / "_data" / kind
     return installed if installed.is_dir() else _PACKAGE.parent / kind

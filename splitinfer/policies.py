@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from splitinfer.errors import InputError
+from splitinfer.user_code import is_own, make_own, own_source_digest
 
 if TYPE_CHECKING:
     from splitinfer.scheduling.policy import Policy
@@ -39,6 +37,12 @@ def _myopic(scenario: Scenario) -> Policy:
     from splitinfer.scheduling.myopic import MyopicCut
 
     return MyopicCut()
+
+
+def _price(scenario: Scenario) -> Policy:
+    from splitinfer.scheduling.price_cut import PriceCut
+
+    return PriceCut()
 
 
 def _shipped(scenario: Scenario) -> Policy:
@@ -81,17 +85,16 @@ POLICIES: dict[str, PolicySpec] = {
         PolicySpec("fixed", "Fix-Cov", _fixed, False, 0.1, "P"),
         PolicySpec("best-static", "Best-static", _best_static, False, 0.3, "X"),
         PolicySpec("myopic", "Myopic", _myopic, False, 0.2, "*"),
+        PolicySpec("price", "Price", _price, False, 0.2, "h"),
     )
 }
 """By name, in the order of tables."""
 
 POLICY_HELP = (
-    "fixed (the scenario's), fixed:0,53 (these), random, best-static, myopic, lyappo (ready trained), the folder of a "
-    "training run, or your own package.module:Class, also with arguments: module:Class(k=3)."
+    "fixed (the scenario's), fixed:0,53 (these), random, best-static, myopic, price, lyappo (ready trained), the "
+    "folder of a training run, or your own package.module:Class, also with arguments: module:Class(k=3)."
 )
 """For the options of every verb that takes a policy."""
-
-_OWN = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)(?:\((?P<arguments>.*)\))?")
 
 
 def policy_names() -> list[str]:
@@ -112,7 +115,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 def is_own_policy(name: str) -> bool:
     """Whether a name means a class of the user's own: ``package.module:Class``."""
-    return name.partition(":")[0] not in ("fixed", "lyappo") and _OWN.fullmatch(name) is not None
+    return name.partition(":")[0] not in ("fixed", "lyappo") and is_own(name)
 
 
 def named_policy(name: str, scenario: Scenario) -> Policy:
@@ -163,42 +166,17 @@ def own_policy_digest(name: str) -> str:
     Raises:
         InputError: as ``named_policy``.
     """
-    from splitinfer.user_code import import_user_module
-
-    match = _OWN.fullmatch(name)
-    assert match is not None
-    file = getattr(import_user_module(match["module"], "policy"), "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes() if file else b"").hexdigest()
+    return own_source_digest(name, "policy")
 
 
 def _own(name: str) -> Policy:
-    from splitinfer.user_code import find_attribute, user_code
-
-    match = _OWN.fullmatch(name)
-    assert match is not None
-    make = find_attribute(match["module"], match["attribute"], "policy", kind="class")
-    args, kwargs = _literals(name, match["arguments"] or "")
-    with user_code(f"policy: {name}"):
-        policy: Policy = make(*args, **kwargs)
+    policy: Policy = make_own(name, "policy")
     missing = [method for method in ("reset", "cuts") if not callable(getattr(policy, method, None))]
     if missing:
         raise InputError(f"policy: {name} is no policy: it has no method {' and no '.join(missing)}")
     if not isinstance(getattr(policy, "name", None), str):
         policy.name = name.partition(":")[2]
     return policy
-
-
-def _literals(name: str, arguments: str) -> tuple[list[Any], dict[str, Any]]:
-    try:
-        call = ast.parse(f"f({arguments})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        assert all(keyword.arg for keyword in call.keywords)
-        return (
-            [ast.literal_eval(argument) for argument in call.args],
-            {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords},
-        )
-    except (SyntaxError, ValueError, AssertionError):
-        raise InputError(f"policy: write module:Class(k=3) with numbers, strings and lists, not {name!r}") from None
 
 
 def _trained(folder: str | Path) -> Policy:

@@ -5,7 +5,10 @@ Importing a module runs it. Nothing here is for names that come from strangers.
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -70,6 +73,61 @@ def find_attribute(module: str, attribute: str, what: str, *, kind: str) -> Any:
     if not callable(target):
         raise InputError(f"{what}: {module} has no {kind} {attribute!r}")
     return target
+
+
+def is_own(name: str) -> bool:
+    """Whether a name has the form ``package.module:Class`` or ``package.module:Class(k=3)``."""
+    return _OWN.fullmatch(name) is not None
+
+
+def own_source_digest(name: str, what: str) -> str:
+    """Return a hash of the source file of a user's own class, which is part of what its results depend on.
+
+    Raises:
+        InputError: as ``make_own``.
+    """
+    file = getattr(import_user_module(_parts(name, what)["module"], what), "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes() if file else b"").hexdigest()
+
+
+def make_own(name: str, what: str) -> Any:
+    """Return a new object of a user's own class, or what the user's own function returns.
+
+    Args:
+        name: ``package.module:Class``, with literal arguments where it needs some: ``module:Class(k=3)``.
+        what: the field or option, the start of an error's line.
+
+    Raises:
+        InputError: the name has another form, there is no such class, or making the object fails.
+    """
+    match = _parts(name, what)
+    make = find_attribute(match["module"], match["attribute"], what, kind="class")
+    args, kwargs = _literals(name, match["arguments"] or "", what)
+    with user_code(f"{what}: {name}"):
+        return make(*args, **kwargs)
+
+
+_OWN = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)(?:\((?P<arguments>.*)\))?")
+
+
+def _parts(name: str, what: str) -> re.Match[str]:
+    match = _OWN.fullmatch(name)
+    if match is None:
+        raise InputError(f"{what}: write package.module:Class or package.module:Class(k=3), not {name!r}")
+    return match
+
+
+def _literals(name: str, arguments: str, what: str) -> tuple[list[Any], dict[str, Any]]:
+    try:
+        call = ast.parse(f"f({arguments})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        assert all(keyword.arg for keyword in call.keywords)
+        return (
+            [ast.literal_eval(argument) for argument in call.args],
+            {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords},
+        )
+    except (SyntaxError, ValueError, AssertionError):
+        raise InputError(f"{what}: write module:Class(k=3) with numbers, strings and lists, not {name!r}") from None
 
 
 def _said(error: BaseException) -> str:

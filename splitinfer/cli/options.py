@@ -1,18 +1,31 @@
-"""Options that several verbs share, written once."""
+"""Options that several verbs share, written once, and the scenario that they describe."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from splitinfer.policies import POLICY_HELP
 
+if TYPE_CHECKING:
+    from splitinfer.simulation import Scenario
+
 ScenarioName = Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")]
 PolicyName = Annotated[str, typer.Option(help=POLICY_HELP)]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the scenario.")
+]
+Allocation = Annotated[
+    str | None,
+    typer.Option(help="drift-plus-penalty (the paper's), price, or your own package.module:Class."),
+]
+LatencyPrice = Annotated[
+    float | None, typer.Option(metavar="W", help="Joules that a second of one task's latency is worth, for price.")
+]
+DeviceName = Annotated[
+    str | None, typer.Option(metavar="CARD", help="Device card: see splitinfer devices; CARD:RADIO takes its radio.")
 ]
 Cards = Annotated[
     list[Path] | None, typer.Option("--card", metavar="FILE", help="Card file of a model that is not shipped.")
@@ -42,3 +55,24 @@ DrainS = Annotated[float, typer.Option(help="Seconds that calls get to finish wh
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Listen beyond this machine, unencrypted and open to everyone.")
 ]
+
+
+def scenario_from(
+    name: str,
+    changes: list[str] | None,
+    *,
+    allocation: str | None = None,
+    latency_price: float | None = None,
+    device: str | None = None,
+) -> Scenario:
+    """Return the scenario that a verb's options describe; what is None stays as the scenario has it.
+
+    Raises:
+        InputError: there is no such scenario, or a value is wrong.
+    """
+    from splitinfer.simulation import find_scenario, with_settings
+
+    world = with_settings(find_scenario(name), changes or [])
+    given = {"allocation": allocation, "latency_price_w": latency_price, "device": device}
+    chosen = {field: value for field, value in given.items() if value is not None}
+    return world.replace(**chosen) if chosen else world

@@ -7,12 +7,15 @@ from typing import Annotated
 import typer
 
 from splitinfer.cli.options import (
+    Allocation,
     AsJson,
     Cards,
     Changes,
     CompareRun,
+    DeviceName,
     Duration,
     Images,
+    LatencyPrice,
     MeterName,
     PatienceS,
     PlotFile,
@@ -22,6 +25,7 @@ from splitinfer.cli.options import (
     Threads,
     TimeScale,
     TraceFile,
+    scenario_from,
 )
 from splitinfer.errors import InputError
 
@@ -37,6 +41,9 @@ def run(
     images: Images = None,
     cards: Cards = None,
     settings: Changes = None,
+    allocation: Allocation = None,
+    latency_price: LatencyPrice = None,
+    device: DeviceName = None,
     threads: Threads = 1,
     workers: Annotated[int, typer.Option(min=1, help="Tails computed at the same time at the edge.")] = 1,
     meter: MeterName = "none",
@@ -61,10 +68,9 @@ def run(
     from splitinfer.models.photos import photos
     from splitinfer.runtime.loop import LoopSettings, run_locally
     from splitinfer.runtime.loop.services import card_files
-    from splitinfer.simulation import find_scenario, with_settings
     from splitinfer.simulation.plot import check_plot_path
 
-    world = with_settings(find_scenario(scenario), settings or [])
+    world = scenario_from(scenario, settings, allocation=allocation, latency_price=latency_price, device=device)
     if devices is not None:
         world = world.replace(num_devices=devices)
     if plot is not None:

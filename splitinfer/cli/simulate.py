@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitinfer.cli.options import AsJson, Changes, PolicyName, ScenarioName
+from splitinfer.cli.options import (
+    Allocation,
+    AsJson,
+    Changes,
+    DeviceName,
+    LatencyPrice,
+    PolicyName,
+    ScenarioName,
+    scenario_from,
+)
 from splitinfer.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +40,9 @@ def simulate(
         str | None, typer.Option(metavar="POLICY,POLICY", help="Compare these policies, by default over 5 seeds.")
     ] = None,
     settings: Changes = None,
+    allocation: Allocation = None,
+    latency_price: LatencyPrice = None,
+    device: DeviceName = None,
     solver: Annotated[str, typer.Option(help="closed-form, or cvxpy (the slow reference).")] = "closed-form",
     plot: Annotated[Path | None, typer.Option(help="Draw queues, cuts, frequency and power over time.")] = None,
     as_json: AsJson = False,
@@ -42,11 +54,10 @@ def simulate(
     Example:
       splitinfer simulate --scenario busy --policy myopic --plot busy.png
       splitinfer simulate --scenario xr --compare fixed,random,best-static,myopic,lyappo
+      splitinfer simulate --scenario busy --policy price --allocation price --latency-price 0.01
       splitinfer simulate --scenario table2 --set p95_latency_s=1.0 --slots 100000
     """
-    from splitinfer.simulation import find_scenario, with_settings
-
-    world = with_settings(find_scenario(scenario), settings or [])
+    world = scenario_from(scenario, settings, allocation=allocation, latency_price=latency_price, device=device)
     if compare is not None or (seeds is not None and seeds > 1):
         if plot is not None:
             raise InputError("--plot draws one run; leave out --compare and --seeds")

@@ -17,7 +17,7 @@ from splitinfer.learning.reward import device_rewards
 from splitinfer.learning.stacked import StackedObservation, first_observation, stack_settings
 from splitinfer.radio import rate_bps
 from splitinfer.scheduling.policy import Request
-from splitinfer.simulation.build import setting_of, world_of
+from splitinfer.simulation.build import rule_of, setting_of
 from splitinfer.simulation.engine import Engine
 from splitinfer.simulation.records import PeriodStatistics
 from splitinfer.simulation.scenario import Scenario
@@ -78,8 +78,11 @@ class Periods:
             if scenario.p95_latency_s is not None:
                 raise InputError("p95_latency_s: training has no latency targets; leave it out of the scenario")
         self._scenarios = list(scenarios)
-        self.settings = stack_settings([setting_of(scenario) for scenario in scenarios])
-        self._engine = Engine([world_of(scenario) for scenario in scenarios], parallel=parallel)
+        if len({scenario.allocation for scenario in scenarios}) > 1:
+            raise InputError("scenarios: allocation must be the same in all of them")
+        settings = [setting_of(scenario) for scenario in scenarios]
+        self.settings = stack_settings(settings)
+        self._engine = Engine(settings, allocation=rule_of(scenarios[0]), parallel=parallel)
         self._worlds: list[Surroundings] = []
         environments, devices, services = self.settings.shape
         slots = PERIODS_AHEAD * self.settings.slots_per_period

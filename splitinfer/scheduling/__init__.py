@@ -17,17 +17,24 @@ from splitinfer.scheduling.fixed import FixedCut, RandomCut
 from splitinfer.scheduling.myopic import MyopicCut
 from splitinfer.scheduling.observation import Observation, Setting
 from splitinfer.scheduling.policy import Policy, pareto_cuts
+from splitinfer.scheduling.price_cut import PriceCut
+from splitinfer.scheduling.rules import AllocationRule, DriftPlusPenalty, PriceOfTime, Waiting
 
 __all__ = [
+    "AllocationRule",
     "BestStaticCut",
+    "DriftPlusPenalty",
     "FixedCut",
     "MyopicCut",
     "Observation",
     "Policy",
+    "PriceCut",
+    "PriceOfTime",
     "RandomCut",
     "SearchReport",
     "Setting",
     "SlotAllocator",
+    "Waiting",
     "allocate_edge",
     "allocate_local",
     "allocate_transmission",

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from splitinfer.energy.processor import CUBIC, FIRST
+from splitinfer.energy.transmitter import RADIATED_ROW
 from splitinfer.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -59,22 +61,25 @@ def allocate_local(
     *,
     slot_s: ArrayLike,
     energy_weight: ArrayLike,
-    energy_coefficient: ArrayLike,
+    energy_coefficient: ArrayLike | None = None,
     max_frequency_hz: ArrayLike,
     queue_weight: ArrayLike = 1.0,
+    processor: ArrayLike | None = None,
 ) -> Floats:
     """Problem 3: the local frequency of each service of a device.
 
-    Minimises ``-tau·sum_n f_n v_n Q_n + U^l·tau·delta·(sum_n f_n)^3`` subject to ``sum_n f_n <= F^l`` and
-    ``0 <= f_n <= Q_n/tau``. The remaining parameters have the batch shape ``(...)`` or broadcast to it.
+    Minimises ``-tau·sum_n f_n v_n Q_n + U^l·tau·P(sum_n f_n)`` subject to ``sum_n f_n <= F^l`` and
+    ``0 <= f_n <= Q_n/tau``, with the paper's ``P(f) = delta f^3`` or another processor's power. The remaining
+    parameters have the batch shape ``(...)`` or broadcast to it.
 
     Args:
         queue_cycles: (..., N), backlog Q^l in cycles.
         slot_s: tau in seconds.
         energy_weight: U^l.
-        energy_coefficient: delta in W·s³.
+        energy_coefficient: delta in W·s³, where no processor is given.
         max_frequency_hz: F^l in cycles/s.
         queue_weight: v, (..., N) or broadcast to it; 1 is the paper's problem.
+        processor: (..., R), rows of ``splitinfer.energy.processor``.
 
     Returns:
         (..., N), f^l in cycles/s.
@@ -87,10 +92,16 @@ def allocate_local(
     batch = Batch("queue_cycles", queue_cycles, queue_weight)
     slot = batch.parameter("slot_s", slot_s, positive=True)
     energy = batch.parameter("energy_weight", energy_weight)
-    coefficient = batch.parameter("energy_coefficient", energy_coefficient)
     limit = batch.parameter("max_frequency_hz", max_frequency_hz)
+    if processor is None:
+        if energy_coefficient is None:
+            raise InputError("energy_coefficient must be given where no processor is")
+        rows = np.zeros((len(batch.queue), FIRST))
+        rows[:, CUBIC] = batch.parameter("energy_coefficient", energy_coefficient)
+    else:
+        rows = batch.rows("processor", processor)
     out = np.empty_like(batch.queue)
-    local_rows(batch.queue, batch.weight, slot, energy, coefficient, limit, out)
+    local_rows(batch.queue, batch.weight, slot, energy, rows, limit, out)
     return out.reshape(batch.shape)
 
 
@@ -104,11 +115,13 @@ def allocate_transmission(
     channel_gain: ArrayLike,
     max_power_w: ArrayLike,
     queue_weight: ArrayLike = 1.0,
+    radio: ArrayLike | None = None,
 ) -> tuple[Floats, Floats]:
     """Problem 4: the transmission rate of each service of a device, and the transmit power.
 
-    Minimises ``-tau·sum_n r_n v_n Q_n + U^t·tau·p`` subject to ``sum_n r_n <= R(p)``, ``0 <= p <= p_max`` and
-    ``0 <= r_n <= Q_n/tau``. The remaining parameters have the batch shape ``(...)`` or broadcast to it.
+    Minimises ``-tau·sum_n r_n v_n Q_n + U^t·tau·P`` subject to ``sum_n r_n <= R(p)``, ``0 <= p <= p_max`` and
+    ``0 <= r_n <= Q_n/tau``, where P is the paper's radiated power p or what another radio draws. The
+    remaining parameters have the batch shape ``(...)`` or broadcast to it.
 
     Args:
         queue_bits: (..., N), backlog Q^t in bits.
@@ -119,9 +132,10 @@ def allocate_transmission(
         channel_gain: h of this slot; 0 is a deep fade, in which nothing is sent.
         max_power_w: p_max in watts.
         queue_weight: v, (..., N) or broadcast to it; 1 is the paper's problem.
+        radio: (..., 3), rows of ``splitinfer.energy.transmitter``.
 
     Returns:
-        r (..., N) in bit/s and p (...) in watts. p is the least power that carries ``sum_n r_n``.
+        r (..., N) in bit/s and p (...) in watts, radiated. p is the least power that carries ``sum_n r_n``.
 
     Raises:
         InputError: a value is negative or not finite, ``slot_s``, ``bandwidth_hz`` or ``noise_w_per_hz`` is not above
@@ -136,8 +150,9 @@ def allocate_transmission(
     noise = batch.parameter("noise_w_per_hz", noise_w_per_hz, positive=True)
     gain = batch.parameter("channel_gain", channel_gain)
     limit = batch.parameter("max_power_w", max_power_w)
+    rows = batch.rows("radio", RADIATED_ROW if radio is None else radio)
     out, power = np.empty_like(batch.queue), np.empty(len(batch.queue))
-    transmission_rows(batch.queue, batch.weight, slot, energy, bandwidth, noise, gain, limit, out, power)
+    transmission_rows(batch.queue, batch.weight, slot, energy, bandwidth, noise, gain, limit, rows, out, power)
     return out.reshape(batch.shape), power.reshape(batch.shape[:-1])
 
 
@@ -226,6 +241,14 @@ class Batch:
         if positive and np.any(array == 0):
             raise InputError(f"{name} must be above 0")
         return np.ascontiguousarray(self._broadcast(name, array, self.shape[:-1])).reshape(-1)
+
+    def rows(self, name: str, value: ArrayLike) -> Floats:
+        """Parameter rows per problem, (B, R)."""
+        array = checked(name, value)
+        if array.ndim == 0:
+            raise InputError(f"{name} must hold rows of numbers")
+        width = array.shape[-1]
+        return self._broadcast(name, array, (*self.shape[:-1], width)).reshape(-1, width)
 
     def _two_dimensional(self, array: Floats) -> Floats:
         # Writable, because numba compiles everything again for read-only arrays.

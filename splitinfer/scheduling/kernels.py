@@ -22,21 +22,33 @@ import numpy as np
 from numba import njit
 
 from splitinfer import radio
-from splitinfer.energy import model
+from splitinfer.energy import processor as processor_model
+from splitinfer.energy import transmitter as radio_model
+from splitinfer.energy.transmitter import CIRCUIT, PER_BIT, PER_RADIATED
 from splitinfer.radio import LN2
 
 INSERTION_SORT_LIMIT = 32
 """Up to this many waiting services insertion sort beats merge sort with its two temporary arrays."""
 
-SOURCE_STAMP = zlib.crc32(b"".join(Path(str(file)).read_bytes() for file in (__file__, radio.__file__, model.__file__)))
+_SOURCES = (
+    __file__,
+    radio.__file__,
+    processor_model.__file__,
+    radio_model.__file__,
+    Path(__file__).with_name("pricing.py"),
+)
+SOURCE_STAMP = zlib.crc32(b"".join(Path(str(file)).read_bytes() for file in _SOURCES))
 """Default argument of every cached entry point. Numba's cache on disk looks only at the file of the function it keeps,
 not at what was inlined from other files; as part of the signature, this stamp makes it compile again when they change.
 """
 
 rate_core: Any = njit(error_model="numpy")(radio.shannon_rate_bps)
 power_core: Any = njit(error_model="numpy")(radio.shannon_power_w)
-local_energy_core: Any = njit(error_model="numpy")(model.local_energy_j)
-transmission_energy_core: Any = njit(error_model="numpy")(model.transmission_energy_j)
+transmission_energy_core: Any = njit(error_model="numpy")(radio_model.transmission_energy_j)
+radio_power_core: Any = njit(error_model="numpy")(radio_model.radio_power_w)
+local_energy_core: Any = njit(error_model="numpy")(processor_model.processor_energy_j)
+level_core: Any = njit(error_model="numpy")(processor_model.processor_level_hz)
+cruise_core: Any = njit(error_model="numpy")(processor_model.processor_cruise_hz)
 
 
 @njit(error_model="numpy")
@@ -74,17 +86,14 @@ def collect_waiting(queue, weight, row, services, price, order, out):  # type: i
 
 
 @njit(error_model="numpy")
-def local_core(queue, weight, row, services, slot_s, energy_weight, energy_coefficient, max_hz, price, order, out):  # type: ignore[no-untyped-def]
+def local_core(queue, weight, row, services, slot_s, energy_weight, processor, max_hz, price, order, out):  # type: ignore[no-untyped-def]
     """Problem 3. Fills ``out`` with f^l per service; returns their sum."""
     count = collect_waiting(queue, weight, row, services, price, order, out)
     sort_by_price(price, order, count)
-    steepness = 3.0 * energy_weight * energy_coefficient
     total = 0.0
     for i in range(count):
         n = order[i]
-        level = max_hz
-        if steepness > 0.0:
-            level = min(max_hz, math.sqrt(price[n] / steepness))
+        level = level_core(processor, row, price[n], energy_weight, max_hz)
         if level <= total:  # levels only fall from here on
             break
         out[row, n] = min(queue[row, n] / slot_s, level - total)
@@ -94,32 +103,43 @@ def local_core(queue, weight, row, services, slot_s, energy_weight, energy_coeff
 
 @njit(error_model="numpy")
 def transmission_core(  # type: ignore[no-untyped-def]
-    queue, weight, row, services, energy_weight, slot_s, bandwidth_hz, noise, gain, max_w, price, order, out
+    queue, weight, row, services, energy_weight, slot_s, bandwidth_hz, noise, gain, max_w, radio, price, order, out
 ):
-    """Problem 4. Fills ``out`` with r per service; returns their sum and the power p that carries it."""
+    """Problem 4. Fills ``out`` with r per service; returns their sum and the radiated power p that carries it."""
     count = collect_waiting(queue, weight, row, services, price, order, out)
     if count == 0 or gain <= 0.0:
         return 0.0, 0.0
     max_rate = rate_core(max_w, gain, bandwidth_hz, noise)
     max_power_ratio = 1.0 + max_w * gain / (bandwidth_hz * noise)
     sort_by_price(price, order, count)
-    steepness = energy_weight * noise * LN2 / gain
-    total = 0.0
+    steepness = energy_weight * noise * LN2 / gain * radio[row, PER_RADIATED]
+    bit_cost = energy_weight * radio[row, PER_BIT]
+    total, worth = 0.0, 0.0
     for i in range(count):
         n = order[i]
+        net = price[n] - bit_cost
+        if net < 0.0:
+            break
         level = max_rate
-        if price[n] < steepness * max_power_ratio:  # otherwise worth full power, and the logarithm is spared
+        if net < steepness * max_power_ratio:  # otherwise worth full power, and the logarithm is spared
             # log2(x) <= 0 for x <= 1: not even the first bit is worth its energy.
-            level = min(max_rate, bandwidth_hz * (math.log(max(1.0, price[n] / steepness)) / LN2))
+            level = min(max_rate, bandwidth_hz * (math.log(max(1.0, net / steepness)) / LN2))
         if level <= total:
             break
         out[row, n] = min(queue[row, n] / slot_s, level - total)
         total += out[row, n]
+        worth += out[row, n] * price[n]
     if total == 0.0:
         return 0.0, 0.0
-    if total >= max_rate:
-        return total, max_w
-    return total, min(max_w, power_core(total, gain, bandwidth_hz, noise))
+    power = max_w
+    if total < max_rate:
+        power = min(max_w, power_core(total, gain, bandwidth_hz, noise))
+    if radio[row, CIRCUIT] > 0.0 and worth < energy_weight * radio_power_core(radio, row, power, total):
+        # The slot is not worth switching the radio on.
+        for n in range(services):
+            out[row, n] = 0.0
+        return 0.0, 0.0
+    return total, power
 
 
 @njit(error_model="numpy")
@@ -142,8 +162,8 @@ def edge_core(queue, weight, row, services, slot_s, max_hz, price, order, out): 
 
 
 @njit(cache=True, error_model="numpy")
-def local_rows(queue, weight, slot_s, energy_weight, energy_coefficient, max_hz, out, _stamp=SOURCE_STAMP):  # type: ignore[no-untyped-def]
-    """``local_core`` for each row of (B, N) arrays with (B,) parameters."""
+def local_rows(queue, weight, slot_s, energy_weight, processor, max_hz, out, _stamp=SOURCE_STAMP):  # type: ignore[no-untyped-def]
+    """``local_core`` for each row of (B, N) arrays with (B,) parameters and (B, R) processors."""
     price = np.empty(queue.shape[1], np.float64)
     order = np.empty(queue.shape[1], np.int64)
     for i in range(queue.shape[0]):
@@ -154,7 +174,7 @@ def local_rows(queue, weight, slot_s, energy_weight, energy_coefficient, max_hz,
             queue.shape[1],
             slot_s[i],
             energy_weight[i],
-            energy_coefficient[i],
+            processor,
             max_hz[i],
             price,
             order,
@@ -164,9 +184,9 @@ def local_rows(queue, weight, slot_s, energy_weight, energy_coefficient, max_hz,
 
 @njit(cache=True, error_model="numpy")
 def transmission_rows(  # type: ignore[no-untyped-def]
-    queue, weight, slot_s, energy_weight, bandwidth_hz, noise, gain, max_w, out, power, _stamp=SOURCE_STAMP
+    queue, weight, slot_s, energy_weight, bandwidth_hz, noise, gain, max_w, radio, out, power, _stamp=SOURCE_STAMP
 ):
-    """``transmission_core`` for each row of (B, N) arrays with (B,) parameters."""
+    """``transmission_core`` for each row of (B, N) arrays with (B,) parameters and (B, 3) radios."""
     price = np.empty(queue.shape[1], np.float64)
     order = np.empty(queue.shape[1], np.int64)
     for i in range(queue.shape[0]):
@@ -181,6 +201,7 @@ def transmission_rows(  # type: ignore[no-untyped-def]
             noise[i],
             gain[i],
             max_w[i],
+            radio,
             price,
             order,
             out,

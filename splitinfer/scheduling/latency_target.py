@@ -65,6 +65,7 @@ class LatencyTarget:
         local_energy_weight: (M,) U^l to use now.
         transmission_energy_weight: (M,) U^t to use now.
         queue_weight: (M, N) v to use now.
+        latency_price_w: (M,) w to use now, under the price of time.
         late: (M, N) requests judged late so far.
         judged: (M, N) requests judged so far.
     """
@@ -88,6 +89,7 @@ class LatencyTarget:
         shape = setting.active.shape
         # Half the target for the work itself leaves the other half to queueing: a fair start at moderate load.
         self._log_pace = np.log(np.where(self._targets_s > 0, self._targets_s, 1.0) / 2)
+        self._first_pace = self._log_pace.copy()
         self.late = np.zeros(shape, dtype=np.int64)
         self.judged = np.zeros(shape, dtype=np.int64)
         self._waiting: list[list[deque[float]]] = [[deque() for _ in range(shape[1])] for _ in range(shape[0])]
@@ -96,6 +98,7 @@ class LatencyTarget:
         self._aimed = list(zip(*np.nonzero(self._targets_s > 0), strict=True))
         self._new_drain(8 * setting.device_bandwidth_hz * np.ones(shape[0]))
         self._set_weights(setting.num_cuts)
+        self._set_price()
 
     def arrived(self, time_s: Array, device: Ints, service: Ints) -> None:
         """Note requests in the order of arrival: when each came, and whose it is."""
@@ -131,6 +134,15 @@ class LatencyTarget:
         if np.any(np.abs(self._max_rate_bps / self._drain_rate_bps - 1) > 0.1):
             self._new_drain(self._max_rate_bps)
         self._set_weights(cuts)
+        self._set_price()
+
+    def _set_price(self) -> None:
+        """w of a device: what its most pressing service asks for; at a price w, speed goes with its cube root."""
+        price = np.array(self._setting.latency_price_w)
+        asked = np.exp(-3.0 * (self._log_pace - self._first_pace))
+        for m in {m for m, _ in self._aimed}:
+            price[m] *= max(asked[m, n] for own, n in self._aimed if own == m)
+        self.latency_price_w = price
 
     def _judge(self, m: int, n: int, late: bool) -> None:
         share = self._late_share

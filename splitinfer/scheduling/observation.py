@@ -1,4 +1,4 @@
-"""What a partition policy may know: what stays the same over a run, and what it observes each partition period.
+"""What a partition policy observes each partition period; what stays the same over a run is its ``Setting``.
 
 The simulator and the live runtime both fill these in, so a policy cannot tell which of the two it steers.
 """
@@ -10,73 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from splitinfer.scheduling.setting import Setting
+
+__all__ = ["Observation", "Setting"]
+
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is known before the run. M devices, up to N services each, K the largest number of cuts.
-
-    Attributes:
-        active: which (m, n) exist, shape (M, N).
-        num_cuts: K of each service, shape (M, N); a policy chooses a cut in 0..K.
-        local_cycles: cycles on the device of one task per cut, ``c^k C rho``, shape (M, N, K+1).
-        transmission_bits: bits sent per task and cut, ``d^k D``, shape (M, N, K+1).
-        edge_cycles: cycles at the edge per task and cut, ``(1 - c^k) C rho``, shape (M, N, K+1).
-        arrival_rate_hz: nominal requests per second, shape (M, N); the world may drift from it.
-        slot_s: tau.
-        slots_per_period: G.
-        max_local_frequency_hz: F^l, shape (M,).
-        max_power_w: p_max, shape (M,).
-        max_edge_frequency_hz: F^e.
-        device_bandwidth_hz: b, the bandwidth of each device.
-        noise_w_per_hz: N0.
-        energy_coefficient: delta in W s^3, shape (M,).
-        local_energy_weight: U^l, shape (M,).
-        transmission_energy_weight: U^t, shape (M,).
-        queue_weights: beta of local, transmission and edge queue.
-        queue_scale_cycles: scale of cycles in Qbar.
-        queue_scale_bits: scale of bits in Qbar.
-        reward_energy_weight: w1 of (34), per joule.
-        reward_queue_weight: w2 of (34).
-    """
-
-    active: NDArray[np.bool_]
-    num_cuts: NDArray[np.int64]
-    local_cycles: Array
-    transmission_bits: Array
-    edge_cycles: Array
-    arrival_rate_hz: Array
-    slot_s: float
-    slots_per_period: int
-    max_local_frequency_hz: Array
-    max_power_w: Array
-    max_edge_frequency_hz: float
-    device_bandwidth_hz: float
-    noise_w_per_hz: float
-    energy_coefficient: Array
-    local_energy_weight: Array
-    transmission_energy_weight: Array
-    queue_weights: tuple[float, float, float]
-    queue_scale_cycles: float
-    queue_scale_bits: float
-    reward_energy_weight: float
-    reward_queue_weight: float
-
-    @property
-    def period_s(self) -> float:
-        """Length of a partition period."""
-        return self.slot_s * self.slots_per_period
-
-    @property
-    def task_cycles(self) -> Array:
-        """Cycles of one whole task, ``C rho``, shape (M, N)."""
-        return self.edge_cycles[..., 0]
-
-    @property
-    def input_bits(self) -> Array:
-        """D, shape (M, N)."""
-        return self.transmission_bits[..., 0]
 
 
 @dataclass(frozen=True)

@@ -1,77 +1,97 @@
-"""From a scenario to plain numbers: the engine's world, and the setting that policies are told."""
+"""From a scenario to plain numbers: the setting that engine, policies, learning and live runs share."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from splitinfer.energy.processor import cubic_row, stack_rows
+from splitinfer.energy.transmitter import RADIATED_ROW
 from splitinfer.profiling.profile import Profile, TensorRecord
-from splitinfer.scheduling.observation import Setting
+from splitinfer.scheduling.rules import ALLOCATIONS, AllocationRule, checked_rule
+from splitinfer.scheduling.setting import Setting
 from splitinfer.simulation.scenario import Scenario
-from splitinfer.simulation.world import World
+from splitinfer.simulation.surroundings import channel_law
+from splitinfer.user_code import make_own
 
 Array = NDArray[np.float64]
 
 
-def world_of(scenario: Scenario) -> World:
-    """Return the engine's view of a scenario."""
+def setting_of(scenario: Scenario) -> Setting:
+    """Return what engine, policies, learning and live runs share of a scenario."""
     local, bits, edge = _work_tables(scenario)
-    return World(
+    cards = scenario.cards
+    by_paper = [name == "paper" for name in _card_names(scenario)]
+
+    def per_device(paper: float, of_card: list[float]) -> Array:
+        return np.where(by_paper, paper, of_card)
+
+    rows = [
+        cubic_row(scenario.energy_coefficient) if paper else card.used_core.row()
+        for paper, card in zip(by_paper, cards, strict=True)
+    ]
+    mean_gain, fading = channel_law(scenario)
+    return Setting(
         slot_s=scenario.slot_s,
         slots_per_period=scenario.slots_per_period,
-        bandwidth_hz=scenario.bandwidth_hz / scenario.num_devices,
+        device_bandwidth_hz=scenario.bandwidth_hz / scenario.num_devices,
         noise_w_per_hz=scenario.noise_w_per_hz,
         max_edge_frequency_hz=scenario.max_edge_frequency_hz,
         local_cycles=local,
         transmission_bits=bits,
         edge_cycles=edge,
-        cut_count=scenario.num_cuts,
-        max_local_frequency_hz=np.asarray(scenario.max_local_frequency_hz),
-        max_power_w=np.asarray(scenario.max_power_w),
-        energy_coefficient=np.asarray(scenario.energy_coefficient),
+        num_cuts=scenario.num_cuts,
+        max_local_frequency_hz=per_device(scenario.max_local_frequency_hz, [c.used_core.limit_hz for c in cards]),
+        max_power_w=per_device(scenario.max_power_w, [c.used_radio.max_power_w for c in cards]),
+        energy_coefficient=per_device(scenario.energy_coefficient, [c.effective_cubic for c in cards]),
         local_energy_weight=np.asarray(scenario.local_energy_weight),
         transmission_energy_weight=np.asarray(scenario.transmission_energy_weight),
         active=scenario.active,
-    )
-
-
-def setting_of(scenario: Scenario) -> Setting:
-    """Return what a policy is told before a run of this scenario."""
-    world = world_of(scenario)
-    return Setting(
-        active=world.active,
-        num_cuts=world.cut_count,
-        local_cycles=world.local_cycles,
-        transmission_bits=world.transmission_bits,
-        edge_cycles=world.edge_cycles,
         arrival_rate_hz=scenario.arrival_rates_hz(),
-        slot_s=world.slot_s,
-        slots_per_period=world.slots_per_period,
-        max_local_frequency_hz=world.max_local_frequency_hz,
-        max_power_w=world.max_power_w,
-        max_edge_frequency_hz=world.max_edge_frequency_hz,
-        device_bandwidth_hz=world.bandwidth_hz,
-        noise_w_per_hz=world.noise_w_per_hz,
-        energy_coefficient=world.energy_coefficient,
-        local_energy_weight=world.local_energy_weight,
-        transmission_energy_weight=world.transmission_energy_weight,
         queue_weights=scenario.queue_weights,
         queue_scale_cycles=scenario.queue_scale_cycles,
         queue_scale_bits=scenario.queue_scale_bits,
         reward_energy_weight=scenario.reward_energy_weight,
         reward_queue_weight=scenario.reward_queue_weight,
+        latency_price_w=np.asarray(scenario.latency_price_w),
+        service_order=scenario.service_order,
+        processor=stack_rows(rows),
+        radio=np.array(
+            [RADIATED_ROW if paper else c.used_radio.row() for paper, c in zip(by_paper, cards, strict=True)]
+        ),
+        mean_gain=mean_gain,
+        fading=fading,
     )
+
+
+def rule_of(scenario: Scenario) -> AllocationRule:
+    """Return a new allocation rule of a scenario.
+
+    Raises:
+        InputError: the module of a rule of the user's own holds none.
+    """
+    if scenario.allocation in ALLOCATIONS:
+        return ALLOCATIONS[scenario.allocation]()
+    return checked_rule(make_own(scenario.allocation, "allocation"))
+
+
+def _card_names(scenario: Scenario) -> tuple[str, ...]:
+    return (scenario.device,) * scenario.num_devices if isinstance(scenario.device, str) else scenario.device
 
 
 def _work_tables(scenario: Scenario) -> tuple[Array, Array, Array]:
     """Local cycles, bits and edge cycles of one task per cut, each (M, N, K_max + 1), zero beyond a service's K."""
     shape = (*scenario.active.shape, int(scenario.num_cuts.max()) + 1)
     local, bits, edge = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    names = _card_names(scenario)
     for device, profiles in enumerate(scenario.profiles):
         for service, profile in enumerate(profiles):
             cuts = profile.num_cuts + 1
             cycles = profile.total_macs * scenario.cycles_per_mac
-            local[device, service, :cuts] = profile.compute_ratio * cycles
+            rho = (
+                scenario.cycles_per_mac if names[device] == "paper" else scenario.cards[device].used_core.cycles_per_mac
+            )
+            local[device, service, :cuts] = profile.compute_ratio * (profile.total_macs * rho)
             edge[device, service, :cuts] = (1 - profile.compute_ratio) * cycles
             bits[device, service, :cuts] = _crossing_bits(profile, scenario)
     return local, bits, edge

@@ -7,16 +7,29 @@ finished tasks come out. Policies compared on the same inputs see the same world
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from splitinfer.energy.processor import CUBIC, TOP, widen_row
+from splitinfer.energy.transmitter import RADIATED_ROW
 from splitinfer.errors import InputError
+from splitinfer.radio import rate_bps
 from splitinfer.scheduling.allocation import SlotAllocator, checked, slot_allocator
 from splitinfer.scheduling.policy import Request
+from splitinfer.scheduling.rules import (
+    ALLOCATIONS,
+    AllocationRule,
+    DriftPlusPenalty,
+    PriceOfTime,
+    Waiting,
+    checked_rule,
+    is_compiled,
+)
+from splitinfer.scheduling.setting import Setting
 from splitinfer.simulation.records import Arrivals, FinishedTasks, PeriodStatistics, Trace
-from splitinfer.simulation.world import World
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -25,12 +38,14 @@ Ints = NDArray[np.int64]
 class Engine:
     """Queues of one or several environments. All arrays have a leading axis E, also where E is 1.
 
-    Environments may differ in everything, also in M, N and K: arrays are padded to the largest. The three weight
-    arrays may be changed in place between calls.
+    Environments may differ in everything, also in M, N and K: arrays are padded to the largest. The weights and
+    prices may be changed in place between calls.
 
     Args:
-        worlds: one ``World`` or one per environment.
-        solver: ``"closed-form"``; or ``"cvxpy"``, or an allocator of your own, which is asked slot by slot (slow).
+        worlds: one ``Setting`` or one per environment.
+        solver: of Problems 3 to 5: ``"closed-form"``; or ``"cvxpy"``, or an allocator of your own, which is asked slot
+            by slot (slow).
+        allocation: a name of ``rules.ALLOCATIONS``, compiled; or a rule of your own, which is asked slot by slot.
         parallel: advance several environments on all of numba's threads.
 
     Attributes:
@@ -40,18 +55,32 @@ class Engine:
         queue_weight: (E, M, N), v.
 
     Raises:
-        InputError: no world, or no solver of that name.
+        InputError: no world; no solver or allocation of that name; or a solver for another rule than it solves.
     """
 
     def __init__(
-        self, worlds: World | Sequence[World], *, solver: str | SlotAllocator = "closed-form", parallel: bool = True
+        self,
+        worlds: Setting | Sequence[Setting],
+        *,
+        solver: str | SlotAllocator = "closed-form",
+        allocation: str | AllocationRule = "drift-plus-penalty",
+        parallel: bool = True,
     ) -> None:
-        self.worlds: tuple[World, ...] = (worlds,) if isinstance(worlds, World) else tuple(worlds)
+        self.worlds: tuple[Setting, ...] = (worlds,) if isinstance(worlds, Setting) else tuple(worlds)
         if not self.worlds:
             raise InputError("worlds must hold at least one world")
         self._allocator: SlotAllocator | None = None  # the compiled loop's own closed forms
         if solver != "closed-form":
             self._allocator = slot_allocator(solver) if isinstance(solver, str) else solver
+        rule = ALLOCATIONS[allocation]() if isinstance(allocation, str) and allocation in ALLOCATIONS else allocation
+        if isinstance(rule, str):
+            raise InputError(f"allocation must be {' or '.join(ALLOCATIONS)}, or a rule, got {allocation!r}")
+        if self._allocator is not None and type(rule) is not DriftPlusPenalty:
+            raise InputError(f"solver: {solver!r} solves drift-plus-penalty, not the allocation {rule.name!r}")
+        if self._allocator is not None and not all(_is_papers(world) for world in self.worlds):
+            raise InputError("solver: it knows the paper's processor and radio only; other cards need the closed form")
+        # A rule keeps what it knows of its own environment.
+        self._rules = [] if is_compiled(rule) else [deepcopy(checked_rule(rule)) for _ in self.worlds]
         self._parallel = parallel and len(self.worlds) > 1
         self._shape = (
             len(self.worlds),
@@ -62,22 +91,36 @@ class Engine:
         e, m, n = self._shape
         self._active = np.zeros((e, m, n), np.bool_)
         self._cut_count = np.zeros((e, m, n), np.int64)
-        from splitinfer.simulation.kernel import Worlds
+        from splitinfer.scheduling.pricing import PRICES_KEPT
+        from splitinfer.simulation import kernel
 
-        self._worlds = Worlds(
+        levels = max(np.shape(world.processor)[1] for world in self.worlds)
+        quantiles = max(world.fading.shape[1] for world in self.worlds)
+        if any(world.fading.shape[1] != quantiles for world in self.worlds):
+            raise InputError("fading: environments of one engine need the same number of quantiles")
+        self._worlds = kernel.Worlds(
             num_devices=np.zeros(e, np.int64),
             num_services=np.zeros(e, np.int64),
             slot_s=np.zeros(e),
-            bandwidth_hz=np.zeros(e),
+            device_bandwidth_hz=np.zeros(e),
             noise_w_per_hz=np.zeros(e),
             max_edge_frequency_hz=np.zeros(e),
             max_local_frequency_hz=np.zeros((e, m)),
             max_power_w=np.zeros((e, m)),
-            energy_coefficient=np.zeros((e, m)),
             local_energy_weight=np.zeros((e, m)),
             transmission_energy_weight=np.zeros((e, m)),
+            latency_price_w=np.zeros((e, m)),
             queue_weight=np.zeros((e, m, n)),
+            processor=np.zeros((e, m, levels)),
+            radio=np.zeros((e, m, 3)),
             work=np.zeros((e, 3, m, n, cuts)),
+            rule=np.full(e, kernel.PRICE if type(rule) is PriceOfTime else kernel.DRIFT_PLUS_PENALTY),
+            shortest_first=np.zeros(e, np.bool_),
+            fading=np.zeros((e, m, quantiles)),
+            mean_gain=np.zeros((e, m)),
+            followed_gain=np.zeros((e, m)),
+            seen=np.zeros((e, m)),
+            prices=np.zeros((e, m, PRICES_KEPT)),
         )
         for index, world in enumerate(self.worlds):
             self._load(index, world)
@@ -101,7 +144,7 @@ class Engine:
         """(E,): slots advanced since the last reset. A copy."""
         return np.array(self._queues.clock)
 
-    def reset(self, environments: Sequence[int] | None = None, worlds: Sequence[World] | None = None) -> None:
+    def reset(self, environments: Sequence[int] | None = None, worlds: Sequence[Setting] | None = None) -> None:
         """Empties all queues, or those of some environments, and sets their clocks to 0.
 
         Args:
@@ -171,14 +214,14 @@ class Engine:
         sums = self._empty_sums()
         log = self._empty_log(most)
         trace = self._empty_trace(slots, trace_every)
-        if self._allocator is not None and request is None:
-            self._advance_with_solver(self._allocator, inputs, sums, log, trace)
+        if request is None and (self._allocator is not None or self._rules):
+            self._advance_slot_by_slot(inputs, sums, log, trace)
         else:
             run = kernel.advance_parallel if self._parallel else kernel.advance_serial
             run(self._worlds, self._queues, inputs, sums, log, trace)
         return self._statistics(slots, sums, log, trace)
 
-    def _load(self, index: int, world: World) -> None:
+    def _load(self, index: int, world: Setting) -> None:
         """Copies a world into row ``index`` of the padded arrays."""
         devices, services, cuts = world.local_cycles.shape
         arrays = self._worlds
@@ -186,16 +229,24 @@ class Engine:
             room = (self._shape[1], self._shape[2], arrays.work.shape[-1])
             raise InputError(f"worlds: (devices, services, cuts) {(devices, services, cuts)} do not fit into {room}")
         arrays.num_devices[index], arrays.num_services[index] = devices, services
-        for name in ("slot_s", "bandwidth_hz", "noise_w_per_hz", "max_edge_frequency_hz"):
+        for name in ("slot_s", "device_bandwidth_hz", "noise_w_per_hz", "max_edge_frequency_hz"):
             getattr(arrays, name)[index] = getattr(world, name)
         for name in (
             "max_local_frequency_hz",
             "max_power_w",
-            "energy_coefficient",
             "local_energy_weight",
             "transmission_energy_weight",
+            "latency_price_w",
+            "radio",
         ):
             getattr(arrays, name)[index, :devices] = getattr(world, name)
+        arrays.processor[index] = 0.0
+        for row, out in zip(np.asarray(world.processor), arrays.processor[index], strict=False):
+            widen_row(row, out)
+        arrays.shortest_first[index] = world.service_order == "shortest"
+        self._forget_channel(index, world)
+        if self._rules:
+            self._rules[index].start(world)
         arrays.queue_weight[index, :devices, :services] = world.queue_weight
         arrays.work[index] = 0.0
         for stage, table in enumerate((world.local_cycles, world.transmission_bits, world.edge_cycles)):
@@ -203,8 +254,25 @@ class Engine:
         self._active[index] = False
         self._active[index, :devices, :services] = world.active
         self._cut_count[index] = 0
-        self._cut_count[index, :devices, :services] = world.cut_count
+        self._cut_count[index, :devices, :services] = world.num_cuts
         self.worlds = (*self.worlds[:index], world, *self.worlds[index + 1 :])
+
+    def _forget_channel(self, index: int, world: Setting) -> None:
+        from splitinfer.scheduling.pricing import BitPrices, bit_prices
+
+        state = bit_prices(world)
+        for name, fresh in zip(BitPrices.__annotations__, state, strict=True):
+            array = getattr(self._worlds, name)
+            array[index] = 0.0
+            array[index, : world.num_devices] = fresh
+
+    def set_latency_price(self, index: int, latency_price_w: Floats) -> None:
+        """Change w of one environment's devices, (M,), between calls."""
+        prices = self._worlds.latency_price_w[index]
+        changed = prices[: len(latency_price_w)] != latency_price_w
+        if changed.any():
+            prices[: len(latency_price_w)] = latency_price_w
+            self._worlds.prices[index, : len(latency_price_w)][changed] = 0.0
 
     def _clear_queues(self) -> None:
         from splitinfer.simulation.kernel import Queues
@@ -394,8 +462,8 @@ class Engine:
             trace=Trace(trace.slot, trace.backlog, trace.service_rate, trace.power_w) if trace.every else None,
         )
 
-    def _advance_with_solver(self, allocator: SlotAllocator, inputs: Any, sums: Any, log: Any, trace: Any) -> None:
-        """Slot by slot: the solver's allocation goes into the same compiled serving rules as a request."""
+    def _advance_slot_by_slot(self, inputs: Any, sums: Any, log: Any, trace: Any) -> None:
+        """What a solver or a rule of one's own decides goes into the same compiled serving rules as a request."""
         from splitinfer.simulation import kernel
 
         log_trace = self._empty_trace(1, 1)
@@ -411,7 +479,7 @@ class Engine:
                 event_service=inputs.event_service[now],
                 event_count=inputs.event_count[now],
                 requested=True,
-                **self._request_arrays(self._solve(allocator, inputs.gains[:, t])),
+                **self._request_arrays(self._decide(inputs.gains[:, t])),
             )
             tracing = trace.every > 0 and t % trace.every == 0
             if tracing:
@@ -422,6 +490,52 @@ class Engine:
                 for record, sample in zip(trace[1:], log_trace[1:], strict=True):
                     record[:, t // trace.every] = sample[:, 0]
 
+    def _decide(self, gains: Floats) -> Request:
+        if self._allocator is not None:
+            return self._solve(self._allocator, gains)
+        e, m, n = self._shape
+        local, rate, edge, power = np.zeros((e, m, n)), np.zeros((e, m, n)), np.zeros((e, m, n)), np.zeros((e, m))
+        for index, (world, rule) in enumerate(zip(self.worlds, self._rules, strict=True)):
+            own = np.s_[index, : world.num_devices, : world.num_services]
+            stages = [self._waiting(index, stage) for stage in range(3)]
+            for device in range(world.num_devices):
+                gain = float(gains[index, device])
+                rule.observe(device, gain)
+                if stages[0].tasks[device].any():
+                    local[own][device] = _row(
+                        rule, "local", rule.local(device, stages[0].of(device)), (world.num_services,)
+                    )
+                if stages[1].tasks[device].any():
+                    rates, limit = rule.transmission(device, stages[1].of(device), gain)
+                    rate[own][device], power[index, device] = (
+                        _row(rule, "transmission", rates, (world.num_services,)),
+                        limit,
+                    )
+            if stages[2].tasks.any():
+                edge[own] = _row(rule, "edge", rule.edge(stages[2]), stages[2].work.shape)
+        most = rate_bps(
+            np.minimum(power, self._worlds.max_power_w),
+            gain=gains,
+            bandwidth_hz=self._worlds.device_bandwidth_hz[:, None],
+            noise_w_per_hz=self._worlds.noise_w_per_hz[:, None],
+        )[..., None]
+        share = np.divide(rate, most, out=np.zeros_like(rate), where=most > 0)
+        return Request(local, power, share, edge)
+
+    def _waiting(self, index: int, stage: int) -> Waiting:
+        """What waits at one stage of one environment, (M, N)."""
+        world, queues = self.worlds[index], self._queues
+        own = np.s_[index, stage, : world.num_devices, : world.num_services]
+        tasks, first = queues.tasks[own], queues.first[own]
+        there = tasks > 0
+        return Waiting(
+            work=np.array(queues.backlog[own]),
+            tasks=np.array(tasks),
+            head_work=np.where(there, queues.remaining[index][first], 0.0),
+            head_arrival_slot=np.where(there, queues.arrival_slot[index][first], 0),
+            slot=int(queues.clock[index]),
+        )
+
     def _solve(self, allocator: SlotAllocator, gains: Floats) -> Request:
         """The three problems of one slot, all environments, through ``allocator``."""
         e, m, n = self._shape
@@ -431,7 +545,7 @@ class Engine:
             queue[:, 0],
             slot_s=slot_s,
             energy_weight=worlds.local_energy_weight,
-            energy_coefficient=worlds.energy_coefficient,
+            energy_coefficient=worlds.processor[..., CUBIC],
             max_frequency_hz=worlds.max_local_frequency_hz,
             queue_weight=weight,
         )
@@ -439,7 +553,7 @@ class Engine:
             queue[:, 1],
             slot_s=slot_s,
             energy_weight=worlds.transmission_energy_weight,
-            bandwidth_hz=worlds.bandwidth_hz[:, None],
+            bandwidth_hz=worlds.device_bandwidth_hz[:, None],
             noise_w_per_hz=worlds.noise_w_per_hz[:, None],
             channel_gain=gains,
             max_power_w=worlds.max_power_w,
@@ -454,6 +568,21 @@ class Engine:
         total = rate.sum(axis=-1, keepdims=True)
         share = np.divide(rate, total, out=np.zeros_like(rate), where=total > 0)
         return Request(local, power, share, edge.reshape(e, m, n))
+
+
+def _is_papers(world: Setting) -> bool:
+    """Whether power is ``delta f^3`` and what is radiated."""
+    own = np.array(world.processor)
+    own[:, [CUBIC, TOP]] = 0.0
+    return not own.any() and bool(np.all(world.radio == RADIATED_ROW))
+
+
+def _row(rule: AllocationRule, method: str, value: ArrayLike, shape: tuple[int, ...]) -> Floats:
+    """What a rule returned, refused in one line unless it is numbers of at least 0, one per queue."""
+    array = checked(f"allocation: what {rule.name}.{method} returns", value)
+    if array.shape != shape:
+        raise InputError(f"allocation: {rule.name}.{method} must return the shape {shape}, got {array.shape}")
+    return array
 
 
 def _plain(column: NDArray[Any]) -> Ints:

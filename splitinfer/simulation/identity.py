@@ -10,7 +10,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from splitinfer.errors import ScenarioError
+from splitinfer.scheduling.rules import ALLOCATIONS
+from splitinfer.simulation.build import setting_of
 from splitinfer.simulation.scenario import Scenario
+from splitinfer.user_code import own_source_digest
 
 
 def describe(scenario: Scenario) -> dict[str, Any]:
@@ -43,6 +46,11 @@ def describe(scenario: Scenario) -> dict[str, Any]:
             ]
             for own in scenario.profiles
         ],
+        "device": [card.model_dump() for card in scenario.cards],
+        "latency_price_w": setting_of(scenario).latency_price_w.tolist(),
+        "allocation": scenario.allocation
+        if scenario.allocation in ALLOCATIONS
+        else [scenario.allocation, own_source_digest(scenario.allocation, "allocation")],
         "arrival_rate_hz": scenario.arrival_rates_hz().tolist(),
         "fixed_cuts": scenario.cut_array(scenario.fixed_cuts).tolist(),
         "p95_latency_s": None if targets_s is None else targets_s.tolist(),

@@ -21,12 +21,21 @@ from splitinfer.scheduling.kernels import (
     local_core,
     local_energy_core,
     power_core,
+    radio_power_core,
     rate_core,
     transmission_core,
     transmission_energy_core,
 )
+from splitinfer.scheduling.pricing import (
+    BitPrices,
+    follow_gain,
+    link_price_core,
+    local_price_core,
+    serve_in_order,
+)
 
 LOCAL, TRANSMISSION, EDGE, DONE = 0, 1, 2, 3
+DRIFT_PLUS_PENALTY, PRICE = 0, 1
 NOBODY = -1
 
 ROUNDING = 1e-12
@@ -38,21 +47,31 @@ otherwise kept by subtraction; the fresh sum keeps rounding from stranding or in
 
 
 class Worlds(NamedTuple):
-    """``World`` of each environment, padded to common M, N and K_max."""
+    """``Setting`` of each environment, padded to common M, N and K_max."""
 
     num_devices: Any  # (E,)
     num_services: Any  # (E,)
     slot_s: Any  # (E,)
-    bandwidth_hz: Any  # (E,)
+    device_bandwidth_hz: Any  # (E,)
     noise_w_per_hz: Any  # (E,)
     max_edge_frequency_hz: Any  # (E,)
     max_local_frequency_hz: Any  # (E, M)
     max_power_w: Any  # (E, M)
-    energy_coefficient: Any  # (E, M)
     local_energy_weight: Any  # (E, M)
     transmission_energy_weight: Any  # (E, M)
+    latency_price_w: Any  # (E, M)
     queue_weight: Any  # (E, M, N)
+    processor: Any  # (E, M, R): how power follows frequency
+    radio: Any  # (E, M, 3): how power follows what is sent
     work: Any  # (E, 3, M, N, K_max + 1): work of one task per stage and cut
+    rule: Any  # (E,): DRIFT_PLUS_PENALTY or PRICE
+    shortest_first: Any  # (E,): service order under PRICE; False is oldest first
+    # ``BitPrices`` of each environment. Fields of their own: numba's parallel loops take no tuple inside a tuple.
+    fading: Any  # (E, M, Q)
+    mean_gain: Any  # (E, M)
+    followed_gain: Any  # (E, M)
+    seen: Any  # (E, M)
+    prices: Any  # (E, M, kept)
 
 
 class Queues(NamedTuple):
@@ -195,6 +214,24 @@ def _serve(worlds, queues, sums, log, e, stage, m, n, rate):  # type: ignore[no-
 
 
 @njit(error_model="numpy")
+def _rank(queues, e, task, shortest_first):  # type: ignore[no-untyped-def]
+    """The place of a task in the order of service: its work left, or when it came; least is first."""
+    if shortest_first:
+        return queues.remaining[e, task]
+    return float(queues.arrival_slot[e, task])
+
+
+@njit(error_model="numpy")
+def _heads(queues, e, stage, m, services, shortest_first, head, rank):  # type: ignore[no-untyped-def]
+    """Fills row m with the heads of a device's lines at one stage."""
+    for n in range(services):
+        if queues.tasks[e, stage, m, n] > 0:
+            first = queues.first[e, stage, m, n]
+            head[m, n] = queues.remaining[e, first]
+            rank[m, n] = _rank(queues, e, first, shortest_first)
+
+
+@njit(error_model="numpy")
 def _scale_into(wanted, backlog, slot_s, limit, out):  # type: ignore[no-untyped-def]
     """What was asked for, no more than is queued, and scaled down together to keep a shared limit."""
     total = 0.0
@@ -213,8 +250,14 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
     devices = worlds.num_devices[e]
     services = worlds.num_services[e]
     slot_s = worlds.slot_s[e]
-    bandwidth_hz = worlds.bandwidth_hz[e]
+    bandwidth_hz = worlds.device_bandwidth_hz[e]
     noise = worlds.noise_w_per_hz[e]
+    processor, radio = worlds.processor[e], worlds.radio[e]
+    pricing = worlds.rule[e] == PRICE and not inputs.requested
+    shortest_first = worlds.shortest_first[e]
+    channel = BitPrices(
+        worlds.fading[e], worlds.mean_gain[e], worlds.followed_gain[e], worlds.seen[e], worlds.prices[e]
+    )
     backlog = queues.backlog[e]
     local_backlog, send_backlog = backlog[LOCAL], backlog[TRANSMISSION]
     weight = worlds.queue_weight[e]
@@ -225,6 +268,11 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
     rate = np.zeros((devices, services), np.float64)
     edge_hz = np.zeros((devices, services), np.float64)
     wanted = np.empty(services, np.float64)
+    # Of the head of each line: work left, and its place in the order of service.
+    head = np.zeros((devices, services), np.float64)
+    rank = np.zeros((devices, services), np.float64)
+    edge_head = np.zeros((1, devices * services), np.float64)
+    edge_rank = np.zeros((1, devices * services), np.float64)
     # Waiting edge queues of all devices side by side, as Problem 5 sees them.
     edge_backlog = np.empty((1, devices * services), np.float64)
     edge_weight = np.empty((1, devices * services), np.float64)
@@ -248,22 +296,28 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
         # 1 and 2: observe, allocate.
         waiting = 0
         for m in range(devices):
+            if pricing:
+                follow_gain(channel, m, inputs.gains[e, t, m])
             if queues.device_tasks[e, m] == 0:
                 continue
             local_wait, send_wait = 0, 0
             for n in range(services):
                 if queues.tasks[e, LOCAL, m, n] > 0:
                     sums.backlog[e, LOCAL, m, n] += backlog[LOCAL, m, n]
-                    local_wait += 1
+                    local_wait += queues.tasks[e, LOCAL, m, n]
                 if queues.tasks[e, TRANSMISSION, m, n] > 0:
                     sums.backlog[e, TRANSMISSION, m, n] += backlog[TRANSMISSION, m, n]
-                    send_wait += 1
+                    send_wait += queues.tasks[e, TRANSMISSION, m, n]
                 if queues.tasks[e, EDGE, m, n] > 0:
                     sums.backlog[e, EDGE, m, n] += backlog[EDGE, m, n]
                     edge_backlog[0, waiting] = backlog[EDGE, m, n]
                     edge_weight[0, waiting] = worlds.queue_weight[e, m, n]
                     if inputs.requested:
                         edge_wanted[0, waiting] = inputs.edge_frequency_hz[e, m, n]
+                    if pricing:
+                        first = queues.first[e, EDGE, m, n]
+                        edge_head[0, waiting] = queues.remaining[e, first]
+                        edge_rank[0, waiting] = _rank(queues, e, first, shortest_first)
                     edge_device[waiting] = m
                     edge_service[waiting] = n
                     waiting += 1
@@ -276,6 +330,23 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
                         worlds.max_local_frequency_hz[e, m],
                         local_hz[m],
                     )
+                elif pricing:
+                    _heads(queues, e, LOCAL, m, services, shortest_first, head, rank)
+                    total_hz = local_price_core(
+                        local_backlog,
+                        head,
+                        rank,
+                        local_wait,
+                        m,
+                        services,
+                        slot_s,
+                        worlds.latency_price_w[e, m],
+                        processor,
+                        worlds.max_local_frequency_hz[e, m],
+                        price,
+                        order,
+                        local_hz,
+                    )
                 else:
                     total_hz = local_core(
                         local_backlog,
@@ -284,13 +355,13 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
                         services,
                         slot_s,
                         worlds.local_energy_weight[e, m],
-                        worlds.energy_coefficient[e, m],
+                        processor,
                         worlds.max_local_frequency_hz[e, m],
                         price,
                         order,
                         local_hz,
                     )
-                sums.local_energy_j[e, m] += local_energy_core(slot_s, worlds.energy_coefficient[e, m], total_hz)
+                sums.local_energy_j[e, m] += local_energy_core(slot_s, processor, m, total_hz)
                 for n in range(services):
                     sums.service_rate[e, LOCAL, m, n] += local_hz[m, n]
             if send_wait > 0:
@@ -306,6 +377,27 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
                     total_rate = _scale_into(wanted, backlog[TRANSMISSION, m, :services], slot_s, limit, rate[m])
                     if total_rate > 0.0:
                         power = min(power_limit, power_core(total_rate, gain, bandwidth_hz, noise))
+                elif pricing:
+                    _heads(queues, e, TRANSMISSION, m, services, shortest_first, head, rank)
+                    total_rate, power = link_price_core(
+                        send_backlog,
+                        head,
+                        rank,
+                        send_wait,
+                        m,
+                        services,
+                        slot_s,
+                        worlds.latency_price_w[e, m],
+                        channel,
+                        radio,
+                        bandwidth_hz,
+                        noise,
+                        gain,
+                        worlds.max_power_w[e, m],
+                        price,
+                        order,
+                        rate,
+                    )
                 else:
                     total_rate, power = transmission_core(
                         send_backlog,
@@ -318,12 +410,15 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
                         noise,
                         gain,
                         worlds.max_power_w[e, m],
+                        radio,
                         price,
                         order,
                         rate,
                     )
                 sums.power_w[e, m] += power
-                sums.transmission_energy_j[e, m] += transmission_energy_core(slot_s, power)
+                sums.transmission_energy_j[e, m] += transmission_energy_core(
+                    slot_s, radio_power_core(radio, m, power, total_rate)
+                )
                 if tracing:
                     trace.power_w[e, sample, m] = power
                 for n in range(services):
@@ -336,6 +431,19 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
                     slot_s,
                     worlds.max_edge_frequency_hz[e],
                     edge_share[0, :waiting],
+                )
+            elif pricing:
+                serve_in_order(
+                    edge_backlog,
+                    edge_head,
+                    edge_rank,
+                    0,
+                    waiting,
+                    slot_s,
+                    worlds.max_edge_frequency_hz[e],
+                    price,
+                    order,
+                    edge_share,
                 )
             else:
                 edge_core(

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
+from splitinfer.energy.card import DeviceCard, load_device
 from splitinfer.errors import InputError, ScenarioError
 from splitinfer.profiling.profile import Profile
+from splitinfer.scheduling.rules import ALLOCATIONS
 from splitinfer.simulation.arrivals import ArrivalModel, PoissonArrivals
 from splitinfer.simulation.channel import ChannelModel, RayleighChannel
 from splitinfer.simulation.drift import Drift
 from splitinfer.simulation.fields import (
     Count,
     NonNegative,
+    PerDevice,
     PerService,
     Positive,
     Settings,
@@ -47,6 +50,16 @@ def _known_codec(name: str) -> str:
     except InputError as error:
         raise ValueError(str(error).removeprefix("codec: ")) from None
     return name
+
+
+def check_allocation(name: str) -> None:
+    """Refuse what is no allocation.
+
+    Raises:
+        ScenarioError: it is neither a known rule nor of the form ``package.module:Class``.
+    """
+    if name not in ALLOCATIONS and ":" not in name:
+        raise ScenarioError(f"allocation: must be {', '.join(ALLOCATIONS)} or package.module:Class, not {name!r}")
 
 
 def _named_kind(value: Any) -> Any:
@@ -94,6 +107,12 @@ class Scenario(Settings):
         bits_per_element: bits on the wire of one element of the input and of every crossing tensor.
         codecs: name of a codec of the wire, whose estimate for each tensor's dtype stands instead of
             ``bits_per_element``; a live run sends tensors in it.
+        device: device card (``splitinfer devices``), or one per device: ``paper``, or ``NAME``, ``NAME:RADIO``, a TOML
+            file. A card other than ``paper`` gives F^l, the processor's power, cycles per MAC on the device, p_max and
+            the radio's power in place of the fields above; ``cycles_per_mac`` then is the edge's.
+        allocation: rule of the slots: ``drift-plus-penalty`` (the paper's), ``price``, or ``package.module:Class``.
+        latency_price_w: w, joules that a second of one task's latency is worth, or one per device; for ``price``.
+        service_order: whom ``price`` serves first: ``shortest`` (best mean latency) or ``oldest`` (best tail).
         fixed_cuts: the cuts of Fix-Cov; by default everything on the device.
         p95_latency_s: latency target per service; the weights then adapt on line (0 leaves a service without one).
         seed: mixed into every run's seed.
@@ -130,11 +149,16 @@ class Scenario(Settings):
     reward_queue_weight: NonNegative = 1.0
     bits_per_element: Positive = 8.0
     codecs: Annotated[str, AfterValidator(_known_codec)] | None = None
+    device: str | tuple[str, ...] = "paper"
+    allocation: str = "drift-plus-penalty"
+    latency_price_w: PerDevice = 0.01
+    service_order: Literal["shortest", "oldest"] = "shortest"
     fixed_cuts: tuple[int, ...] | tuple[tuple[int, ...], ...] | None = None
     p95_latency_s: PerService | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 
     _profiles: tuple[tuple[Profile, ...], ...] = PrivateAttr()
+    _cards: tuple[DeviceCard, ...] = PrivateAttr()
 
     @field_validator("distances_m", mode="before")
     @classmethod
@@ -148,6 +172,16 @@ class Scenario(Settings):
         if not self.distances_m:
             # Past pydantic, so that the field does not count as set and `replace(num_devices=...)` spreads anew.
             object.__setattr__(self, "distances_m", tuple(np.linspace(150.0, 250.0, self.num_devices).tolist()))
+        names = (self.device,) * self.num_devices if isinstance(self.device, str) else self.device
+        if len(names) != self.num_devices:
+            raise ScenarioError(f"device: has {len(names)} cards, but num_devices is {self.num_devices}")
+        try:
+            cards = {name: load_device(name) for name in dict.fromkeys(names)}
+        except InputError as error:
+            raise ScenarioError(str(error)) from None
+        self._cards = tuple(cards[name] for name in names)
+        check_allocation(self.allocation)
+        spread_over_devices(self.latency_price_w, self.num_devices, "latency_price_w")
         services = self._services_of_devices()
         self._profiles = tuple(tuple(profile_of(service) for service in device) for device in services)
         spread_over_devices(self.distances_m, self.num_devices, "distances_m")
@@ -178,6 +212,11 @@ class Scenario(Settings):
     def profiles(self) -> tuple[tuple[Profile, ...], ...]:
         """The profiles of each device's services, M tuples."""
         return self._profiles
+
+    @property
+    def cards(self) -> tuple[DeviceCard, ...]:
+        """The device cards, M of them."""
+        return self._cards
 
     @property
     def num_services(self) -> tuple[int, ...]:

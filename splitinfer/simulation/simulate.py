@@ -13,7 +13,8 @@ from splitinfer.radio import rate_bps
 from splitinfer.scheduling.latency_target import LatencyTarget
 from splitinfer.scheduling.observation import Observation
 from splitinfer.scheduling.policy import Policy, Request, is_static, sets_resources
-from splitinfer.simulation.build import setting_of, world_of
+from splitinfer.scheduling.rules import AllocationRule, is_compiled
+from splitinfer.simulation.build import rule_of, setting_of
 from splitinfer.simulation.engine import Engine
 from splitinfer.simulation.records import FinishedTasks, PeriodStatistics
 from splitinfer.simulation.result import RunTrace, SimulationResult, Utilisation
@@ -38,6 +39,7 @@ def simulate(
     *,
     trace: int | None = None,
     solver: str = "closed-form",
+    allocation: str | AllocationRule | None = None,
 ) -> SimulationResult:
     """Simulate one policy in one scenario (SPEC 2).
 
@@ -52,11 +54,14 @@ def simulate(
         seed: of arrivals, channel and the policy's own randomness.
         trace: keep every so many slots in full in ``result.trace``.
         solver: ``"closed-form"``, or ``"cvxpy"`` for the reference solver (about a thousand times slower).
+        allocation: a rule's name, or an ``AllocationRule`` of your own, in place of the scenario's ``allocation``.
 
     Raises:
         InputError: the policy does not fit the scenario, or a number is out of range.
     """
-    return simulate_batch(scenario, [policy], seeds=[seed], slots=slots, trace=trace, solver=solver)[0]
+    return simulate_batch(
+        scenario, [policy], seeds=[seed], slots=slots, trace=trace, solver=solver, allocation=allocation
+    )[0]
 
 
 def simulate_batch(
@@ -68,6 +73,7 @@ def simulate_batch(
     energy_weights: Sequence[tuple[float, float]] | None = None,
     trace: int | None = None,
     solver: str = "closed-form",
+    allocation: str | AllocationRule | None = None,
 ) -> list[SimulationResult]:
     """Simulate several runs of one scenario side by side: run i has ``policies[i]`` and ``seeds[i]``.
 
@@ -81,6 +87,7 @@ def simulate_batch(
         energy_weights: (U^l, U^t) per run, in place of the scenario's.
         trace: as ``simulate``.
         solver: as ``simulate``.
+        allocation: as ``simulate``.
 
     Raises:
         InputError: as ``simulate``, the lists differ in length, or only some of the policies set resources.
@@ -102,7 +109,7 @@ def simulate_batch(
             for local, transmission in energy_weights
         ]
     prepare(policies, scenario)
-    run = _Run(worlds, [deepcopy(policy) for policy in policies], list(seeds), trace, solver)
+    run = _Run(worlds, [deepcopy(policy) for policy in policies], list(seeds), trace, solver, allocation)
     run.advance(slots)
     return [run.result(index) for index in range(len(seeds))]
 
@@ -127,6 +134,7 @@ class _Run:
         seeds: list[int],
         trace: int | None,
         solver: str,
+        allocation: str | AllocationRule | None,
     ) -> None:
         # The scenarios differ in their energy weights alone, which no one but the engine and the policies looks at.
         scenario = scenarios[0]
@@ -148,7 +156,10 @@ class _Run:
             self._check_allocating(len(policies), targets is not None, solver)
         # Waking numba's threads costs more than a period of a few slots; long parts are worth it.
         in_parts = self._static and targets is None
-        self._engine = Engine([world_of(own) for own in scenarios], solver=solver, parallel=in_parts)
+        rule = rule_of(scenario) if allocation is None else allocation
+        if targets is not None and not isinstance(rule, str) and not is_compiled(rule):
+            raise InputError(f"p95_latency_s: the allocation {rule.name} has no weights to adapt")
+        self._engine = Engine(settings, solver=solver, allocation=rule, parallel=in_parts)
         self._targets = [] if targets is None else [LatencyTarget(setting, targets) for _ in seeds]
         self._observations = [Observation.first(setting)] * len(seeds)
         self._cuts = np.stack([setting.num_cuts] * len(seeds))
@@ -197,6 +208,10 @@ class _Run:
             self._engine.local_energy_weight[run] = target.local_energy_weight
             self._engine.transmission_energy_weight[run] = target.transmission_energy_weight
             self._engine.queue_weight[run] = target.queue_weight
+            self._engine.set_latency_price(run, target.latency_price_w)
+            reprice = getattr(self._policies[run], "set_latency_price", None)
+            if reprice is not None:
+                reprice(target.latency_price_w)
         every = self._trace_every(slots)
         if every:
             samples = -(-slots // every)

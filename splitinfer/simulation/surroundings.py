@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitinfer.radio import mean_gain
+from splitinfer.scheduling.setting import FADING_QUANTILES, rayleigh_quantiles
+from splitinfer.simulation.channel import CorrelatedChannel, RayleighChannel, SteadyChannel
 from splitinfer.simulation.drift import Timeline
 from splitinfer.simulation.scenario import Scenario
 
@@ -56,3 +58,31 @@ def _mean_gain(scenario: Scenario, distances_m: NDArray[np.float64]) -> NDArray[
         antenna_gain=scenario.antenna_gain,
         path_loss_exponent=scenario.path_loss_exponent,
     )
+
+
+_LAW_SLOTS = 20_000
+"""Length of the sample that stands for a channel whose law is not known in closed form."""
+
+_LAW_SEED = 2**31 - 2
+"""Of that sample; no run uses it."""
+
+
+def channel_law(scenario: Scenario) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what is known of the gains beforehand: their mean, (M,), 0 where it moves, and the fading, (M, Q).
+
+    The fading is a list of equally likely values of a gain over its mean.
+    """
+    mean = _mean_gain(scenario, np.asarray(scenario.distances_m))
+    if isinstance(scenario.channel, RayleighChannel | CorrelatedChannel):
+        fading = np.broadcast_to(rayleigh_quantiles(), (len(mean), FADING_QUANTILES))
+    elif isinstance(scenario.channel, SteadyChannel):
+        fading = np.ones((len(mean), FADING_QUANTILES))
+    else:
+        rng = np.random.default_rng(_LAW_SEED)
+        drawn = scenario.channel.start(scenario.num_devices, scenario.slot_s, rng).gains(mean, _LAW_SLOTS)
+        mean = drawn.mean(axis=0)
+        levels = (np.arange(FADING_QUANTILES) + 0.5) / FADING_QUANTILES
+        fading = (np.quantile(drawn, levels, axis=0) / np.where(mean > 0, mean, 1.0)).T
+    if scenario.drift is not None:
+        mean = np.zeros(len(mean))
+    return mean, np.asarray(fading)

@@ -19,7 +19,7 @@ class Task:
 
 
 class SlowWorld:
-    """Queues of one ``World``; ``step`` runs one slot."""
+    """Queues of one ``Setting``; ``step`` runs one slot."""
 
     def __init__(self, world):
         self.world = world
@@ -70,15 +70,17 @@ class SlowWorld:
         rates, total = {}, 0.0
         if gain == 0:
             return rates, 0.0
-        ceiling = w.bandwidth_hz * math.log2(1 + w.max_power_w[m] * gain / (w.bandwidth_hz * w.noise_w_per_hz))
+        ceiling = w.device_bandwidth_hz * math.log2(
+            1 + w.max_power_w[m] * gain / (w.device_bandwidth_hz * w.noise_w_per_hz)
+        )
         for key in order:
             cost = w.transmission_energy_weight[m] * w.noise_w_per_hz * math.log(2) / gain
             level = ceiling
             if cost:
-                level = min(ceiling, w.bandwidth_hz * math.log2(worth[key] / cost)) if worth[key] else 0.0
+                level = min(ceiling, w.device_bandwidth_hz * math.log2(worth[key] / cost)) if worth[key] else 0.0
             rates[key] = min(self.backlog(1, *key) / w.slot_s, max(0.0, level - total))
             total += rates[key]
-        power = w.bandwidth_hz * w.noise_w_per_hz / gain * (2 ** (total / w.bandwidth_hz) - 1)
+        power = w.device_bandwidth_hz * w.noise_w_per_hz / gain * (2 ** (total / w.device_bandwidth_hz) - 1)
         return rates, power
 
     def edge_rates(self):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from splitinfer.simulation.build import world_of
+from splitinfer.simulation.build import setting_of
 from splitinfer.simulation.drift import Drift, Timeline
 from splitinfer.simulation.surroundings import Surroundings
 from tests.simulation.small import small_scenario
@@ -53,9 +53,9 @@ def test_distances_and_rates_move_the_surroundings():
 
 
 def test_work_per_cut_follows_the_formulas():
-    world = world_of(small_scenario(bits_per_element=4.0, cycles_per_mac=0.5))
+    world = setting_of(small_scenario(bits_per_element=4.0, cycles_per_mac=0.5))
     np.testing.assert_allclose(world.local_cycles[0, 0], [0, 0.2e9, 0.45e9, 0.5e9])
     np.testing.assert_allclose(world.edge_cycles[0, 0], [0.5e9, 0.3e9, 0.05e9, 0])
     np.testing.assert_allclose(world.transmission_bits[0, 0], [160_000, 240_000, 32_000, 0])
     np.testing.assert_allclose(world.local_cycles[1, 1], [0, 15e6, 50e6, 0])
-    assert world.bandwidth_hz == 0.5e6
+    assert world.device_bandwidth_hz == 0.5e6

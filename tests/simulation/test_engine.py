@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from splitinfer.errors import InputError
 from splitinfer.scheduling.allocation import ClosedForm
 from splitinfer.scheduling.policy import Request
+from splitinfer.scheduling.setting import Setting
 from splitinfer.simulation.engine import Engine
 from splitinfer.simulation.records import Arrivals
-from splitinfer.simulation.world import World
 from tests.simulation.slow_slots import SlowWorld
 
 
@@ -25,16 +25,16 @@ def random_world(rng, devices, services, cuts, *, load=1.0):
     feature = rng.uniform(0.0, 1.5, (devices, services, cuts + 1)) * (rng.random((devices, services, cuts + 1)) < 0.85)
     feature[..., 0], feature[..., -1] = 1.0, 0.0
     active = rng.random((devices, services)) < 0.85
-    return World(
+    return Setting(
         slot_s=0.01,
         slots_per_period=10,
-        bandwidth_hz=1e6 / devices,
+        device_bandwidth_hz=1e6 / devices,
         noise_w_per_hz=4e-21,
         max_edge_frequency_hz=10.0 ** rng.uniform(8.5, 10.5),
         local_cycles=share * compute,
         transmission_bits=feature * bits,
         edge_cycles=(1 - share) * compute,
-        cut_count=cuts,
+        num_cuts=cuts,
         max_local_frequency_hz=rng.uniform(0.5e9, 2e9, devices),
         max_power_w=rng.uniform(0.05, 0.5, devices),
         energy_coefficient=1e-28,
@@ -49,7 +49,7 @@ def random_inputs(rng, world, slots, rate):
     shape = (world.num_devices, world.num_services)
     gains = 1e-10 * rng.exponential(size=(slots, shape[0])) * (rng.random((slots, shape[0])) < 0.95)
     counts = rng.poisson(rate, (slots, *shape)) * rng.choice([1, 1, 1, 4], (slots, *shape)) * world.active
-    return rng.integers(0, world.cut_count + 1), gains, counts
+    return rng.integers(0, world.num_cuts + 1), gains, counts
 
 
 def finished_tasks(statistics, environment=0):
@@ -96,20 +96,20 @@ def single(local, bits, edge, **changes):
     fields = {
         "slot_s": 0.01,
         "slots_per_period": 10,
-        "bandwidth_hz": 1e6,
+        "device_bandwidth_hz": 1e6,
         "noise_w_per_hz": 1e-7,
         "max_edge_frequency_hz": 1e9,
         "local_cycles": [[[local, local]]],
         "transmission_bits": [[[bits, bits]]],
         "edge_cycles": [[[edge, edge]]],
-        "cut_count": 1,
+        "num_cuts": 1,
         "max_local_frequency_hz": 1e9,
         "max_power_w": 0.1,
         "energy_coefficient": 1e-28,
         "local_energy_weight": 0.0,
         "transmission_energy_weight": 0.0,
     }
-    return World(**fields | changes)
+    return Setting(**fields | changes)
 
 
 def one_arrival(slots):
@@ -360,7 +360,7 @@ GAINS, NOTHING = np.ones((3, 1)), np.zeros((3, 1, 1), np.int64)
         (lambda e: single(0.0, 0.0, 0.0), "local_cycles"),
         (lambda e: single(1.0, -1.0, 0.0), "transmission_bits"),
         (lambda e: single(1.0, 1.0, 1.0, slot_s=0.0), "slot_s"),
-        (lambda e: single(1.0, 1.0, 1.0, cut_count=2), "cut_count"),
+        (lambda e: single(1.0, 1.0, 1.0, num_cuts=2), "num_cuts"),
         (lambda e: single(1.0, 1.0, 1.0, max_power_w=[0.1, 0.2]), "max_power_w"),
         (lambda e: single(1.0, 1.0, 1.0, slots_per_period=0), "slots_per_period"),
     ],

@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from splitinfer.runtime.emulation.clock import Clock, EmulatedClock, Job, Shortfall
 from splitinfer.runtime.emulation.link import EmulatedLink, Link, Piece
-from splitinfer.runtime.emulation.work_queue import Served, WorkQueue
+from splitinfer.runtime.emulation.work_queue import Line, Served, WorkQueue
 
-__all__ = ["Clock", "EmulatedClock", "EmulatedLink", "Job", "Link", "Piece", "Served", "Shortfall", "WorkQueue"]
+__all__ = ["Clock", "EmulatedClock", "EmulatedLink", "Job", "Line", "Link", "Piece", "Served", "Shortfall", "WorkQueue"]

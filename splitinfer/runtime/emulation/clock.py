@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from splitinfer.runtime.emulation.work_queue import WorkQueue
+from splitinfer.runtime.emulation.work_queue import Line, WorkQueue, line_of
 
 Floats = NDArray[np.float64]
 
@@ -73,6 +73,9 @@ class Clock(Protocol):
     def backlog_cycles(self) -> Floats:
         """Cycles left per queue."""
 
+    def lines(self) -> list[Line]:
+        """What waits in each queue."""
+
     def submit(self, queue: int, job: Job, cycles: float) -> None:
         """Put a job at the end of a queue; it can be served from the next slot on."""
 
@@ -113,6 +116,9 @@ class EmulatedClock:
 
     def backlog_cycles(self) -> Floats:
         return np.array([queue.backlog for queue in self._queues])
+
+    def lines(self) -> list[Line]:
+        return [line_of(queue, lambda job: job.key) for queue in self._queues]
 
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._queues) + sum(len(due) for due in self._due)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from splitinfer.runtime.emulation.work_queue import WorkQueue
+from splitinfer.runtime.emulation.work_queue import Line, WorkQueue, line_of
 
 Floats = NDArray[np.float64]
 
@@ -43,6 +43,9 @@ class Link(Protocol):
     def backlog_bits(self) -> Floats:
         """Bits left per queue."""
 
+    def lines(self) -> list[Line]:
+        """What waits in each queue."""
+
     def submit(self, queue: int, key: Any, data: bytes, bits: float) -> None:
         """Put a message at the end of a queue; it can be sent from the next slot on."""
 
@@ -67,6 +70,9 @@ class EmulatedLink:
 
     def backlog_bits(self) -> Floats:
         return np.array([queue.backlog for queue in self._queues])
+
+    def lines(self) -> list[Line]:
+        return [line_of(queue, lambda message: message[0]) for queue in self._queues]
 
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._queues)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from splitinfer.errors import InputError
 from splitinfer.simulation.kernel import RESUM_LIMIT, ROUNDING
@@ -57,6 +57,11 @@ class WorkQueue(Generic[Item]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def head(self) -> tuple[Item, float] | None:
+        """The task at the head of the line and its work left; None where the queue is empty."""
+        return (self._entries[0].item, self._entries[0].remaining) if self._entries else None
+
     def __iter__(self) -> Iterator[Item]:
         return (entry.item for entry in self._entries)
 
@@ -99,6 +104,31 @@ class WorkQueue(Generic[Item]):
         elif not left and len(self._entries) == 1:
             self.backlog = self._entries[0].remaining
         return touched
+
+
+@dataclass(frozen=True)
+class Line:
+    """What waits in one queue.
+
+    Attributes:
+        work: left of all tasks, cycles or bits.
+        tasks: their number.
+        head_work: left of the task at the head of the line; 0 where nobody waits.
+        head: key of that task, or None.
+    """
+
+    work: float
+    tasks: int
+    head_work: float
+    head: Any
+
+
+def line_of(queue: WorkQueue[Item], key: Callable[[Item], Any]) -> Line:
+    """Return what waits in a queue, whose tasks have these keys."""
+    head = queue.head
+    if head is None:
+        return Line(queue.backlog, 0, 0.0, None)
+    return Line(queue.backlog, len(queue), head[1], key(head[0]))
 
 
 _BELOW_ONE = 1.0 - 2.0**-53

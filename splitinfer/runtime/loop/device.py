@@ -1,4 +1,4 @@
-"""One slot of one device: real tasks in its local and its transmission queue, Problems 3 and 4 for each slot."""
+"""One slot of one device: real tasks in its local and its transmission queue, and the allocation of each slot."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splitinfer.energy import local_energy_j, transmission_energy_j
-from splitinfer.radio import shannon_rate_bps
+from splitinfer.energy import transmission_energy_j
+from splitinfer.energy.processor import processor_energy_j
+from splitinfer.energy.transmitter import radio_power_w
+from splitinfer.radio import shannon_power_w, shannon_rate_bps
 from splitinfer.runtime.emulation import Clock, Job, Link, Piece
 from splitinfer.runtime.exchange import Exchange
+from splitinfer.runtime.loop.lines import waiting_in
 from splitinfer.runtime.loop.world import DeviceWorld
-from splitinfer.scheduling import allocate_local, allocate_transmission
-from splitinfer.scheduling.observation import Setting
+from splitinfer.scheduling.rules import AllocationRule, is_compiled, within
+from splitinfer.scheduling.setting import Setting
 
 if TYPE_CHECKING:
     from splitinfer.runtime.loop.services import LiveService
@@ -110,6 +113,7 @@ class DeviceLoop:
         clock: runs the heads, one queue per service.
         link: sends what crosses the cuts, one queue per service.
         exchange: builds the requests.
+        rule: decides frequencies and rates; started with the setting.
     """
 
     def __init__(
@@ -121,6 +125,7 @@ class DeviceLoop:
         clock: Clock,
         link: Link,
         exchange: Exchange,
+        rule: AllocationRule,
     ) -> None:
         self.check = AnswerCheck()
         self._setting = setting
@@ -130,6 +135,7 @@ class DeviceLoop:
         self._clock = clock
         self._link = link
         self._exchange = exchange
+        self._rule = rule
         self._numbers = itertools.count(1)
         self._under_way: dict[int, LiveTask] = {}
         self._lock = threading.Lock()
@@ -141,45 +147,40 @@ class DeviceLoop:
         return len(self._under_way)
 
     def open_slot(self, slot: int) -> list[Piece]:
-        """Solve Problems 3 and 4 for the slot and spend what they give; returns the bytes that leave in it."""
+        """Allocate for the slot and spend what they give; returns the bytes that leave in it."""
         setting, device = self._setting, self._device
         gain = self._world.gain(slot)
         cycles, bits = self._clock.backlog_cycles(), self._link.backlog_bits()
-        frequency, rate, power = self._allocate(cycles, bits, gain)
+        frequency, rate, power = self._allocate(slot, cycles, bits, gain)
         max_rate = shannon_rate_bps(
             float(setting.max_power_w[device]), gain, setting.device_bandwidth_hz, setting.noise_w_per_hz
         )
-        local_j = local_energy_j(setting.slot_s, float(setting.energy_coefficient[device]), float(frequency.sum()))
+        total_hz, total_bps = float(frequency.sum()), float(rate.sum())
+        local_j = processor_energy_j(setting.slot_s, setting.processor, device, total_hz)
+        sent_j = transmission_energy_j(setting.slot_s, radio_power_w(setting.radio, device, power, total_bps))
         sums = self._sums
         sums.slots += 1
         sums.arrays += (cycles, bits, frequency, rate)
-        sums.scalars += (power, max_rate, local_j, transmission_energy_j(setting.slot_s, power))
+        sums.scalars += (power, max_rate, local_j, sent_j)
         self._clock.open_slot(frequency)
         return self._link.open_slot(rate, power)
 
-    def _allocate(self, cycles: Floats, bits: Floats, gain: float) -> tuple[Floats, Floats, float]:
-        """Solve Problems 3 and 4: f^l and r per service, and p. Empty queues get nothing, without asking."""
-        setting, device = self._setting, self._device
+    def _allocate(self, slot: int, cycles: Floats, bits: Floats, gain: float) -> tuple[Floats, Floats, float]:
+        """Ask the rule: f^l and r per service, and p. Empty queues get nothing, without asking."""
+        setting, device, rule = self._setting, self._device, self._rule
         frequency, rate, power = np.zeros_like(cycles), np.zeros_like(bits), 0.0
+        rule.observe(device, gain)
         if cycles.any():
-            frequency = allocate_local(
-                cycles,
-                slot_s=setting.slot_s,
-                energy_weight=setting.local_energy_weight[device],
-                energy_coefficient=setting.energy_coefficient[device],
-                max_frequency_hz=setting.max_local_frequency_hz[device],
-            )
+            wanted = rule.local(device, waiting_in(self._clock.lines(), slot))
+            frequency = within(rule, wanted, cycles / setting.slot_s, float(setting.max_local_frequency_hz[device]))
         if bits.any():
-            rate, least_power = allocate_transmission(
-                bits,
-                slot_s=setting.slot_s,
-                energy_weight=setting.transmission_energy_weight[device],
-                bandwidth_hz=setting.device_bandwidth_hz,
-                noise_w_per_hz=setting.noise_w_per_hz,
-                channel_gain=gain,
-                max_power_w=setting.max_power_w[device],
-            )
-            power = float(least_power)
+            wanted, power = rule.transmission(device, waiting_in(self._link.lines(), slot), gain)
+            limit_w = min(float(power), float(setting.max_power_w[device]))
+            link = gain, setting.device_bandwidth_hz, setting.noise_w_per_hz
+            rate = within(rule, wanted, bits / setting.slot_s, lambda: shannon_rate_bps(limit_w, *link))
+            if not is_compiled(rule):  # those know the least power themselves
+                total = float(rate.sum())
+                power = min(limit_w, float(shannon_power_w(total, *link))) if total > 0 else 0.0
         return frequency, rate, power
 
     def close_slot(self, slot: int, cuts: Sequence[int]) -> Closed:

@@ -19,7 +19,7 @@ from splitinfer.runtime.loop.device import Closed, DeviceLoop, PeriodMeans
 from splitinfer.runtime.loop.ticker import Ticker
 from splitinfer.runtime.loop.world import DeviceWorld, check_live, warm_allocation
 from splitinfer.runtime.settings import ClientSettings
-from splitinfer.simulation.build import setting_of
+from splitinfer.simulation.build import rule_of, setting_of
 from splitinfer.simulation.identity import digest
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.wire import MAX_PROTOCOL_VERSION, WireLimits
@@ -127,7 +127,9 @@ class _DeviceRun:
             scenario=digest(self._scenario),
             fingerprints=[service.fingerprint for service in self._services],
         )
-        warm_allocation()
+        self._setting = setting_of(self._scenario)
+        self._rule = rule_of(self._scenario)
+        warm_allocation(self._rule, self._setting)
         try:
             start = self._attendance.join(hello, connect_s=self._times.connect_s, join_s=self._times.join_s)
             on_start(start)
@@ -147,12 +149,12 @@ class _DeviceRun:
     ) -> pb.Farewell:
         self._exchange.agree(start.limits.max_message_bytes, read_codecs(start.codecs))
         begins_s = time.perf_counter() + start.starts_in_s
-        setting = setting_of(self._scenario)
+        setting = self._setting
         count = len(self._services)
         clock = EmulatedClock(count, slot_s=setting.slot_s, executor=processor, wait_s=start.patience_s)
         link = EmulatedLink(count, slot_s=setting.slot_s)
         world = DeviceWorld(self._scenario, start.seed, self._device)
-        loop = DeviceLoop(setting, self._device, self._services, world, clock, link, self._exchange)
+        loop = DeviceLoop(setting, self._device, self._services, world, clock, link, self._exchange, self._rule)
         self._ticker = ticker = Ticker(begins_s, start.slot_wall_s)
         self._time_scale = start.slot_wall_s / setting.slot_s
         self._loop = loop

@@ -1,4 +1,4 @@
-"""One slot of the edge: an edge queue per device and service, Problem 5 each slot, the policy each period."""
+"""One slot of the edge: an edge queue per device and service, the allocation each slot, the policy each period."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
 from splitinfer.runtime.emulation import Clock, Job
-from splitinfer.scheduling import allocate_edge
+from splitinfer.runtime.loop.lines import waiting_in
 from splitinfer.scheduling.observation import Observation, Setting
 from splitinfer.scheduling.policy import Cuts, Policy
+from splitinfer.scheduling.rules import AllocationRule, within
 
 Floats = NDArray[np.float64]
 
@@ -100,25 +101,29 @@ class EdgeLoop:
         setting: of the run.
         policy: chooses the cuts; already reset.
         clock: runs the tails, one queue per (m, n) in row-major order.
+        rule: decides the frequencies; started with the setting.
     """
 
-    def __init__(self, setting: Setting, policy: Policy, clock: Clock) -> None:
+    def __init__(self, setting: Setting, policy: Policy, clock: Clock, rule: AllocationRule) -> None:
         self._setting = setting
         self._policy = policy
         self._clock = clock
+        self._rule = rule
         self._shape = setting.active.shape
         self._queue_sum = np.zeros(self._shape)
         self._frequency_sum = np.zeros(self._shape)
         self._slots = 0
         self.cuts: Cuts = np.asarray(policy.cuts(Observation.first(setting)))
 
-    def open_slot(self) -> None:
-        """Solve Problem 5 for the slot and spend what it gives."""
+    def open_slot(self, slot: int) -> None:
+        """Allocate for the slot and spend what that gives."""
         setting = self._setting
         backlog = self._clock.backlog_cycles()
         frequency = np.zeros_like(backlog)
         if backlog.any():  # empty queues get nothing, without asking
-            frequency = allocate_edge(backlog, slot_s=setting.slot_s, max_frequency_hz=setting.max_edge_frequency_hz)
+            waiting = waiting_in(self._clock.lines(), slot).shaped(self._shape)
+            wanted = np.asarray(self._rule.edge(waiting)).reshape(-1)
+            frequency = within(self._rule, wanted, backlog / setting.slot_s, float(setting.max_edge_frequency_hz))
             self._queue_sum += backlog.reshape(self._shape)
             self._frequency_sum += frequency.reshape(self._shape)
         self._slots += 1

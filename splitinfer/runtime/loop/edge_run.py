@@ -23,7 +23,7 @@ from splitinfer.runtime.loop.world import check_live, check_policy, warm_allocat
 from splitinfer.runtime.settings import ServerSettings
 from splitinfer.runtime.tails import RefusedRequestError, TailRunner
 from splitinfer.scheduling.policy import Policy
-from splitinfer.simulation.build import setting_of
+from splitinfer.simulation.build import rule_of, setting_of
 from splitinfer.simulation.identity import digest
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.simulation.simulate import prepare
@@ -95,7 +95,8 @@ class _EdgeRun:
     def run(self, on_listen: Callable[[str], None]) -> None:
         scenario, settings, setting = self._scenario, self._settings, self._setting
         prepare([self._policy], scenario)
-        warm_allocation()
+        rule = rule_of(scenario)
+        warm_allocation(rule, setting)
         self._policy.reset(setting, stream(scenario, settings.seed, POLICY))
         with (
             ThreadPoolExecutor(settings.tail_workers, "splitinfer-tail") as processors,
@@ -104,7 +105,7 @@ class _EdgeRun:
             clock = EmulatedClock(
                 setting.active.size, slot_s=setting.slot_s, executor=processors, wait_s=settings.patience_s
             )
-            edge = EdgeLoop(setting, self._policy, clock)
+            edge = EdgeLoop(setting, self._policy, clock, rule)
             on_listen(hub.address)
             hub.wait_for_all(settings.join_s)
             self._start(hub, edge)
@@ -116,7 +117,7 @@ class _EdgeRun:
                 if slot > 0 and (slot % setting.slots_per_period == 0 or slot == settings.slots):
                     self._end_period(hub, edge, slot)
                 if slot < settings.slots:
-                    edge.open_slot()
+                    edge.open_slot(slot)
                     ticker.done(slot)
             self._finish(hub, clock, ticker)
 

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitinfer.errors import InputError, ScenarioError
-from splitinfer.scheduling import allocate_edge, allocate_local, allocate_transmission
 from splitinfer.scheduling.policy import Policy, is_static, sets_resources
+from splitinfer.scheduling.rules import AllocationRule, Waiting, is_compiled
+from splitinfer.scheduling.setting import Setting
 from splitinfer.simulation.build import setting_of
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.simulation.surroundings import Surroundings
@@ -76,17 +77,16 @@ def check_policy(policy: Policy, scenario: Scenario) -> None:
         policy.reset(setting_of(scenario), np.random.default_rng(0))
 
 
-def warm_allocation() -> None:
-    """Load the compiled allocation rules now rather than in the first slot."""
-    one = np.ones(1)
-    allocate_local(one, slot_s=1.0, energy_weight=1.0, energy_coefficient=1.0, max_frequency_hz=1.0)
-    allocate_transmission(
-        one,
-        slot_s=1.0,
-        energy_weight=1.0,
-        bandwidth_hz=1.0,
-        noise_w_per_hz=1.0,
-        channel_gain=1.0,
-        max_power_w=1.0,
-    )
-    allocate_edge(one, slot_s=1.0, max_frequency_hz=1.0)
+def warm_allocation(rule: AllocationRule, setting: Setting) -> None:
+    """Load the compiled parts of a rule now rather than in the first slot. It is started anew afterwards."""
+    one = np.ones(setting.num_services)
+    tasks = np.ones(setting.num_services, np.int64)
+    waiting = Waiting(one, tasks, one, tasks, 0)
+    if is_compiled(rule):
+        rule.start(setting)
+        rule.observe(0, 1e-9)
+        rule.local(0, waiting)
+        rule.transmission(0, waiting, 1e-9)
+        shape = setting.active.shape
+        rule.edge(Waiting(np.ones(shape), np.ones(shape, np.int64), np.ones(shape), np.ones(shape, np.int64), 0))
+    rule.start(setting)

@@ -60,19 +60,19 @@ def test_a_task_without_work_skips_the_queue(work):
 def test_one_station_equals_the_simulator_slot_by_slot():
     """The same arrivals through the engine (everything on the device) and through this queue: equal to the last bit."""
     from splitinfer.scheduling import allocate_local
-    from splitinfer.simulation.build import world_of
+    from splitinfer.simulation.build import setting_of
     from splitinfer.simulation.engine import Engine
     from tests.simulation.small import small_scenario
 
     scenario = small_scenario(num_devices=1, energy_coefficient=1e-27, local_energy_weight=1e17)
-    world = world_of(scenario)
+    world = setting_of(scenario)
     rng = np.random.default_rng(3)
     slots = 3000
     counts = rng.poisson(0.03, (slots, 1, 2))
     engine = Engine(world)
-    trace = engine.advance(world.cut_count, np.full((slots, 1), 1e-9), counts, trace_every=1).trace
+    trace = engine.advance(world.num_cuts, np.full((slots, 1), 1e-9), counts, trace_every=1).trace
     queues = [WorkQueue(), WorkQueue()]
-    cycles = [world.local_cycles[0, n, world.cut_count[0, n]] for n in range(2)]
+    cycles = [world.local_cycles[0, n, world.num_cuts[0, n]] for n in range(2)]
     for slot in range(slots):
         backlog = np.array([queue.backlog for queue in queues])
         assert backlog.tolist() == trace.backlog[0, slot, 0, 0].tolist()

@@ -54,6 +54,28 @@ def test_a_run_with_thousands_of_recuts_is_the_simulators_task_by_task(tiny, tin
     assert read_trace(trace).result(tiny).to_dict() == live.to_dict()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"allocation": "price", "service_order": "shortest"},
+        {"allocation": "price", "service_order": "oldest", "device": ("pixel6:lte", "snapdragon865:5g")},
+        {"device": "pixel6:lte", "local_energy_weight": 1e13, "transmission_energy_weight": 1e7},
+        {"allocation": "tests.runtime.loop.own_rule:Halves"},
+    ],
+    ids=["price", "price-phones", "phones", "own"],
+)
+def test_every_rule_and_card_is_the_simulators_task_by_task(tiny, tiny_cards, changes):
+    world = tiny.replace(arrival_rate_hz=6.0, latency_price_w=0.05, **changes)
+    settings = LoopSettings(slots=600, seed=4, time_scale=0.05, patience_s=PATIENT)
+    live = run_locally(world, "random", settings, cards=tiny_cards).result(world)
+    simulated = simulate(world, named_policy("random", world), slots=600, seed=4)
+    assert live.is_right
+    assert live.figures.finished > 40
+    assert tasks_of(live.figures) == tasks_of(simulated)
+    assert live.figures.energy_local_j == pytest.approx(simulated.energy_local_j, rel=1e-9)
+    assert live.figures.energy_transmission_j == pytest.approx(simulated.energy_transmission_j, rel=1e-9)
+
+
 @pytest.fixture(scope="module")
 def uneasy(tiny):
     """Channels that come and go and an edge that is soon full: policies that observe change their cuts all the time."""

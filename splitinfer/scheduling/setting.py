@@ -1,4 +1,4 @@
-"""One simulated environment as plain numbers: devices, services, limits, and the work of a task per cut."""
+"""One world as plain numbers: what the engine, the policies, learning and live runs share."""
 
 from __future__ import annotations
 
@@ -8,36 +8,60 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from splitinfer.energy.processor import CUBIC, FIRST
+from splitinfer.energy.transmitter import RADIATED_ROW
 from splitinfer.errors import InputError
 
 Floats = NDArray[np.float64]
 
+FADING_QUANTILES = 128
+SERVICE_ORDERS = ("shortest", "oldest")
+
+
+def rayleigh_quantiles(count: int = FADING_QUANTILES) -> Floats:
+    """Return equally likely values of Exp(1), the fading of a Rayleigh channel around a mean gain of 1, (count,)."""
+    levels = -np.log1p(-(np.arange(count) + 0.5) / count)
+    return np.asarray(levels / levels.mean())
+
 
 @dataclass(frozen=True, eq=False)
-class World:
-    """Everything the slot loop needs to know about M devices with up to N services each.
+class Setting:
+    """Everything that is known of a world before a run: M devices with up to N services each, and their limits.
 
     Per-device fields may be given as one number for all devices. Devices with fewer than N services are padded; padded
-    services are inactive, are never admitted to, and their tables do not matter.
+    services are inactive, are never admitted to, and their tables do not matter. Beyond a service's K the tables are
+    not looked at.
 
     Attributes:
         slot_s: tau, seconds per slot.
         slots_per_period: G, slots per partition period.
-        bandwidth_hz: b = B_w / M, the bandwidth of each device.
+        device_bandwidth_hz: b = B_w / M, the bandwidth of each device.
         noise_w_per_hz: N0.
         max_edge_frequency_hz: F^e, shared by all devices, cycles/s.
         local_cycles: (M, N, K_max + 1), local work of one task per cut, ``c^k·C·rho`` cycles.
         transmission_bits: (M, N, K_max + 1), ``d^k·D`` bits.
         edge_cycles: (M, N, K_max + 1), ``(1 - c^k)·C·rho`` cycles.
-        cut_count: (M, N), K of each service: its cuts are 0..K.
+        num_cuts: (M, N), K of each service: its cuts are 0..K.
         max_local_frequency_hz: (M,), F^l, cycles/s.
-        max_power_w: (M,), p_max.
+        max_power_w: (M,), p_max, radiated.
         energy_coefficient: (M,), delta, W·s³.
         local_energy_weight: (M,), U^l.
         transmission_energy_weight: (M,), U^t.
         queue_weight: (M, N), v: multiplies the backlog of a service in the objectives of Problems 3 to 5. One (the
             default) is the paper's objective.
         active: (M, N), True for services that exist; all by default.
+        arrival_rate_hz: (M, N), nominal requests per second; the world may drift from it.
+        queue_weights: beta of local, transmission and edge queue.
+        queue_scale_cycles: scale of cycles in Qbar.
+        queue_scale_bits: scale of bits in Qbar.
+        reward_energy_weight: w1 of (34), per joule.
+        reward_queue_weight: w2 of (34).
+        latency_price_w: (M,), w: joules that a second of one task's latency is worth, under the price of time.
+        service_order: whom a station serves first under the price of time: ``"shortest"`` or ``"oldest"``.
+        processor: (M, R), how power follows frequency, see ``energy.processor``; by default ``delta f^3``.
+        radio: (M, 3), how power follows what is sent, see ``energy.transmitter``; by default what is radiated.
+        mean_gain: (M,), mean channel gain where it is known and stays; 0 where it has to be learned.
+        fading: (M, Q), equally likely values of the gain over its mean; Rayleigh fading by default.
 
     Raises:
         InputError: a field has the wrong shape or an impossible value; the message starts with the field's name.
@@ -45,13 +69,13 @@ class World:
 
     slot_s: float
     slots_per_period: int
-    bandwidth_hz: float
+    device_bandwidth_hz: float
     noise_w_per_hz: float
     max_edge_frequency_hz: float
     local_cycles: Floats
     transmission_bits: Floats
     edge_cycles: Floats
-    cut_count: NDArray[np.int64]
+    num_cuts: NDArray[np.int64]
     max_local_frequency_hz: Floats
     max_power_w: Floats
     energy_coefficient: Floats
@@ -59,9 +83,21 @@ class World:
     transmission_energy_weight: Floats
     queue_weight: Floats = field(default_factory=lambda: np.ones((1, 1)))
     active: NDArray[np.bool_] = field(default_factory=lambda: np.ones((1, 1), dtype=np.bool_))
+    arrival_rate_hz: Floats = field(default_factory=lambda: np.zeros((1, 1)))
+    queue_weights: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    queue_scale_cycles: float = 1e9
+    queue_scale_bits: float = 1e6
+    reward_energy_weight: float = 1e3
+    reward_queue_weight: float = 1.0
+    latency_price_w: Floats = field(default_factory=lambda: np.array([0.01]))
+    service_order: str = "shortest"
+    processor: Floats = field(default_factory=lambda: np.empty((1, 0)))
+    radio: Floats = field(default_factory=lambda: RADIATED_ROW[None])
+    mean_gain: Floats = field(default_factory=lambda: np.zeros(1))
+    fading: Floats = field(default_factory=lambda: rayleigh_quantiles()[None])
 
     def __post_init__(self) -> None:
-        for name in ("slot_s", "bandwidth_hz", "noise_w_per_hz"):
+        for name in ("slot_s", "device_bandwidth_hz", "noise_w_per_hz"):
             _set(self, name, _number(name, getattr(self, name), allow_zero=False))
         _set(self, "max_edge_frequency_hz", _number("max_edge_frequency_hz", self.max_edge_frequency_hz))
         if int(self.slots_per_period) != self.slots_per_period or self.slots_per_period < 1:
@@ -81,25 +117,40 @@ class World:
             "energy_coefficient",
             "local_energy_weight",
             "transmission_energy_weight",
+            "latency_price_w",
+            "mean_gain",
         ):
             _set(self, name, _array(name, getattr(self, name), (devices,)))
-        _set(self, "queue_weight", _array("queue_weight", self.queue_weight, (devices, services)))
+        for name in ("queue_weight", "arrival_rate_hz"):
+            _set(self, name, _array(name, getattr(self, name), (devices, services)))
+        self._check_stations(devices)
         _set(self, "active", _frozen(_broadcast("active", np.asarray(self.active, np.bool_), (devices, services))))
 
-        cut_count = _broadcast("cut_count", np.asarray(self.cut_count), (devices, services))
-        if not np.issubdtype(cut_count.dtype, np.integer):
-            raise InputError("cut_count must hold whole numbers")
-        if np.any((cut_count < 0) | (cut_count >= cuts)):
-            raise InputError(f"cut_count must be between 0 and {cuts - 1}, the tables' highest cut")
-        _set(self, "cut_count", _frozen(cut_count.astype(np.int64)))
+        num_cuts = _broadcast("num_cuts", np.asarray(self.num_cuts), (devices, services))
+        if not np.issubdtype(num_cuts.dtype, np.integer):
+            raise InputError("num_cuts must hold whole numbers")
+        if np.any((num_cuts < 0) | (num_cuts >= cuts)):
+            raise InputError(f"num_cuts must be between 0 and {cuts - 1}, the tables' highest cut")
+        _set(self, "num_cuts", _frozen(num_cuts.astype(np.int64)))
 
-        existing = self.active[..., None] & (np.arange(cuts) <= self.cut_count[..., None])
+        existing = self.active[..., None] & (np.arange(cuts) <= self.num_cuts[..., None])
         idle = (self.local_cycles == 0) & (self.transmission_bits == 0) & (self.edge_cycles == 0)
         if np.any(existing & idle):
             device, service, cut = np.argwhere(existing & idle)[0]
             raise InputError(
                 f"local_cycles: a task of device {device}, service {service} at cut {cut} has no work at all"
             )
+
+    def _check_stations(self, devices: int) -> None:
+        if self.service_order not in SERVICE_ORDERS:
+            raise InputError(f"service_order must be 'shortest' or 'oldest', got {self.service_order!r}")
+        processor = self.processor
+        if np.shape(processor)[-1] == 0:
+            processor = np.zeros((devices, FIRST))
+            processor[:, CUBIC] = self.energy_coefficient
+        _set(self, "processor", _array("processor", processor, (devices, np.shape(processor)[-1])))
+        _set(self, "radio", _array("radio", self.radio, (devices, 3)))
+        _set(self, "fading", _array("fading", self.fading, (devices, np.shape(self.fading)[-1])))
 
     @property
     def num_devices(self) -> int:
@@ -111,13 +162,28 @@ class World:
         """N, the padded number of services per device."""
         return int(self.local_cycles.shape[1])
 
-    def replace(self, **changes: Any) -> World:
+    @property
+    def period_s(self) -> float:
+        """Length of a partition period."""
+        return self.slot_s * self.slots_per_period
+
+    @property
+    def task_cycles(self) -> Floats:
+        """Cycles of one whole task, ``C rho``, shape (M, N)."""
+        return self.edge_cycles[..., 0]
+
+    @property
+    def input_bits(self) -> Floats:
+        """D, shape (M, N)."""
+        return self.transmission_bits[..., 0]
+
+    def replace(self, **changes: Any) -> Setting:
         """A copy with some fields changed, validated again."""
         return replace(self, **changes)
 
 
-def _set(world: World, name: str, value: object) -> None:
-    object.__setattr__(world, name, value)
+def _set(setting: Setting, name: str, value: object) -> None:
+    object.__setattr__(setting, name, value)
 
 
 def _number(name: str, value: float, *, allow_zero: bool = True) -> float:
