@@ -29,6 +29,7 @@ _GROUPS = {
     },
     "Scheduling": {
         "simulate": "simulate a scenario under one policy",
+        "bound": "a lower bound on energy and latency, and every policy's distance to it",
         "pareto": "sweep the energy weight and show energy against delay",
         "train": "train a scheduling policy",
         "reproduce": "reproduce the paper's figures: sweeps, pictures, tables",

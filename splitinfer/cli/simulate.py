@@ -63,13 +63,13 @@ def simulate(
             raise InputError("--plot draws one run; leave out --compare and --seeds")
         if solver != "closed-form":
             raise InputError("--solver is for one run; leave out --compare and --seeds")
-        names = [policy] if compare is None else _policy_list(compare)
+        names = [policy] if compare is None else policy_list(compare)
         _compare(world, names, slots, range(seed, seed + (seeds or 5)), as_json)
     else:
         _single(world, policy, slots, seed, solver, plot, as_json)
 
 
-def _policy_list(text: str) -> list[str]:
+def policy_list(text: str) -> list[str]:
     """Split at commas, but keep the cuts of ``fixed:0,53`` together."""
     names: list[str] = []
     for part in text.split(","):
