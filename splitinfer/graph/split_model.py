@@ -14,8 +14,9 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from splitinfer.errors import InputError
+from splitinfer.errors import CaptureError, InputError
 from splitinfer.graph.ambient import without_autocast
+from splitinfer.graph.batching import batched_graph
 from splitinfer.graph.capture import CapturedGraph, capture_graph, own_weights
 from splitinfer.graph.cuts import Program, analyse, find_cuts
 from splitinfer.graph.engines import DEFAULT_ENGINE, Half, find_engine
@@ -76,7 +77,7 @@ class SplitModel:
         self.outputs = tuple(TensorSpec.of(node.meta["val"], node.name) for node in self._program.outputs)
         order = [node for node in captured.graph.nodes if node.op != "output"]
         self._engine = find_engine(engine)(order, captured.weights)
-        self._halves: dict[tuple[str, int], Half] = {}
+        self._halves: dict[tuple[str, int, int], Half] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -167,10 +168,50 @@ class SplitModel:
     def run_tail_leaves(self, k: SupportsIndex, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """Run the tail and return the tensor leaves of the output, as an edge server sends them."""
         k = self._index(k)
-        self._check_tensors(tensors, self.outputs if k == self.num_cuts else self.cuts[k].crossing, f"cut {k}")
+        self.check_tail(k, tensors)
         if k == self.num_cuts:
             return tuple(tensors)
         return self._run("tail", k, tensors)
+
+    def run_tails(
+        self, k: SupportsIndex, requests: Sequence[tuple[torch.Tensor, ...]]
+    ) -> list[tuple[torch.Tensor, ...]]:
+        """Run the tail on what several heads returned, all at once; returns the output's tensor leaves of each.
+
+        Each answer equals :meth:`run_tail_leaves` of its request up to rounding: kernels sum in another order when
+        they work on more. One request alone gives the same bits. Unlike there, tensors are not looked at:
+        :meth:`check_tail` does.
+
+        Raises:
+            CaptureError: this tail has no form for several requests.
+        """
+        k = self._index(k)
+        if k == self.num_cuts:
+            return [tuple(tensors) for tensors in requests]
+        if len(requests) == 1:
+            return [self._run("tail", k, requests[0])]
+        stacked = [torch.stack(tensors).contiguous() for tensors in zip(*requests, strict=True)]
+        leaves = self._run("tail", k, stacked, size=len(requests))
+        return list(zip(*(leaf.unbind() for leaf in leaves), strict=True))
+
+    def trial_tensors(self, k: SupportsIndex, seed: int) -> tuple[torch.Tensor, ...]:
+        """Return what crosses cut k for made-up inputs: noise for real numbers, ``seed`` for whole ones."""
+        random = torch.Generator().manual_seed(seed)
+        inputs = [
+            torch.randn(spec.shape, generator=random).to(spec.dtype)
+            if spec.dtype.is_floating_point or spec.dtype.is_complex
+            else torch.full(spec.shape, seed, dtype=spec.dtype)
+            for spec in self.inputs
+        ]
+        return self._run("head", self._index(k), inputs)
+
+    def check_tail(self, k: int, tensors: tuple[torch.Tensor, ...]) -> None:
+        """Refuse what does not fit the tail of cut k.
+
+        Raises:
+            InputError: tensors that are not those of ``cuts[k].crossing``.
+        """
+        self._check_tensors(tensors, self.outputs if k == self.num_cuts else self.cuts[k].crossing, f"cut {k}")
 
     def unflatten_output(self, leaves: tuple[torch.Tensor, ...]) -> Any:
         """Put the tensor leaves back into the structure that the model returns."""
@@ -209,25 +250,31 @@ class SplitModel:
         if k < self.num_cuts:
             self._half("tail", k)
 
-    def _half(self, side: str, k: int) -> Half:
-        half = self._halves.get((side, k))
+    def _half(self, side: str, k: int, size: int = 1) -> Half:
+        half = self._halves.get((side, k, size))
         if half is None:
             with self._lock:
-                half = self._halves.get((side, k))
+                half = self._halves.get((side, k, size))
                 if half is None:
-                    half = self._halves[side, k] = self._build(side, k)
+                    half = self._halves[side, k, size] = self._build(side, k, size)
         return half
 
-    def _build(self, side: str, k: int) -> Half:
+    def _build(self, side: str, k: int, size: int) -> Half:
         crossing: tuple[fx.Node, ...] = self._crossing_nodes[k]
         if k == self.num_cuts:
             crossing = self._program.outputs
         if side == "head":
             return self._engine.compile(self._program.inputs, crossing)
-        return self._engine.compile(crossing, self._program.outputs)
+        if size == 1:
+            return self._engine.compile(crossing, self._program.outputs)
+        try:
+            order, arguments, results = batched_graph(crossing, self._program.outputs, self._captured.weights, size)
+        except CaptureError as error:
+            raise CaptureError(f"the tail of {self.name} after cut {k} cannot run in batches: {error}") from error
+        return type(self._engine)(order, self._captured.weights).compile(arguments, results)
 
-    def _run(self, side: str, k: int, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        half = self._half(side, k)
+    def _run(self, side: str, k: int, tensors: Sequence[torch.Tensor], size: int = 1) -> tuple[torch.Tensor, ...]:
+        half = self._half(side, k, size)
         if torch.get_default_dtype() is not self._default_dtype:
             raise InputError(
                 f"{self.name} was captured with torch's default dtype {self._default_dtype}, which is now "

@@ -124,6 +124,29 @@ class TailServed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BatchReleased(Event):
+    """An edge that computes requests together takes some for one tail, or a single one.
+
+    Attributes:
+        model, cut: of the tail.
+        size: requests in the batch.
+        oldest_wait_s: how long the first of them had waited, seconds.
+        reason: why it left then and is not larger. ``idle``: a processor was free; ``single``: this tail has no
+            batches, or not yet; ``queued``: nothing else waited for this tail; ``full``: batches get no larger;
+            ``split``: it is the largest size that what waited can fill, and the rest comes next.
+        dropped: requests left out because their clients no longer wait.
+    """
+
+    kind: ClassVar[str] = "batch"
+    model: str
+    cut: int
+    size: int
+    oldest_wait_s: float
+    reason: str
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
 class Refused(Event):
     """An edge refused a request; ``status`` is that of the answer, ``message`` what the client is told."""
 
@@ -133,7 +156,7 @@ class Refused(Event):
 
 
 _KINDS: dict[str, type[Event]] = {
-    cls.kind: cls for cls in (Started, PeriodEnded, TaskDone, DeviceLeft, Ended, TailServed, Refused)
+    cls.kind: cls for cls in (Started, PeriodEnded, TaskDone, DeviceLeft, Ended, TailServed, BatchReleased, Refused)
 }
 
 Observer = Callable[[Event], None]

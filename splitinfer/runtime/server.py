@@ -6,6 +6,8 @@ and protobuf's own classes copy the payload at every step.
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -25,6 +27,8 @@ from splitinfer.runtime.settings import ServerSettings
 from splitinfer.runtime.statuses import refusal
 from splitinfer.runtime.tails import RefusedRequestError, TailRunner
 from splitinfer.runtime.transport import SERVICE, listen, server_options
+
+logger = logging.getLogger(__name__)
 
 _SPARE_THREADS = 16
 """Threads beyond the places for calls: descriptions, and calls that are just being refused or closed."""
@@ -62,6 +66,7 @@ class EdgeServer:
             self.settings.wire,
             tails_at_once=self.settings.tails_at_once,
             torch_threads=self.settings.torch_threads,
+            batch=self.settings.batch,
             observer=observer,
         )
         self.models = tuple(self._runner.models)
@@ -72,6 +77,7 @@ class EdgeServer:
             experimental_non_blocking=False, experimental_thread_pool=ThreadPoolExecutor(4, "splitinfer-health")
         )
         self._server: grpc.Server | None = None
+        self._stopping = threading.Event()
 
     def start(self) -> None:
         """Listen and answer.
@@ -100,17 +106,25 @@ class EdgeServer:
         self.address = listen(server, settings)
         server.start()
         self._server = server
-        for service in ("", SERVICE):
-            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._say(well=True)
+        self._watchdog = threading.Thread(target=self._watch, name="splitinfer-watchdog", daemon=True)
+        self._watchdog.start()
+
+    def warm_batches(self) -> None:
+        """Find out now which tails run in batches of which sizes, rather than after the first request for each."""
+        self._runner.warm_batches()
 
     def stop(self) -> None:
         """Refuse new calls, let those under way finish within ``drain_s``, and stop."""
         if self._server is None:
             return
+        self._stopping.set()
         self._health.enter_graceful_shutdown()
         stopped = self._server.stop(self.settings.drain_s)
         self._calls.drain()
         stopped.wait()
+        self._watchdog.join()
+        self._runner.close()
         self._server = None
 
     def __enter__(self) -> EdgeServer:
@@ -121,6 +135,22 @@ class EdgeServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _watch(self) -> None:
+        """Say that the edge is not well while a tail does not end, and that it is when it does."""
+        limit_s = self.settings.stuck_s
+        well = True
+        while not self._stopping.wait(min(1.0, limit_s / 4)):
+            stuck_s = self._runner.stuck_s()
+            if (stuck_s <= limit_s) is not well:
+                well = not well
+                logger.warning("tails run again" if well else f"a tail has not ended for {stuck_s:.1f} s")
+                self._say(well=well)
+
+    def _say(self, *, well: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if well else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", SERVICE):
+            self._health.set(service, status)
 
     def _describe(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         try:

@@ -13,6 +13,7 @@ from typing import TextIO
 from splitinfer.graph.engines import set_threads
 from splitinfer.models import CaptureOptions
 from splitinfer.runtime.child import Said, child_main
+from splitinfer.runtime.events import Observer, nobody
 from splitinfer.runtime.loading import capture_card
 from splitinfer.runtime.server import EdgeServer
 from splitinfer.runtime.settings import ServerSettings
@@ -27,6 +28,7 @@ def serve(
     warm: bool = False,
     options: CaptureOptions | None = None,
     stop: threading.Event | None = None,
+    observer: Observer = nobody,
 ) -> None:
     """Capture models, serve their tails, and stop cleanly on SIGINT or SIGTERM.
 
@@ -36,9 +38,10 @@ def serve(
         models: references as :func:`capture_card` takes them.
         settings: of the server.
         announce: called once the server answers.
-        warm: compile every half before answering, instead of at its first use.
+        warm: compile every half, and try every size of batch, before answering, instead of at first use.
         options: how models are captured and tails computed.
         stop: stops the server when set.
+        observer: as :class:`EdgeServer` takes it.
 
     Raises:
         SplitInferError: a model cannot be captured, or the address cannot be used.
@@ -56,7 +59,9 @@ def serve(
         for split in captured:
             for k in range(split.num_cuts):
                 split.warm(k)
-    server = EdgeServer(captured, settings)
+    server = EdgeServer(captured, settings, observer=observer)
+    if warm:
+        server.warm_batches()
     try:
         for number in before:
             signal.signal(number, on_signal)

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 
 from splitinfer.errors import InputError
+from splitinfer.runtime.batch_sizes import SIZES
 from splitinfer.wire.codecs import CODECS, RAW, Wire, codecs_named
 from splitinfer.wire.limits import WireLimits
 
@@ -28,6 +29,10 @@ class ServerSettings:
         torch_threads: threads inside one operation of a tail.
         parallel_tails: tails that compute at the same time; further requests wait. By default as many as fill the
             processors.
+        batch: most requests for one tail that are computed together, a power of two up to 32. A batch is what queued
+            while the processors were busy; no request waits for another. Its answers equal single ones to
+            ``BATCH_TOLERANCE`` instead of to the bit, so 1, no batches, is the default.
+        stuck_s: time after which a tail that has not ended makes the health service say NOT_SERVING, seconds.
         max_calls: calls open at the same time, each with its own thread; an open stream is one call. A further call
             takes the place of one that waits for its client's next request, and is refused where all are at work.
         idle_s: longest time that a call may wait for its client's next message, seconds; then it is closed. Clients of
@@ -46,6 +51,8 @@ class ServerSettings:
     codecs: tuple[str, ...] = ()
     torch_threads: int = 1
     parallel_tails: int | None = None
+    batch: int = 1
+    stuck_s: float = 60.0
     max_calls: int = 64
     idle_s: float = 300.0
     max_guests: int = 16
@@ -58,6 +65,9 @@ class ServerSettings:
         _check_at_least(1, torch_threads=self.torch_threads, max_calls=self.max_calls, max_guests=self.max_guests)
         if self.parallel_tails is not None:
             _check_at_least(1, parallel_tails=self.parallel_tails)
+        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch not in SIZES:
+            raise InputError(f"batch must be one of {', '.join(map(str, SIZES))}, not {self.batch!r}")
+        _check_positive(stuck_s=self.stuck_s)
         _check_positive(idle_s=self.idle_s, hello_s=self.hello_s, drain_s=self.drain_s, keepalive_s=self.keepalive_s)
         codecs_named(self.codecs)
         if not 0 <= self.port <= _MAX_PORT:

@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from splitinfer.errors import InputError, ModelMismatchError, RemoteError
-from splitinfer.runtime.events import Observer, Refused, TailServed, nobody
+from splitinfer.runtime.batch_sizes import BatchSizes
+from splitinfer.runtime.events import BatchReleased, Observer, Refused, TailServed, nobody
 from splitinfer.runtime.statuses import refusal
+from splitinfer.runtime.turns import Turns
 from splitinfer.wire import (
     MAX_PROTOCOL_VERSION,
     MIN_PROTOCOL_VERSION,
@@ -36,6 +38,14 @@ class HeldModel:
 class TailRunner:
     """Runs tails of the models it holds, a limited number at a time.
 
+    Args:
+        models: whose tails.
+        wire: this end of it.
+        tails_at_once: runs at the same time.
+        torch_threads: threads inside one operation.
+        batch: most requests that are computed together; 1 computes each alone, with the same bits whatever else comes.
+        observer: told of answers, refusals and batches.
+
     Attributes:
         models: by name.
     """
@@ -47,6 +57,7 @@ class TailRunner:
         *,
         tails_at_once: int,
         torch_threads: int,
+        batch: int = 1,
         observer: Observer = nobody,
     ) -> None:
         from splitinfer.wire.torch_tensors import to_torch
@@ -62,8 +73,20 @@ class TailRunner:
         self._wire = wire
         self._tell = observer
         self._torch_threads = torch_threads
-        self._free = threading.BoundedSemaphore(tails_at_once)
         self._of_thread = threading.local()
+        self._sizes: BatchSizes | None = None
+        if batch == 1:
+            self._turns = Turns(tails_at_once, self._run)
+        else:
+            splits = {name: held.split for name, held in self.models.items()}
+            self._sizes = BatchSizes(splits, batch, torch_threads)
+            self._turns = Turns(
+                tails_at_once,
+                self._run,
+                sizes=self._sizes,
+                batch_failed=self._sizes.failed,
+                released=None if observer is nobody else self._tell_batch,
+            )
 
     def answer(self, data: bytes, *, is_wanted: Callable[[], bool] = lambda: True) -> bytes:
         """Run the tail that a request asks for, and return the bytes of an ``InferReply``.
@@ -86,23 +109,17 @@ class TailRunner:
             if head.reply_codec is not None:
                 wire = replace(wire, codec=wire.find(*head.reply_codec))
             tensors = tuple(map(self._to_torch, request.arrays()))
-            self._settle_thread()
-            waiting = time.perf_counter()
-            with self._free:
-                tail_start = time.perf_counter()
-                if not is_wanted():
-                    raise RemoteError("the client no longer waits for the answer", status="CANCELLED")
-                leaves = held.split.run_tail_leaves(cut, tensors)
-                end = time.perf_counter()
-            queue_s = tail_start - waiting
-            reply = Reply(request_id, leaves, queue_s=queue_s, tail_s=end - tail_start, server_s=end - start)
+            held.split.check_tail(cut, tensors)
+            turn = self._turns.take((head.model, cut), tensors, is_wanted)
+            server_s = time.perf_counter() - start
+            reply = Reply(request_id, turn.result, queue_s=turn.queue_s, tail_s=turn.run_s, server_s=server_s)
             answer = encode_reply(reply, wire)
         except Exception as error:
             refused = RefusedRequestError(request_id, error)
             self._tell(Refused(refused.code.name, refused.message))
             raise refused from error
         if self._tell is not nobody:
-            self._tell(TailServed(head.model, cut, len(data), len(answer), queue_s, end - tail_start))
+            self._tell(TailServed(head.model, cut, len(data), len(answer), turn.queue_s, turn.run_s))
         return answer
 
     def refuse(self, request_id: int, code: int, message: str) -> bytes:
@@ -128,13 +145,31 @@ class TailRunner:
             )
         return held, header.cut
 
-    def _settle_thread(self) -> None:
-        """Once per thread: the number of threads is global, but some libraries under torch keep one per thread."""
+    def warm_batches(self) -> None:
+        """Find out now which tails run in batches of which sizes, rather than at first use."""
+        if self._sizes is not None:
+            self._sizes.warm()
+
+    def stuck_s(self) -> float:
+        """Return how long a tail has been computing, or requests have waited without one ending, seconds."""
+        return self._turns.stuck_s()
+
+    def close(self) -> None:
+        if self._sizes is not None:
+            self._sizes.close()
+
+    def _run(self, tail: tuple[str, int], requests: list[Any]) -> list[Any]:
         if not hasattr(self._of_thread, "ready"):
             from splitinfer.graph.engines import set_threads
 
+            # The number is global, but some libraries under torch keep one per thread.
             set_threads(self._torch_threads)
             self._of_thread.ready = True
+        model, cut = tail
+        return self.models[model].split.run_tails(cut, requests)
+
+    def _tell_batch(self, tail: tuple[str, int], size: int, oldest_wait_s: float, reason: str, dropped: int) -> None:
+        self._tell(BatchReleased(*tail, size, oldest_wait_s, reason, dropped))
 
 
 class RefusedRequestError(Exception):
