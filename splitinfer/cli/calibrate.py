@@ -26,15 +26,24 @@ def calibrate(
         str | None, typer.Option(help="Preset or TOML file to fit; --out is then a scenario ready to use.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result as TOML.")] = None,
+    power_profile: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Android power_profile.xml: write its device card to --out instead."),
+    ] = None,
+    voltage: Annotated[float, typer.Option(min=0.1, help="Volts of the battery, for --power-profile.")] = 3.85,
     as_json: AsJson = False,
 ) -> None:
     """Measure this host's cycles per MAC for each model, and, with a meter, its energy coefficient.
+
+    Where the host changed its frequency between models, P0, a and delta of P0 + a f + delta f^3 are fitted too. With
+    --power-profile nothing is measured: a phone maker's table becomes a device card.
 
     What the host does not tell is said, and stays as the scenario has it.
 
     Example:
       splitinfer calibrate --models resnet50,mobilenet_v2 --threads 1,2 --out device.toml
       splitinfer calibrate --scenario table2 --out here.toml
+      splitinfer calibrate --power-profile power_profile.xml --out phone.toml
     """
     import tomli_w
 
@@ -43,6 +52,9 @@ def calibrate(
     from splitinfer.energy.meter import find_meter
     from splitinfer.simulation import find_scenario
 
+    if power_profile is not None:
+        _import(power_profile, voltage, out, as_json)
+        return
     counts = _thread_counts(threads)
     base = None if scenario is None else find_scenario(scenario)
     if models is not None:
@@ -78,11 +90,33 @@ def calibrate(
     print_table(["model", "threads", "MMACs", "ms", "cycles/MAC", "delta W s^3"], rows, left=("model",))
     for field, value in result.device_fields().items():
         print(f"{field} = {value:.4g}")
+    law = result.power_law
+    if law is not None:
+        formula = f"{law.base_w:.3g} + {law.linear_j * 1e9:.3g} f + {law.energy_coefficient * 1e27:.3g} f^3"
+        print(f"power = {formula} W (f in GHz), {law.error:.1%} off; delta f^3 alone {law.cubic_error:.1%}")
     print(about)
     for line in result.missing():
         print(line)
     if out is not None:
         print(f"wrote {out}")
+
+
+def _import(profile: Path, voltage_v: float, out: Path | None, as_json: bool) -> None:
+    import tomli_w
+
+    from splitinfer.energy.power_profile import card_fields
+
+    fields = card_fields(profile, voltage_v=voltage_v)
+    if out is not None:
+        if not out.absolute().parent.is_dir():
+            raise InputError(f"--out: there is no folder {out.absolute().parent}")
+        out.write_text(tomli_w.dumps(fields), encoding="utf-8")
+    if as_json:
+        print(json.dumps(fields))
+    elif out is None:
+        print(tomli_w.dumps(fields), end="")
+    else:
+        print(f"wrote {out}; see it with: splitinfer devices {out}")
 
 
 def _thread_counts(text: str) -> list[int]:

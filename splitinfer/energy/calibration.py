@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,57 @@ class ModelTiming:
 
 
 @dataclass(frozen=True)
+class PowerLaw:
+    """``P0 + a f + delta f^3``, fitted.
+
+    Attributes:
+        base_w: P0.
+        linear_j: a, joules per cycle.
+        energy_coefficient: delta, W s^3.
+        error: relative rms of the fit.
+        cubic_error: the same for the best ``delta f^3``.
+    """
+
+    base_w: float
+    linear_j: float
+    energy_coefficient: float
+    error: float
+    cubic_error: float
+
+
+def fit_power_law(frequency_hz: Sequence[float], watts: Sequence[float]) -> PowerLaw:
+    """Fit ``P0 + a f + delta f^3`` with coefficients of at least 0, by least squares of relative errors.
+
+    Args:
+        frequency_hz: at least three different ones.
+        watts: power at each, above the idle device's.
+
+    Raises:
+        InputError: too few frequencies, or a value is not finite and above 0.
+    """
+    import numpy as np
+    from scipy.optimize import nnls
+
+    hz, power = np.asarray(frequency_hz, np.float64), np.asarray(watts, np.float64)
+    if hz.shape != power.shape or not (np.all(np.isfinite(hz) & np.isfinite(power)) and np.all((hz > 0) & (power > 0))):
+        raise InputError("power law: frequencies and watts must be finite, above 0 and equally many")
+    if len(set(hz.tolist())) < 3:
+        raise InputError("power law: P0, a and delta need at least three frequencies")
+    ghz = hz / 1e9
+    columns = np.stack([np.ones_like(ghz), ghz, ghz**3], axis=1) / power[:, None]
+    (base, linear, cubic), residual = nnls(columns, np.ones_like(ghz))
+    share = columns[:, 2]
+    only = share.sum() / (share**2).sum()
+    return PowerLaw(
+        base_w=float(base),
+        linear_j=float(linear) * 1e-9,
+        energy_coefficient=float(cubic) * 1e-27,
+        error=float(residual / np.sqrt(len(hz))),
+        cubic_error=float(np.sqrt(np.mean((only * share - 1) ** 2))),
+    )
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What was measured on this host.
 
@@ -48,12 +99,14 @@ class Calibration:
         meter: name of the meter, None without one.
         idle_power_w: of the idle host, None without a meter.
         timings: per model and number of threads.
+        power_law: fitted over the frequencies that were seen, where there were enough.
     """
 
     frequency_hz: float | None
     meter: str | None
     idle_power_w: float | None
     timings: tuple[ModelTiming, ...]
+    power_law: PowerLaw | None = None
 
     def device_fields(self) -> dict[str, float]:
         """Return the scenario's fields that were measured: medians over all timings."""
@@ -81,6 +134,8 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, without those that were not measured."""
         record: dict[str, Any] = dict(self.device_fields())
+        if self.power_law is not None:
+            record["power_law"] = dict(vars(self.power_law))
         record["measured"] = [
             {name: value for name, value in vars(one).items() if value is not None} for one in self.timings
         ]
@@ -117,7 +172,7 @@ def calibrate(
         start, before = now(), meter.joules()
         time.sleep(idle_s)
         idle_w = (meter.joules() - before) / (now() - start)
-    timings, seen_hz = [], []
+    timings, seen_hz, seen_w = [], [], []
     for name, threads, macs, run in models:
         if macs < 1:
             raise InputError(f"{name} has no MACs, so nothing can be said per MAC")
@@ -135,6 +190,7 @@ def calibrate(
             seen_hz.append(hz)
             if power_w is not None and idle_w is not None and power_w > idle_w:
                 delta = (power_w - idle_w) / hz**3
+                seen_w.append((hz, power_w - idle_w))
         median_s = statistics.median(times)
         timings.append(ModelTiming(name, threads, macs, median_s, None if hz is None else median_s * hz / macs, delta))
     return Calibration(
@@ -142,6 +198,7 @@ def calibrate(
         meter=None if meter is None else meter.name,
         idle_power_w=idle_w,
         timings=tuple(timings),
+        power_law=fit_power_law(*zip(*seen_w, strict=True)) if len({hz for hz, _ in seen_w}) >= 3 else None,
     )
 
 

@@ -110,3 +110,48 @@ def test_mistakes_are_one_line(arguments, reason, capsys):
     said = capsys.readouterr().err
     assert reason in said
     assert len(said.splitlines()) == 1
+
+
+def test_a_meter_and_three_frequencies_give_the_law():
+    """A processor of 0.3 + 0.2 f + 0.1 f^3 watts (GHz) above 2 idle ones, seen at three frequencies."""
+    clock = FakeHost([1e9, 1.5e9, 2.5e9], lambda ghz: 0.3 + 0.2 * ghz + 0.1 * ghz**3)
+    models = [(f"m{i}", 1, 1_000_000, clock.inference) for i in range(3)]
+    result = calibrate(models, repeats=3, meter=clock, idle_s=0.0, frequency_hz=clock.frequency_hz, now=clock.now)
+    law = result.power_law
+    assert law is not None
+    assert law.base_w == pytest.approx(0.3, rel=1e-2)
+    assert law.linear_j == pytest.approx(0.2e-9, rel=1e-2)
+    assert law.energy_coefficient == pytest.approx(0.1e-27, rel=1e-2)
+    assert law.error < 1e-4 < law.cubic_error
+
+
+class FakeHost:
+    """A meter, a clock and a processor in one: each model runs at the next frequency."""
+
+    name = "fake"
+
+    def __init__(self, hz, watts):
+        self._hz = list(hz)
+        self._watts = watts
+        self._time_s = self._joules = 0.0
+        self._at = self._reads = 0
+
+    def now(self):
+        return self._time_s
+
+    def joules(self):
+        self._reads += 1
+        if self._reads == 2:  # the end of the idle watch
+            self._advance(1.0, 2.0)
+        return self._joules
+
+    def _advance(self, seconds, watts):
+        self._time_s += seconds
+        self._joules += seconds * watts
+
+    def inference(self):
+        self._advance(1.0, 2.0 + self._watts(self._hz[self._at] / 1e9))
+
+    def frequency_hz(self):
+        self._at += 1
+        return self._hz[self._at - 1] if self._at < len(self._hz) else self._hz[-1]
