@@ -52,6 +52,7 @@ class Case:
     goal_p95: float
 
 
+LOW = (0.003, 0.006, 0.01, 0.02)
 CASES = (
     Case(
         "table2", 100_000, ((1e18, 1e13),), (0.003, 0.006, 0.01, 0.02, 0.03, 0.05), "policies", "shortest", 0.25, 0.45
