@@ -23,7 +23,8 @@ def train(
         bool, typer.Option("--many-worlds", help="Of lyappo: one policy over randomised scenarios, for any headset.")
     ] = False,
     variant: Annotated[
-        str, typer.Option(help="Of lyappo: default (a network shared by all services), or paper (the published one).")
+        str, typer.Option(help="Of lyappo: default (a network shared by all services), paper (the published one, with generalised "
+            "advantages), or paper-exact (to the letter).")
     ] = "default",
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, actions and worlds.")] = 0,
     steps: Annotated[
@@ -56,7 +57,7 @@ def train(
     from splitinfer.simulation import Scenario, find_scenario, with_settings
 
     if variant not in VARIANTS or (algorithm != "lyappo" and variant != "default"):
-        raise InputError(f"variant: lyappo has {' and '.join(VARIANTS)}, the baselines have no other; not {variant!r}")
+        raise InputError(f"variant: lyappo has {', '.join(VARIANTS)}, the baselines have no other; not {variant!r}")
     name = algorithm if variant == "default" else f"{algorithm}-{variant}"
     wanted = TrainingSettings.for_algorithm(name, slots=steps, seed=seed)
     world: Scenario | WorldFamily = with_settings(find_scenario(scenario), settings or [])

@@ -62,7 +62,7 @@ def load_run(folder: str | Path) -> Policy:
         return JointPolicy(weights, cuts=settings.candidates)
     if settings.name == "ddpg":
         return FlatCutPolicy(weights, layout="rounded", cuts=settings.candidates, name="ddpg")
-    if settings.name == "lyappo-paper":
+    if settings.name.startswith("lyappo-paper"):
         return FlatCutPolicy(weights, cuts=settings.candidates)
     return SharedCutPolicy(weights, energy_emphasis=settings.energy_emphasis, task_price=settings.task_price)
 

@@ -10,9 +10,12 @@ PAPER_SLOTS = 5_000_000
 """2500 episodes of 200 periods of 10 slots."""
 
 ALGORITHMS = ("lyappo", "ppo", "ddpg")
-VARIANTS = ("default", "paper")
+VARIANTS = ("default", "paper", "paper-exact")
 STARTS = ("auto", "expected-cost", "best-static")
 CANDIDATES = ("all", "pareto")
+
+PAPER_GAE_LAMBDA = 0.95
+"""Of the paper's variant: with the one-step advantage of (37) it does not learn (``docs/learning.md``)."""
 
 EMPHASIS = 2.0
 """Beside a price per task, which (34) lacks, energy needs more weight to be worth what it is in (34)."""
@@ -20,7 +23,7 @@ EMPHASIS = 2.0
 MANY_WORLDS_EMPHASIS = 8.0
 """In worlds where queues weigh much more than joules, (34) hardly asks for energy; a policy for all of them should."""
 
-TRAINABLE = ("lyappo", "lyappo-paper", "ppo", "ddpg")
+TRAINABLE = ("lyappo", "lyappo-paper", "lyappo-paper-exact", "ppo", "ddpg")
 """What can be trained, by the names that tables use."""
 
 
@@ -32,7 +35,8 @@ class TrainingSettings:
 
     Attributes:
         algorithm: ``"lyappo"``; ``"ppo"``, cuts and resources jointly; or ``"ddpg"``, DDPG-Cov.
-        variant: of lyappo. ``"paper"``: one network over the whole state and all cuts of all services, as published;
+        variant: of lyappo. ``"paper"``: one network over the whole state and all cuts of all services, as published,
+            with generalised advantages; ``"paper-exact"``: the same with the one-step advantage of (37), to the letter;
             ``"default"``: one network per service over its Pareto cuts, started from their expected cost.
         slots: length of the training in slots, all environments together.
         seed: of the weights, the actions and the worlds.
@@ -132,7 +136,7 @@ class TrainingSettings:
     @property
     def name(self) -> str:
         """What tables call it, one of ``TRAINABLE``."""
-        return "lyappo-paper" if self.variant == "paper" else self.algorithm
+        return self.algorithm if self.variant == "default" else f"{self.algorithm}-{self.variant}"
 
     @classmethod
     def for_many_worlds(cls, *, slots: int = PAPER_SLOTS, seed: int = 0) -> TrainingSettings:
@@ -165,15 +169,15 @@ class TrainingSettings:
         """
         if name == "lyappo":
             return cls(slots=slots, seed=seed, energy_emphasis=EMPHASIS)
-        if name == "lyappo-paper":
+        if name in ("lyappo-paper", "lyappo-paper-exact"):
             return cls(
-                variant="paper",
+                variant=name.removeprefix("lyappo-"),
                 slots=slots,
                 seed=seed,
                 hidden=128,
                 learning_rate=3e-4,
                 learning_rate_falls=False,
-                gae_lambda=0.0,
+                gae_lambda=0.0 if name == "lyappo-paper-exact" else PAPER_GAE_LAMBDA,
                 epochs=4,
                 batch_size=1600,
                 periods_per_episode=200,
