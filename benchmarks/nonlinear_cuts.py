@@ -50,7 +50,10 @@ class Towers(nn.Module):
         super().__init__()
         self.towers = nn.ModuleList(
             nn.Sequential(
-                *(nn.Sequential(nn.Conv2d(3 if i == 0 else 16, 16, 3, stride=2, padding=1), nn.ReLU()) for i in range(depth))
+                *(
+                    nn.Sequential(nn.Conv2d(3 if i == 0 else 16, 16, 3, stride=2, padding=1), nn.ReLU())
+                    for i in range(depth)
+                )
             )
             for _ in range(inputs)
         )
@@ -125,7 +128,9 @@ class Heads(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = nn.Sequential(nn.Conv2d(3, 32, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1))
+        self.backbone = nn.Sequential(
+            nn.Conv2d(3, 32, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1)
+        )
         self.heads = nn.ModuleList(nn.Sequential(nn.Conv2d(64, 4, 1), nn.Conv2d(4, 8, 3, padding=1)) for _ in range(4))
 
     def forward(self, x):  # type: ignore[no-untyped-def]
@@ -299,7 +304,11 @@ def main(argv: list[str] | None = None) -> int:
     added = sum(one.added for one in results.values())
     linear = sum(one.linear for one in results.values())
     if options.json:
-        print(json.dumps({"ratios": {"added / linear": added / linear}, "models": {n: vars(o) for n, o in results.items()}}))
+        print(
+            json.dumps(
+                {"ratios": {"added / linear": added / linear}, "models": {n: vars(o) for n, o in results.items()}}
+            )
+        )
     else:
         print(f"together {linear} linear, {added} added")
     return 0

@@ -88,8 +88,8 @@ def measure(scenario: Scenario, policy: Policy, slots: int, setting: str) -> Poi
 
 
 def energy_at(points: list[Point], latency: Callable[[Point], float], wanted_s: float) -> float | None:
-    """Energy where the latency is what is wanted, between prices on logarithmic scales; the least if it is faster."""
-    ordered = sorted(points, key=latency)
+    """Energy where the latency is what is wanted, between prices on logarithmic scales; stable ones only."""
+    ordered = sorted((point for point in points if point.stable), key=latency)
     times = np.array([latency(point) for point in ordered])
     energies = np.array([point.energy_j for point in ordered])
     if wanted_s < times[0]:

@@ -23,8 +23,11 @@ def train(
         bool, typer.Option("--many-worlds", help="Of lyappo: one policy over randomised scenarios, for any headset.")
     ] = False,
     variant: Annotated[
-        str, typer.Option(help="Of lyappo: default (a network shared by all services), paper (the published one, with generalised "
-            "advantages), or paper-exact (to the letter).")
+        str,
+        typer.Option(
+            help="Of lyappo: default (a network shared by all services), paper (the published one, with generalised "
+            "advantages), or paper-exact (to the letter)."
+        ),
     ] = "default",
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, actions and worlds.")] = 0,
     steps: Annotated[

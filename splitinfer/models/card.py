@@ -111,19 +111,23 @@ class ModelCard(_Frozen):
 
         return random_inputs(self, batch=batch, input_size=input_size, seed=seed)
 
-    def preprocess(self, image: Image.Image | str | Path, input_size: ImageSize | None = None) -> torch.Tensor:
+    def preprocess(
+        self, image: Image.Image | str | Path, input_size: ImageSize | None = None, *, max_pixels: int = 100_000_000
+    ) -> torch.Tensor:
         """Turn one picture into the model's first input, shape ``(1, channels, height, width)``.
 
         Args:
             image: a PIL image, or the path of a picture; the orientation in its EXIF data is applied.
             input_size: height and width in pixels instead of the card's.
+            max_pixels: largest picture that is decoded.
 
         Raises:
-            InputError: the card has no preprocessing, or the file is no picture.
+            InputError: the card has no preprocessing, or the file is no picture, damaged, too large, or of a kind whose
+                8 bits are not known.
         """
         from splitinfer.models.inputs import preprocess
 
-        return preprocess(self, image, input_size=input_size)
+        return preprocess(self, image, input_size=input_size, max_pixels=max_pixels)
 
     def class_names(self) -> tuple[str, ...] | None:
         """Return the names of the classes in order of the model's output, or None if the card has none."""
@@ -153,6 +157,20 @@ def load_card(ref: str | Path) -> ModelCard:
             f"unknown model {text!r}; known: {', '.join(card_names())}; or give package.module:factory or a card file"
         )
     return _read_card(path)
+
+
+def check_inside(card: ModelCard, field: str, path: str) -> None:
+    """Refuse a file of a card that lies outside the card's folder: a card from elsewhere names what it brings.
+
+    Raises:
+        InputError: it does.
+    """
+    target = (card.folder / Path(path).expanduser()).resolve()
+    if card.folder.parts and not target.is_relative_to(card.folder.resolve()):
+        raise InputError(
+            f"model {card.name}: {field}: {path} lies outside the card's folder; put it beside the card"
+            + (", or name the file yourself (load_model(..., weights=FILE))" if field == "weights" else "")
+        )
 
 
 def card_names() -> list[str]:

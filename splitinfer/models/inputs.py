@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from splitinfer.errors import InputError
 from splitinfer.models.card import InputTensor, ModelCard, Preprocessing
 from splitinfer.models.options import ImageSize
+from splitinfer.models.pictures import MAX_PIXELS, open_picture, resize_and_crop
 
 _IMAGE_DIMENSIONS = 3  # channels, height, width
 
@@ -49,31 +51,26 @@ def _is_image(spec: InputTensor) -> bool:
     return len(spec.shape) == _IMAGE_DIMENSIONS
 
 
-def preprocess(card: ModelCard, image: Image.Image | str | Path, *, input_size: ImageSize | None) -> torch.Tensor:
+def preprocess(
+    card: ModelCard, image: Image.Image | str | Path, *, input_size: ImageSize | None, max_pixels: int = MAX_PIXELS
+) -> torch.Tensor:
     """Turn a picture into the model's first input, with a batch dimension of 1."""
     if card.preprocessing is None:
         raise InputError(f"model {card.name} has no preprocessing in its card, so it takes no picture")
     spec = card.inputs[0]
     if not _is_image(spec):
         raise InputError(f"model {card.name} takes no picture: its first input has shape {spec.shape}")
-    from splitinfer.torchvision_compat import import_torchvision
-
-    import_torchvision()
-    from torchvision.transforms import InterpolationMode
-    from torchvision.transforms import functional as transform
-
     rules = card.preprocessing
     channels, height, width = input_shapes(card, input_size)[0]
     if channels != len(rules.mean):
         raise InputError(f"model {card.name} takes {channels} channels but has {len(rules.mean)} means")
-    picture = _open(image).convert("RGB" if channels == _IMAGE_DIMENSIONS else "L")
-    picture = transform.resize(
-        picture, _resize_target(rules, spec, (height, width)), interpolation=InterpolationMode(rules.interpolation)
-    )
-    picture = transform.center_crop(picture, [height, width])
-    tensor = transform.convert_image_dtype(transform.pil_to_tensor(picture), torch.float32)
-    tensor = transform.normalize(tensor, list(rules.mean), list(rules.std))
-    result: torch.Tensor = tensor.unsqueeze(0).to(getattr(torch, spec.dtype))
+    picture = open_picture(image, "RGB" if channels == _IMAGE_DIMENSIONS else "L", max_pixels=max_pixels)
+    resample = getattr(Image.Resampling, rules.interpolation.upper())
+    picture = resize_and_crop(picture, _resize_target(rules, spec, (height, width)), (height, width), resample)
+    pixels = torch.from_numpy(np.array(picture)).reshape(height, width, channels).permute(2, 0, 1)
+    tensor = pixels.contiguous().to(torch.float32).div(255)
+    mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (rules.mean, rules.std))
+    result: torch.Tensor = tensor.sub_(mean).div_(std).unsqueeze(0).to(getattr(torch, spec.dtype))
     return result
 
 
@@ -84,16 +81,3 @@ def _resize_target(rules: Preprocessing, spec: InputTensor, size: tuple[int, int
             round(length * now / usual) for length, now, usual in zip(rules.resize, size, spec.shape[1:], strict=True)
         ]
     return [round(rules.resize * max(now / usual for now, usual in zip(size, spec.shape[1:], strict=True)))]
-
-
-def _open(image: Image.Image | str | Path) -> Image.Image:
-    """Open a picture and turn it as its EXIF orientation says."""
-    if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image)
-    try:
-        with Image.open(image) as opened:
-            return ImageOps.exif_transpose(opened)
-    except UnidentifiedImageError:
-        raise InputError(f"{image} is no picture that can be read") from None
-    except OSError as error:
-        raise InputError(f"cannot read picture {image}: {error.strerror or error}") from None

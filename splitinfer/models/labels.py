@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from splitinfer.errors import InputError
-from splitinfer.models.card import ModelCard
+from splitinfer.models.card import ModelCard, check_inside
 
 
 def class_names(card: ModelCard) -> tuple[str, ...] | None:
@@ -18,8 +18,11 @@ def class_names(card: ModelCard) -> tuple[str, ...] | None:
 
     if is_weight_enum(card.labels):
         return tuple(weight_enum(card.labels).meta["categories"])
+    check_inside(card, "labels", card.labels)
     path = card.folder / card.labels
     try:
         return tuple(path.read_text(encoding="utf-8").splitlines())
+    except UnicodeDecodeError:
+        raise InputError(f"model {card.name}: labels: {path} is no UTF-8 text") from None
     except OSError as error:
         raise InputError(f"model {card.name}: labels: cannot read {path}: {error.strerror}") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splitinfer.errors import InputError
-from splitinfer.models.card import ModelCard, load_card
+from splitinfer.models.card import ModelCard, check_inside, load_card
 from splitinfer.user_code import find_attribute, user_code
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def load_model(
     card = ref if isinstance(ref, ModelCard) else load_card(ref)
     chosen = str(weights) if weights is not None else card.weights
     folder = Path() if weights is not None else card.folder
+    if weights is None and chosen is not None:
+        check_inside(card, "weights", chosen.partition("#")[0])
     state = read_weights(chosen, folder) if chosen is not None else None  # a wrong name fails before a slow build
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(card.seed if seed is None else seed)

@@ -24,7 +24,8 @@ def read_weights(weights: str, folder: Path) -> StateDict:
 
     Args:
         weights: ``"ResNet18_Weights.DEFAULT"`` (downloaded once into torch's cache) or the path of a file: safetensors,
-            or what ``torch.save(model.state_dict(), ...)`` wrote.
+            what ``torch.save(model.state_dict(), ...)`` wrote, or a checkpoint that holds such a state dict under one of
+            its keys (``{"epoch": 3, "model": ...}``); with several, ``file.pt#KEY`` says which.
         folder: where a relative path starts.
 
     Raises:
@@ -32,10 +33,13 @@ def read_weights(weights: str, folder: Path) -> StateDict:
     """
     if _ENUM.match(weights):
         return _download(weights)
-    path = folder / Path(weights).expanduser()
+    name, _, part = weights.partition("#")
+    path = folder / Path(name).expanduser()
     if not path.is_file():
         raise InputError(f"weights {weights!r}: there is no file {path}; a torchvision name is Model_Weights.DEFAULT")
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_state_dict(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return _read_state_dict(path, part)
 
 
 def load_weights(model: torch.nn.Module, state: StateDict, *, source: str) -> None:
@@ -47,6 +51,7 @@ def load_weights(model: torch.nn.Module, state: StateDict, *, source: str) -> No
         InputError: a name is missing, unknown, or of another shape; the message names the first ones.
     """
     own = model.state_dict()
+    state = _without_wrapper(state, own)
     if is_weight_enum(source):
         state = {name: value for name, value in state.items() if name in own or not name.startswith("aux")}
     problems = []
@@ -61,9 +66,28 @@ def load_weights(model: torch.nn.Module, state: StateDict, *, source: str) -> No
     ]
     if wrong:
         problems.append(f"have another shape in {_some(wrong)}")
+    kinds = [
+        f"{name} ({state[name].dtype} instead of {own[name].dtype})"
+        for name in own
+        if name in state and state[name].is_floating_point() != own[name].is_floating_point()
+    ]
+    if kinds:
+        problems.append(f"have another kind of numbers in {_some(kinds)}")
     if problems:
         raise InputError(f"weights {source} do not fit {type(model).__name__}: they {'; they '.join(problems)}")
     model.load_state_dict(state)
+
+
+def _without_wrapper(state: StateDict, own: StateDict) -> StateDict:
+    """Names as the bare model has them: data parallelism and compilation put a prefix before each."""
+    for prefix in ("module.", "_orig_mod."):
+        if (
+            state
+            and all(name.startswith(prefix) for name in state)
+            and not any(name.startswith(prefix) for name in own)
+        ):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
 
 
 def weight_enum(name: str) -> Any:
@@ -109,7 +133,7 @@ def _read_safetensors(path: Path) -> StateDict:
         raise InputError(f"weights {path} are not a safetensors file: {error}") from error
 
 
-def _read_state_dict(path: Path) -> StateDict:
+def _read_state_dict(path: Path, part: str) -> StateDict:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -119,11 +143,33 @@ def _read_state_dict(path: Path) -> StateDict:
         ) from error
     except Exception as error:  # what is no file of torch's fails in its reader in any way
         raise InputError(f"weights {path} cannot be read: {type(error).__name__}: {error}") from error
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
-    ):
-        raise InputError(f"weights {path} are refused: they must be a dictionary from names to tensors")
-    return dict(state)
+    if not isinstance(state, dict):
+        raise InputError(f"weights {path} are refused: they hold a {type(state).__name__}, not names with tensors")
+    if part:
+        if not _is_state_dict(state.get(part)):
+            raise InputError(f"weights {path}: {part!r} is no state dict in it; it holds {_keys(state)}")
+        return dict(state[part])
+    if not state or _is_state_dict(state):
+        return dict(state)
+    inner = [key for key, value in state.items() if _is_state_dict(value)]
+    if len(inner) != 1:
+        which = f"several state dicts ({', '.join(map(str, inner))}); name one" if inner else "no state dict"
+        raise InputError(
+            f"weights {path} are refused: they hold {which}; the keys are {_keys(state)} ({path.name}#KEY)"
+        )
+    return dict(state[inner[0]])
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items())
+    )
+
+
+def _keys(state: dict[Any, Any]) -> str:
+    return _some([str(key) for key in state]) or "nothing"
 
 
 def _some(names: list[str]) -> str:
