@@ -43,6 +43,13 @@ class Branches(nn.Module):
         return self.head(torch.cat([deep(reduce(x).relu()).relu() for reduce, deep in branches], 1)).mean((2, 3))
 
 
+def _narrowing(depth: int) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for i in range(depth):
+        layers += [nn.Conv2d(3 if i == 0 else 16, 16, 3, stride=2, padding=1), nn.ReLU()]
+    return layers
+
+
 class Towers(nn.Module):
     """One tower per input, each with its own narrowing, joined by addition or concatenation."""
 

@@ -52,7 +52,7 @@ def open_picture(image: Image.Image | str | Path, mode: str, *, max_pixels: int 
         raise InputError(f"cannot read picture {what}: {error.strerror or error}") from None
     except MemoryError:
         raise InputError(f"{what} does not fit into memory; max_pixels is {max_pixels:,}") from None
-    except Exception as error:  # readers of broken files fail in any way
+    except Exception as error:  # noqa: BLE001 - readers of broken files fail in any way
         raise InputError(f"{what} is a damaged picture: {type(error).__name__}: {error}") from None
 
 

@@ -24,8 +24,8 @@ def read_weights(weights: str, folder: Path) -> StateDict:
 
     Args:
         weights: ``"ResNet18_Weights.DEFAULT"`` (downloaded once into torch's cache) or the path of a file: safetensors,
-            what ``torch.save(model.state_dict(), ...)`` wrote, or a checkpoint that holds such a state dict under one of
-            its keys (``{"epoch": 3, "model": ...}``); with several, ``file.pt#KEY`` says which.
+            what ``torch.save(model.state_dict(), ...)`` wrote, or a checkpoint that holds such a state dict under one
+            of its keys (``{"epoch": 3, "model": ...}``); with several, ``file.pt#KEY`` says which.
         folder: where a relative path starts.
 
     Raises:

@@ -222,3 +222,34 @@ def test_a_card_of_every_source_is_a_card(tmp_path: Path) -> None:
     card = load_card(card_file(tmp_path, "absent.pt"))
     with pytest.raises(InputError, match="there is no file"):
         load_model(card)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"epoch": 3, "model": state, "optimizer": {"lr": 0.1}},
+        lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 1},
+        lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
+    ],
+    ids=["checkpoint", "data-parallel", "compiled"],
+)
+def test_checkpoints_as_people_save_them(wrap, tmp_path, trained) -> None:
+    torch.save(wrap(dict(trained[0].state_dict())), tmp_path / "checkpoint.pt")
+    loaded = load_model("tests.models.tiny:digits_net", weights=tmp_path / "checkpoint.pt")
+    for name, value in trained[0].state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+
+
+def test_a_checkpoint_with_several_state_dicts_names_them(tmp_path, trained) -> None:
+    state = dict(trained[0].state_dict())
+    torch.save({"model": state, "ema": {name: value + 1 for name, value in state.items()}}, tmp_path / "two.pt")
+    with pytest.raises(InputError, match=r"several state dicts \(model, ema\); name one \(two.pt#KEY\)"):
+        load_model("tests.models.tiny:digits_net", weights=tmp_path / "two.pt")
+    averaged = load_model("tests.models.tiny:digits_net", weights=f"{tmp_path / 'two.pt'}#ema")
+    name = next(iter(state))
+    assert torch.equal(averaged.state_dict()[name], state[name] + 1)
+    with pytest.raises(InputError, match="'best' is no state dict in it; it holds model, ema"):
+        load_model("tests.models.tiny:digits_net", weights=f"{tmp_path / 'two.pt'}#best")
+    torch.save({"epoch": 3, "loss": 0.5}, tmp_path / "none.pt")
+    with pytest.raises(InputError, match=r"hold no state dict .*; the keys: epoch, loss"):
+        load_model("tests.models.tiny:digits_net", weights=tmp_path / "none.pt")
