@@ -75,6 +75,7 @@ class SplitModel:
         self.random_ops = self._program.random
         self.inputs = tuple(leaf for leaf in captured.input_leaves if isinstance(leaf, TensorSpec))
         self.outputs = tuple(TensorSpec.of(node.meta["val"], node.name) for node in self._program.outputs)
+        self._returns_one_tensor = captured.output_tree.is_leaf() and captured.output_leaves == [(0, None)]
         order = [node for node in captured.graph.nodes if node.op != "output"]
         self._engine = find_engine(engine)(order, captured.weights)
         self._halves: dict[tuple[str, int, int], Half] = {}
@@ -215,6 +216,8 @@ class SplitModel:
 
     def unflatten_output(self, leaves: tuple[torch.Tensor, ...]) -> Any:
         """Put the tensor leaves back into the structure that the model returns."""
+        if self._returns_one_tensor:
+            return leaves[0]
         values = [constant if index is None else leaves[index] for index, constant in self._captured.output_leaves]
         return pytree.tree_unflatten(values, self._captured.output_tree)
 

@@ -19,7 +19,7 @@ from splitinfer.runtime.description import EdgeDescription
 from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import remote_error
-from splitinfer.wire import MAX_PROTOCOL_VERSION, Reply, Request, Wire, decode_reply, encode_request
+from splitinfer.wire import MAX_PROTOCOL_VERSION, Reply, Wire, Writer, decode_reply, request_writer
 from splitinfer.wire import splitinfer_pb2 as pb
 from splitinfer.wire.codecs import RAW, Codec
 from splitinfer.wire.dtypes import widened
@@ -107,6 +107,8 @@ class Exchange:
         self._max_message_bytes = max_message_bytes
         # By the codec's name; of several versions the first counts.
         self._wires = {codec.name: Wire(self._settings.limits, codec) for codec in reversed(codecs)}
+        # Per model, cut and codec, as long as the server accepts the same.
+        self._writers: dict[tuple[str, str, int, str | None], Writer] = {}
 
     def forget(self) -> None:
         """Forget the description; another server may answer at the address from now on."""
@@ -121,9 +123,13 @@ class Exchange:
             InputError: tensors that cannot be sent or are over a limit of either end, or a codec that the server does
                 not accept.
         """
-        wire = self._sending(codec or self._settings.codec)
-        wanted = self._sending(self._settings.reply_codec).codec
-        data = encode_request(Request(name, fingerprint, cut, tensors, request_id, wanted), wire)
+        writer = self._writers.get((name, fingerprint, cut, codec))
+        if writer is None:
+            wire = self._sending(codec or self._settings.codec)
+            wanted = self._sending(self._settings.reply_codec).codec
+            writer = request_writer(name, fingerprint, cut, wire, reply_codec=wanted)
+            self._writers[name, fingerprint, cut, codec] = writer
+        data = writer.write(tensors, request_id)
         if len(data) > self._max_message_bytes:
             raise InputError(
                 f"the tensors at cut {cut} make a message of {len(data)} bytes; the edge takes at most "
@@ -266,18 +272,11 @@ def _output(model: SplitModel | ModelId, reply: Reply) -> Any:
     from splitinfer.wire.torch_tensors import to_torch
 
     leaves = tuple(map(to_torch, reply.tensors))
-    if len(leaves) != len(model.outputs) or not all(
-        _has_shape(leaf.shape, spec.shape) and leaf.dtype == spec.dtype
-        for leaf, spec in zip(leaves, model.outputs, strict=True)
-    ):
+    specs = model.outputs
+    if len(leaves) != len(specs) or not all(spec.fits(leaf) for spec, leaf in zip(specs, leaves, strict=True)):
         received = ", ".join(str(type(model.outputs[0]).of(leaf)) for leaf in leaves)
         raise RemoteError(
             f"the edge answered with ({received}) where the model returns ({', '.join(map(str, model.outputs))})",
             status="INTERNAL",
         )
     return model.unflatten_output(leaves)
-
-
-def _has_shape(shape: Sequence[int], expected: Sequence[int]) -> bool:
-    """Whether a shape is the expected one, where -1 stands for any size."""
-    return len(shape) == len(expected) and all(b in (a, -1) for a, b in zip(shape, expected, strict=True))

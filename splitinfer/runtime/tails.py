@@ -19,8 +19,10 @@ from splitinfer.wire import (
     Reply,
     RequestHead,
     Wire,
+    Writer,
     encode_reply,
     open_request,
+    reply_writer,
 )
 
 if TYPE_CHECKING:
@@ -74,6 +76,8 @@ class TailRunner:
         self._tell = observer
         self._torch_threads = torch_threads
         self._of_thread = threading.local()
+        # Per model, cut and codec of the reply, all of which are few.
+        self._writers: dict[tuple[str, int, tuple[int, int] | None], Writer] = {}
         self._sizes: BatchSizes | None = None
         if batch == 1:
             self._turns = Turns(tails_at_once, self._run)
@@ -105,15 +109,13 @@ class TailRunner:
             request = open_request(data, self._wire)
             request_id, head = request.request_id, request.head
             held, cut = self._find(head)
-            wire = self._wire
-            if head.reply_codec is not None:
-                wire = replace(wire, codec=wire.find(*head.reply_codec))
+            writer = self._writers.get((head.model, cut, head.reply_codec)) or self._new_writer(head)
             tensors = tuple(map(self._to_torch, request.arrays()))
             held.split.check_tail(cut, tensors)
             turn = self._turns.take((head.model, cut), tensors, is_wanted)
             server_s = time.perf_counter() - start
             reply = Reply(request_id, turn.result, queue_s=turn.queue_s, tail_s=turn.run_s, server_s=server_s)
-            answer = encode_reply(reply, wire)
+            answer = encode_reply(reply, self._wire, writer)
         except Exception as error:
             refused = RefusedRequestError(request_id, error)
             self._tell(Refused(refused.code.name, refused.message))
@@ -125,6 +127,14 @@ class TailRunner:
     def refuse(self, request_id: int, code: int, message: str) -> bytes:
         """Return the bytes of an ``InferReply`` that says why there is no answer."""
         return encode_reply(Reply(request_id, refusal=(code, message)), self._wire)
+
+    def _new_writer(self, head: RequestHead) -> Writer:
+        """Make what writes the replies of a tail in the codec that is wanted."""
+        wire = self._wire
+        if head.reply_codec is not None:
+            wire = replace(wire, codec=wire.find(*head.reply_codec))
+        writer = self._writers[head.model, head.cut, head.reply_codec] = reply_writer(wire)
+        return writer
 
     def _find(self, header: RequestHead) -> tuple[HeldModel, int]:
         version = header.protocol_version

@@ -128,18 +128,21 @@ class Turns:
 
     def _gather(self, first: Turn) -> list[Turn]:
         """Return the requests to compute now, without those that nobody waits for."""
-        sizes = self._sizes(first.key)
         batch: list[Turn] = []
         dropped: list[Turn] = []
+        sizes = self._sizes(first.key)
         with self._lock:
-            same = [first, *(turn for turn in self._waiting if turn.key == first.key)] if sizes[-1] > 1 else [first]
-            for turn in same:
+            candidates = [first]
+            if self._waiting and sizes[-1] > 1:
+                candidates += [turn for turn in self._waiting if turn.key == first.key]
+            for turn in candidates:
                 (batch if turn.is_wanted() else dropped).append(turn)
                 if len(batch) == sizes[-1]:
                     break
             wanted = len(batch)
-            batch = batch[: max((size for size in sizes if size <= wanted), default=0)]
-            if len(same) > 1:
+            if wanted > 1:
+                batch = batch[: max(size for size in sizes if size <= wanted)]
+            if len(candidates) > 1:
                 leaving = {*batch, *dropped}
                 self._waiting = [turn for turn in self._waiting if turn not in leaving]
             now = time.perf_counter()

@@ -14,10 +14,13 @@ from splitinfer.wire.messages import (
     Reply,
     Request,
     RequestHead,
+    Writer,
     decode_reply,
     encode_reply,
     encode_request,
     open_request,
+    reply_writer,
+    request_writer,
 )
 from splitinfer.wire.tensors import unpack
 
@@ -30,9 +33,12 @@ __all__ = [
     "RequestHead",
     "Wire",
     "WireLimits",
+    "Writer",
     "decode_reply",
     "encode_reply",
     "encode_request",
     "open_request",
+    "reply_writer",
+    "request_writer",
     "unpack",
 ]

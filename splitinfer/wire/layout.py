@@ -55,7 +55,8 @@ class ArraySpec:
         return self.elements * self.dtype.itemsize
 
     @cached_property
-    def _strides(self) -> tuple[int, ...]:
+    def strides(self) -> tuple[int, ...]:
+        """Steps in bytes along the dimensions."""
         strides, step = [0] * len(self.shape), self.dtype.itemsize
         for dim in reversed(self.stride_order or range(len(self.shape))):
             strides[dim] = 0 if dim in self.expanded_dims else step
@@ -69,7 +70,7 @@ class ArraySpec:
     def arrange(self, flat: Array) -> Array:
         """Undo :meth:`flatten`, and expand: a view of the elements with this shape and these strides."""
         # Not reshape and transpose: those choose strides of their own for dimensions of size 1.
-        return np.ndarray(self.shape, flat.dtype, flat if self.elements else None, 0, self._strides)
+        return np.ndarray(self.shape, flat.dtype, flat if self.elements else None, 0, self.strides)
 
     def __str__(self) -> str:
         return f"{name_of(self.dtype)}[{','.join(map(str, self.shape))}]"

@@ -9,11 +9,12 @@ in any order of fields, is read by protobuf. What is written and read is plain p
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from splitinfer.errors import InputError
@@ -86,6 +87,89 @@ class Reply:
     server_s: float = 0.0
 
 
+class Writer:
+    """Writes the messages of one kind: requests of one model, cut and codec, or replies of one tail.
+
+    Their tensors mostly lie in memory as the last ones did. Then nothing about them has to be found out again, and a
+    message is one join of buffers.
+    """
+
+    def __init__(self, wire: Wire, frame: Callable[[tuple[Record, ...], int, int], tuple[bytes, bytes]]) -> None:
+        """Prepare messages.
+
+        Args:
+            wire: this end of the wire.
+            frame: the bytes before and after what changes, given the payload's records and size and the size of the id.
+        """
+        self._wire = wire
+        self._frame = frame
+        self._last: tuple[list[tuple[Any, ...]], list[bytes], int, bytes, bytes] | None = None
+
+    def write(self, tensors: Sequence[Any], number: int, changing: bytes = b"") -> bytes:
+        """Return the bytes of a message.
+
+        Args:
+            tensors: what it carries.
+            number: its id.
+            changing: what else changes, and stands behind the id.
+
+        Raises:
+            InputError: a tensor that has no form on the wire.
+            LimitError: the message or its number of tensors is over the limit.
+        """
+        message_id = varint(number)
+        last = self._last
+        if last is not None and last[2] == len(message_id):
+            arrays: list[Array] | None
+            try:
+                arrays = [tensor if type(tensor) is np.ndarray else tensor.numpy() for tensor in tensors]
+            except (RuntimeError, TypeError, AttributeError):  # elsewhere, lazily negated, or of a dtype of torch alone
+                arrays = None
+            layouts, gaps, _, before, after = last
+            if arrays is not None and [(array.shape, array.strides, array.dtype) for array in arrays] == layouts:
+                if len(arrays) == 1:
+                    return b"".join((before, message_id, changing, after, arrays[0].data))
+                buffers = (part for pair in zip(gaps, arrays, strict=True) for part in (pair[0], pair[1].data))
+                return b"".join((before, message_id, changing, after, *buffers))
+        payload = pack(tensors, self._wire.codec)
+        before, after = self._frame(tuple(payload.records), payload.size, len(message_id))
+        data = _join((before, message_id, changing, after), payload, self._wire.limits)
+        self._last = None
+        ends = [0, *(record.offset + record.size for record in payload.records)]
+        gaps = [bytes(max(0, record.offset - end)) for record, end in zip(payload.records, ends, strict=False)]
+        if all(_lies_plainly(record, end) for record, end in zip(payload.records, ends, strict=False)):
+            layouts = [(record.spec.shape, record.spec.strides, record.spec.dtype) for record in payload.records]
+            self._last = layouts, gaps, len(message_id), before, after
+        return data
+
+
+def _lies_plainly(record: Record, end: int) -> bool:
+    """Whether the bytes of a tensor are its memory, row by row, and stand behind those of the one before."""
+    spec = record.spec
+    return (
+        record.codec is RAW
+        and record.offset >= end
+        and record.size == spec.nbytes > 0
+        and not spec.stride_order
+        and not spec.expanded_dims
+        and not spec.dtype.names
+    )
+
+
+def request_writer(
+    model: str,
+    fingerprint: str,
+    cut: int,
+    wire: Wire,
+    *,
+    reply_codec: Codec = RAW,
+    protocol_version: int = MAX_PROTOCOL_VERSION,
+) -> Writer:
+    """Return what writes requests for one tail; arguments as in :class:`Request`."""
+    codec = None if reply_codec is RAW else (reply_codec.number, reply_codec.version)
+    return Writer(wire, partial(_request_frame, model, fingerprint, cut, codec, protocol_version))
+
+
 def encode_request(request: Request, wire: Wire) -> bytes:
     """Return the bytes of a request; the tensors are copied once, into the result.
 
@@ -93,19 +177,15 @@ def encode_request(request: Request, wire: Wire) -> bytes:
         InputError: a tensor that has no form on the wire.
         LimitError: the message or its number of tensors is over the limit.
     """
-    payload = pack(request.tensors, wire.codec)
-    request_id = varint(request.request_id)
-    before, after = _request_frame(
+    writer = request_writer(
         request.model,
         request.fingerprint,
         request.cut,
-        None if request.reply_codec is RAW else (request.reply_codec.number, request.reply_codec.version),
-        request.protocol_version,
-        tuple(payload.records),
-        payload.size,
-        len(request_id),
+        wire,
+        reply_codec=request.reply_codec,
+        protocol_version=request.protocol_version,
     )
-    return _join((before, request_id, after), payload, wire.limits)
+    return writer.write(request.tensors, request.request_id)
 
 
 @dataclass(frozen=True)
@@ -173,18 +253,27 @@ def open_request(data: bytes, wire: Wire) -> OpenedRequest:
     return OpenedRequest(header.request_id, head, envelope.payload)
 
 
-def encode_reply(reply: Reply, wire: Wire) -> bytes:
+def reply_writer(wire: Wire) -> Writer:
+    """Return what writes replies of one tail, for :func:`encode_reply`."""
+    return Writer(wire, partial(_reply_frame, None))
+
+
+def encode_reply(reply: Reply, wire: Wire, writer: Writer | None = None) -> bytes:
     """Return the bytes of a reply.
+
+    Args:
+        reply: to encode.
+        wire: this end of the wire.
+        writer: of replies with tensors, if several are to come.
 
     Raises:
         InputError: a tensor that has no form on the wire.
         LimitError: the message or its number of tensors is over the limit.
     """
-    payload = pack(reply.tensors, wire.codec)
-    request_id = varint(reply.request_id)
-    before, after = _reply_frame(reply.refusal, tuple(payload.records), payload.size, len(request_id))
+    if writer is None:
+        writer = Writer(wire, partial(_reply_frame, reply.refusal))
     times = _TIMES.pack(_QUEUE_S, reply.queue_s, _TAIL_S, reply.tail_s, _SERVER_S, reply.server_s)
-    return _join((before, request_id, times, after), payload, wire.limits)
+    return writer.write(reply.tensors, reply.request_id, times)
 
 
 def decode_reply(data: bytes, wire: Wire) -> Reply:

@@ -164,6 +164,12 @@ def read_arrays(records: Sequence[Record], payload: memoryview) -> tuple[Array, 
     end = 0
     for index, record in enumerate(records):
         spec, codec, offset, size = record
+        end = max(end, offset + size)
+        if codec is RAW and spec.dtype != np.bool_ and 0 < size == spec.nbytes:
+            array = np.ndarray(spec.shape, spec.dtype, payload, offset, spec.strides)
+            if array.flags.aligned:
+                arrays.append(array)
+                continue
         place = _place(record)
         flat = flats.get(place)
         if flat is None or flat.size != spec.elements:
@@ -172,7 +178,6 @@ def read_arrays(records: Sequence[Record], payload: memoryview) -> tuple[Array, 
             except InputError:
                 with _naming_tensor(index):
                     raise
-            end = max(end, offset + size)
         arrays.append(spec.arrange(flat))
     if len(payload) > end:
         raise InputError(f"the payload has {len(payload)} bytes but its tensors end at byte {end}")

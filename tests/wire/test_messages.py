@@ -20,10 +20,12 @@ from splitinfer.wire import (
     encode_reply,
     encode_request,
     open_request,
+    request_writer,
     unpack,
 )
 from splitinfer.wire import splitinfer_pb2 as pb
 from splitinfer.wire.torch_tensors import to_torch
+from tests.wire.trip import layouts
 
 WIRE = Wire()
 
@@ -85,6 +87,31 @@ def test_malformed_messages_are_input_errors(data: bytes) -> None:
 def test_no_bytes_are_an_empty_message() -> None:
     assert open_request(b"", WIRE)[:2] == (0, RequestHead())
     assert len(open_request(b"", WIRE).payload) == 0
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+@given(messages=st.lists(st.lists(layouts(), max_size=3), min_size=1, max_size=3))
+@settings(derandomize=True, deadline=None, max_examples=300)
+def test_a_writer_writes_what_it_would_write_first(messages: list[list[torch.Tensor]]) -> None:
+    # Each list twice, so that what the writer remembers fits, and then another one, where it does not.
+    writer = request_writer("m", "f", 3, WIRE)
+    for number, tensors in enumerate(each for message in messages for each in (message, message)):
+        for sent in (tensors, [tensor.clone() for tensor in tensors]):
+            assert writer.write(sent, number * 60) == encode_request(Request("m", "f", 3, sent, number * 60), WIRE)
+
+
+def test_a_writer_knows_arrays_and_what_has_no_array_of_its_own() -> None:
+    writer = request_writer("m", "f", 3, WIRE)
+    kinds = [
+        torch.ones(3),
+        torch.ones(3).numpy(),
+        torch.ones(3, requires_grad=True),
+        torch.ones(3, dtype=torch.bfloat16),
+    ]
+    for kind in (*kinds, *kinds):
+        assert writer.write([kind], 1) == encode_request(Request("m", "f", 3, [kind], 1), WIRE)
+    with pytest.raises(InputError, match="not list"):
+        writer.write([[1.0]], 1)
 
 
 requests = st.builds(
