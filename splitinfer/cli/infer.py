@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import time
 from contextlib import ExitStack
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from splitinfer.cli.options import MaxMessageMib
+from splitinfer.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,18 +22,28 @@ if TYPE_CHECKING:
 
     from splitinfer.graph import SplitModel
     from splitinfer.models import ModelCard
+    from splitinfer.models.answers import AnswerFile
     from splitinfer.runtime import EdgeClient, InferenceResult
 
 _TOP = 5
 _PERCENTILES = (50, 90, 99)
 _PARTS = ("head", "encode", "wire", "queue", "tail", "decode", "total")
 _KIB = 1024
+_SHOWN_INPUTS = 20
 
 
 def infer(
     model: Annotated[str, typer.Argument(help="A card's name, package.module:factory, or a card file.")],
     cut: Annotated[str, typer.Option(help="Cut after this layer's name, or an index 0..K; K runs everything here.")],
-    image: Annotated[Path, typer.Option("--input", metavar="IMAGE", help="The picture.")],
+    wanted: Annotated[
+        list[str],
+        typer.Option(
+            "--input",
+            metavar="SOURCE",
+            help="A picture, folder, glob, video, camera:0, or a .npz, .npy or .safetensors with the model's inputs in "
+            "order; also several times.",
+        ),
+    ],
     server: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="The edge server; one is started for the time if absent.")
     ] = None,
@@ -44,31 +59,56 @@ def infer(
     ] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads inside one operation of the head.")] = 1,
     deadline_s: Annotated[float, typer.Option(help="Longest wait for an answer, seconds.")] = 30.0,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the answers: .json, .jsonl (a line each) or .npz (the tensors)."),
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Most frames of a video or camera.")] = None,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Largest picture that is decoded.")] = 100_000_000,
+    max_message_mib: MaxMessageMib = 64,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Run the head of a model on a picture here, and the tail on an edge server.
+    """Run the head of a model on pictures here, and the tail on an edge server.
+
+    A card file, a factory and preprocess_with are code: only run those you trust.
 
     Example:
       splitinfer infer resnet18 --cut layer2.0.conv1 --input photo.jpg --check
       splitinfer infer resnet18 --cut 7 --input photo.jpg --server 127.0.0.1:50051 --repeat 20
+      splitinfer infer resnet18 --cut 7 --input photos/ --input clip.mp4 --output answers.jsonl
     """
-
-    from splitinfer.graph.engines import set_threads
     from splitinfer.models import load_card
-    from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess
+    from splitinfer.models.answers import AnswerFile
+    from splitinfer.models.sources import find_sources
+    from splitinfer.wire.codecs import codecs_named
+
+    card = load_card(model)  # all of this before torch is imported: what is wrong is said at once
+    requests = find_sources(card, wanted, max_pixels=max_pixels, frames=frames)
+    codecs_named([codec])
+    kept = AnswerFile.open(output) if output is not None else None
+    single = requests.total == 1
+
+    from splitinfer.cli.output import progress_bar
+    from splitinfer.cli.serve import limits_of
+    from splitinfer.graph.engines import set_threads
+    from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess, ServerSettings
     from splitinfer.runtime.loading import capture_card
 
     set_threads(threads)
-    settings = ClientSettings(deadline_s=deadline_s, codec=codec, allocator_tuning=True)
-    card = load_card(model)
-    picture = card.preprocess(image)  # before anything slow: the path may be wrong
+    limits = limits_of(max_message_mib)
+    settings = ClientSettings(deadline_s=deadline_s, codec=codec, limits=limits, allocator_tuning=True)
+    sources = iter(requests)
+    first = next(sources, None)
+    if first is None:
+        raise InputError("--input: there is nothing to infer from")
+    first_inputs = first.load()  # before anything slow: the file may be wrong
     with ExitStack() as stack:
         target = server
         embedded = None
         if target is not None:
             client = stack.enter_context(EdgeClient(target, settings))
         else:
-            embedded = EdgeProcess([model])
+            embedded = EdgeProcess([model], ServerSettings(limits=limits))
             stack.callback(embedded.stop)
             embedded.start()
         split = capture_card(card)
@@ -77,18 +117,35 @@ def infer(
             embedded.wait_ready()
             target = embedded.address
             client = stack.enter_context(EdgeClient(target, settings))
-        inputs = (picture, *card.example_inputs()[1:])
-        client.infer(split, k, *inputs)  # connects and compiles both halves, which no later call does
+        client.infer(split, k, *first_inputs)  # connects and compiles both halves, which no later call does
+        progress = stack.enter_context(progress_bar("pictures")) if not single else _no_progress
+        reference = _Reference(split, k, codec) if check else None
+        results: list[InferenceResult] = []
+        answers: list[dict[str, Any]] = []
         start = time.perf_counter()
-        results = list(_run(client, split, k, inputs, repeat=repeat, stream=stream))
+        for index, source in enumerate(chain([first], sources)):
+            inputs = first_inputs if index == 0 else source.load()
+            own = list(_run(client, split, k, inputs, repeat=repeat, stream=stream))
+            if reference is not None:
+                reference.check(inputs, own)
+            answers.append(_answer(card, source.name, own[-1].output, kept, keep=single or as_json))
+            results += own if single else [replace(result, _output=None) for result in own]
+            progress(index + 1, requests.total or 0)
         wall_s = time.perf_counter() - start
-        checked = _check(split, inputs, results, codec) if check else {}
-    report = _report(card, split, results, target=target or "", embedded=server is None, codec=codec)
-    report |= {"milliseconds_apart": wall_s / repeat * 1e3, "checked": None} | checked
+        if kept is not None:
+            kept.close()
+    report = _report(card, split, results, answers, target=target or "", embedded=server is None, codec=codec)
+    report |= {"milliseconds_apart": wall_s / len(results) * 1e3, "checked": None}
+    report |= reference.found() if reference is not None else {}
+    report["output"] = None if output is None else str(output)
     if as_json:
         print(json.dumps(report))
     else:
         _show(report)
+
+
+def _no_progress(done: int, total: int) -> None:
+    """For one picture there is nothing to watch."""
 
 
 def _run(
@@ -99,34 +156,57 @@ def _run(
     return (client.infer(split, k, *inputs) for _ in range(repeat))
 
 
-def _check(
-    split: SplitModel, inputs: tuple[torch.Tensor, ...], results: list[InferenceResult], codec: str
-) -> dict[str, Any]:
-    """Compare answers bit for bit: with the whole model's, or with what the tail makes of what the codec leaves."""
-    from splitinfer.errors import CheckFailedError
-    from splitinfer.runtime.verify import check_answer, largest_difference
-    from splitinfer.wire.codecs import Wire, codecs_named
-    from splitinfer.wire.torch_tensors import as_received
+class _Reference:
+    """Compares answers bit for bit: with the whole model's, or with what the tail makes of what the codec leaves."""
 
-    if split.random_ops:
-        raise CheckFailedError(
-            f"{split.name} cannot be checked: it draws random numbers in every run ({'; '.join(split.random_ops)})"
-        )
-    whole = expected = split(*inputs)
-    found: dict[str, Any] = {"checked": len(results)}
-    k, sent = results[0].cut, codecs_named([codec])[0]
-    if not sent.exact and k < split.num_cuts:
-        expected = split.run_tail(k, *as_received(split.run_head(k, *inputs), Wire(codec=sent)))
-        found["largest_difference"] = largest_difference(expected, whole)
-    for result in results:
-        check_answer(result.output, expected, f"{split.name} cut {k}", tolerance=split.tolerance)
-    return found
+    def __init__(self, split: SplitModel, k: int, codec: str) -> None:
+        from splitinfer.errors import CheckFailedError
+        from splitinfer.wire.codecs import codecs_named
+
+        if split.random_ops:
+            raise CheckFailedError(
+                f"{split.name} cannot be checked: it draws random numbers in every run ({'; '.join(split.random_ops)})"
+            )
+        self._split = split
+        self._k = k
+        self._codec = codecs_named([codec])[0]
+        self._checked = 0
+        self._largest: float | None = None
+
+    def check(self, inputs: tuple[torch.Tensor, ...], results: list[InferenceResult]) -> None:
+        from splitinfer.runtime.verify import check_answer, largest_difference
+        from splitinfer.wire.codecs import Wire
+        from splitinfer.wire.torch_tensors import as_received
+
+        split, k = self._split, self._k
+        whole = expected = split(*inputs)
+        if not self._codec.exact and k < split.num_cuts:
+            expected = split.run_tail(k, *as_received(split.run_head(k, *inputs), Wire(codec=self._codec)))
+            self._largest = max(self._largest or 0.0, largest_difference(expected, whole))
+        for result in results:
+            check_answer(result.output, expected, f"{split.name} cut {k}", tolerance=split.tolerance)
+        self._checked += len(results)
+
+    def found(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"checked": self._checked}
+        return found if self._largest is None else found | {"largest_difference": self._largest}
+
+
+def _answer(card: ModelCard, name: str, output: Any, kept: AnswerFile | None, *, keep: bool) -> dict[str, Any]:
+    """What reports say of one answer; the whole of it goes into the file, where one was asked for."""
+    from splitinfer.models.answers import describe
+
+    top = _top_classes(card, output)
+    if kept is not None:
+        kept.add(name, output, top)
+    return {"input": name, "top": top, "answer": describe(output) if keep else []}
 
 
 def _report(
     card: ModelCard,
     split: SplitModel,
     results: list[InferenceResult],
+    answers: list[dict[str, Any]],
     *,
     target: str,
     embedded: bool,
@@ -145,13 +225,19 @@ def _report(
         "server": target,
         "server_is_embedded": embedded,
         "weights": card.weights,
-        "top": _top_classes(card, first.output),
-        "repeat": len(results),
+        "top": answers[0]["top"],
+        "answer": answers[0]["answer"],
+        "answers": answers,
+        "inputs": len(answers),
+        "repeat": len(results) // len(answers),
+        "has_labels": card.labels is not None,
         "milliseconds": {
             part: {f"p{p}": float(np.percentile(values, p)) for p in _PERCENTILES} for part, values in times.items()
         },
         "bytes_up": first.bytes_up,
         "bytes_down": first.bytes_down,
+        "total_bytes_up": sum(result.bytes_up for result in results),
+        "total_bytes_down": sum(result.bytes_down for result in results),
         "codec": codec,
     }
 
@@ -176,19 +262,38 @@ def _show(report: dict[str, Any]) -> None:
     where = f"{report['server']} (started for this command)" if report["server_is_embedded"] else report["server"]
     print(f"{report['model']}, cut {report['cut']} of {report['num_cuts']} after {report['layer']}, edge {where}")
     print()
-    if report["top"]:
+    single = report["inputs"] == 1
+    if single and report["top"]:
         rows = [[str(entry["class"]), entry["name"] or "", f"{entry['probability']:.1%}"] for entry in report["top"]]
         print_table(["class", "name", "probability"], rows, left=("name",))
-        if report["weights"] is None:
-            print("the weights are random, so these classes mean nothing; set weights in a card to change that")
-        print()
-    shown = _PERCENTILES if report["repeat"] > 1 else _PERCENTILES[:1]
-    columns = [f"p{p} ms" for p in shown] if len(shown) > 1 else ["ms"]
+    elif single:
+        rows = [[one["name"], one["dtype"], one["shape"], one["range"]] for one in report["answer"]]
+        print_table(["answer", "dtype", "shape", "range"], rows, left=("answer", "dtype", "shape", "range"))
+        if report["has_labels"]:
+            print("the card's labels are not used: the answer is no row of scores")
+    else:
+        rows = []
+        for one in report["answers"][:_SHOWN_INPUTS]:
+            best = one["top"][0] if one["top"] else None
+            text = "-" if best is None else f"{best['name'] or best['class']} {best['probability']:.1%}"
+            rows.append([one["input"], text])
+        print_table(["input", "most probable"], rows, left=("input", "most probable"))
+        if report["inputs"] > _SHOWN_INPUTS:
+            print(f"and {report['inputs'] - _SHOWN_INPUTS} more; --output FILE keeps all")
+    if report["weights"] is None:
+        print("the weights are random, so the answer means nothing; set weights in a card to change that")
+    print()
+    count = report["repeat"] * report["inputs"]
+    # A percentile needs so many times that something lies beyond it.
+    shown = [p for p in _PERCENTILES if p == _PERCENTILES[0] or count * (100 - p) >= 100]
+    columns = [f"p{p} ms" for p in shown] if count > 1 else ["ms"]
     rows = [[part, *(f"{report['milliseconds'][part][f'p{p}']:.2f}" for p in shown)] for part in _PARTS]
     print_table(["part", *columns], rows, left=("part",))
-    if report["repeat"] > 1:
-        print(f"one answer every {report['milliseconds_apart']:.2f} ms, {report['repeat']} in all")
+    if count > 1:
+        print(f"one answer every {report['milliseconds_apart']:.2f} ms, {count} in all")
     up, down = report["bytes_up"], report["bytes_down"]
+    if not single:
+        up, down = report["total_bytes_up"], report["total_bytes_down"]
     print(f"sent {up / _KIB:,.1f} KiB, received {down / _KIB:,.1f} KiB" if up else "nothing sent: all of it ran here")
     if report["checked"] is not None:
         answers = "the answer equals" if report["checked"] == 1 else f"all {report['checked']} answers equal"
@@ -199,3 +304,5 @@ def _show(report: dict[str, Any]) -> None:
                 f"checked: {answers} the tail's on what {report['codec']} leaves, bit for bit, and differ from the "
                 f"whole model's by up to {report['largest_difference']:.3g}"
             )
+    if report["output"] is not None:
+        print(f"wrote {report['output']}")

@@ -70,6 +70,8 @@ class ModelCard(_Frozen):
         task: the XR task that it stands for.
         inputs: the model's positional inputs.
         preprocessing: from a picture to the first input; absent where pictures make no sense.
+        preprocess_with: ``"package.module:function"`` of your own instead: takes a picture (a path or a PIL image) and
+            returns the model's input, or a tuple of all of them. Like ``source``, this is code.
         weights: a torchvision weight enum (``"ResNet18_Weights.DEFAULT"``, downloaded once), or the path of a
             safetensors or state-dict file relative to the card. Random weights from ``seed`` if absent.
         seed: seed of random weights.
@@ -84,6 +86,7 @@ class ModelCard(_Frozen):
     task: str = ""
     inputs: tuple[InputTensor, ...] = Field(default=(InputTensor(shape=(3, 224, 224)),), min_length=1)
     preprocessing: Preprocessing | None = None
+    preprocess_with: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
     weights: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     labels: str | tuple[str, ...] | None = None

@@ -36,7 +36,7 @@ def open_picture(image: Image.Image | str | Path, mode: str, *, max_pixels: int 
         InputError: the file is no picture, is damaged or too large, or its pixels have no known white.
     """
     what = "the picture" if isinstance(image, Image.Image) else str(image)
-    try:
+    with _one_line(what, max_pixels):
         if isinstance(image, Image.Image):
             _check_size(image, what, max_pixels)
             return _eight_bits(ImageOps.exif_transpose(image), mode, what)
@@ -44,6 +44,22 @@ def open_picture(image: Image.Image | str | Path, mode: str, *, max_pixels: int 
             _check_size(opened, what, max_pixels)
             opened.load()
             return _eight_bits(ImageOps.exif_transpose(opened), mode, what)
+
+
+def check_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse what is no picture or too large one, by its header alone.
+
+    Raises:
+        InputError: it is.
+    """
+    with _one_line(str(path), max_pixels), _limit_lifted(), Image.open(path) as opened:
+        _check_size(opened, str(path), max_pixels)
+
+
+@contextmanager
+def _one_line(what: str, max_pixels: int) -> Iterator[None]:
+    try:
+        yield
     except SplitInferError:
         raise
     except UnidentifiedImageError:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -152,3 +154,127 @@ def test_a_taken_port_is_one_line(folder: Path, server: str, capsys: pytest.Capt
     port = server.rpartition(":")[2]
     assert main(["serve", "--models", f"{folder}/plain.toml", "--port", port]) == 2
     assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def infer_from(folder: Path, *more: str) -> list[str]:
+    return ["infer", str(folder / "plain.toml"), "--cut", "2", *more]
+
+
+def test_folders_globs_and_videos_are_answered_one_by_one(
+    folder: Path, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    av = pytest.importorskip("av")
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(tmp_path / f"{index}.png")
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for _ in range(5):
+            frame = av.VideoFrame.from_ndarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    sources = ["--input", str(tmp_path), "--input", str(tmp_path / "[12].png"), "--frames", "2"]
+    out = tmp_path / "answers.jsonl"
+    assert main(infer_from(folder, *sources, "--server", server, "--check", "--output", str(out), "--json")) == 0
+    report = json.loads(capsys.readouterr().out)
+    names = [Path(one["input"]).name for one in report["answers"]]
+    assert names == ["0.png", "1.png", "2.png", "clip.mp4#0", "clip.mp4#1", "1.png", "2.png"]
+    assert (report["inputs"], report["checked"]) == (7, 7)
+    lines = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert [line["input"] for line in lines] == [one["input"] for one in report["answers"]]
+    assert lines[1]["answer"] == lines[5]["answer"] != lines[0]["answer"]
+    assert main(infer_from(folder, "--input", str(tmp_path / "*.png"), "--server", server)) == 0
+    text = capsys.readouterr().out
+    assert "one answer every" in text
+    assert "3 in all" in text
+    assert "p99" not in text, "three times have no 99th percentile"
+
+
+def test_the_answer_is_described_and_kept(
+    folder: Path, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for suffix in ("json", "npz"):
+        out = tmp_path / f"answer.{suffix}"
+        assert main(infer(folder, "--cut", "2", "--server", server, "--output", str(out))) == 0
+        assert f"wrote {out}" in capsys.readouterr().out
+    held = np.load(tmp_path / "answer.npz")
+    record = json.loads((tmp_path / "answer.json").read_text("utf-8"))[0]
+    np.testing.assert_allclose(np.array(record["answer"]["answer"]["values"]), held["0/answer"], rtol=1e-6)
+    assert record["input"] == str(held["inputs"][0]) == str(folder / "photo.jpg")
+
+
+TWO_INPUTS = """
+source = "{module}:Pair"
+[[inputs]]
+shape = [3, 8, 8]
+[[inputs]]
+shape = [4]
+{more}
+"""
+PAIR = """
+import torch
+class Pair(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 4)
+    def forward(self, picture, numbers):
+        return {"sum": self.a(picture).mean((2, 3)) + self.b(numbers), "numbers": numbers}
+def both(picture):
+    return torch.ones(1, 3, 8, 8), torch.arange(4.0)[None]
+def wrong(picture):
+    return [1, 2]
+"""
+
+
+def test_no_input_is_invented(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    (tmp_path / "pairnet.py").write_text(PAIR, "utf-8")
+    rules = "[preprocessing]\nresize = [8, 8]\n"
+    (tmp_path / "pair.toml").write_text(TWO_INPUTS.format(module="pairnet", more=rules), "utf-8")
+    named = TWO_INPUTS.format(module="pairnet", more="")
+    (tmp_path / "named.toml").write_text('preprocess_with = "pairnet:both"\n' + named, "utf-8")
+    (tmp_path / "wrong.toml").write_text('preprocess_with = "pairnet:wrong"\n' + named, "utf-8")
+    np.savez(
+        tmp_path / "both.npz", picture=np.ones((1, 3, 8, 8), np.float32), numbers=np.arange(4, dtype=np.float32)[None]
+    )
+    photo = str(folder / "photo.jpg")
+
+    def run(card: str, source: str, *more: str) -> int:
+        return main(["infer", card, "--cut", "1", "--input", source, *more])
+
+    assert run("pair.toml", photo) == 2
+    assert "pair has 2 inputs, and its card makes only the first from a picture" in capsys.readouterr().err
+    assert run("wrong.toml", photo) == 2
+    assert "pairnet:wrong must return a tensor or a tuple of tensors" in capsys.readouterr().err
+    answers = []
+    for card, source in (("pair.toml", "both.npz"), ("named.toml", photo)):
+        assert run(card, source, "--check", "--json") == 0
+        answers.append(json.loads(capsys.readouterr().out)["answer"])
+    assert answers[0] == answers[1]
+    assert [part["name"] for part in answers[0]] == ["sum", "numbers"]
+    assert run("pair.toml", "both.npz") == 0
+    assert re.search(r"sum +float32 +1x4 +\S+ to ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--input", "nothing/*.png"], "nothing matches nothing/*.png"),
+        (["--input", "camera:front"], "write camera:0"),
+        (["--output", "answer.txt"], "write a file that ends in .json, .jsonl, .npz"),
+        (["--output", "/nowhere/answer.json"], "cannot write /nowhere/answer.json"),
+        (["--max-pixels", "10"], "max_pixels is 10"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_starts(
+    folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(infer(folder, "--cut", "2", *arguments)) == 2
+    errors = capsys.readouterr().err.strip()
+    assert message in errors
+    assert "\n" not in errors

@@ -243,7 +243,7 @@ def test_checkpoints_as_people_save_them(wrap, tmp_path, trained) -> None:
 def test_a_checkpoint_with_several_state_dicts_names_them(tmp_path, trained) -> None:
     state = dict(trained[0].state_dict())
     torch.save({"model": state, "ema": {name: value + 1 for name, value in state.items()}}, tmp_path / "two.pt")
-    with pytest.raises(InputError, match=r"several state dicts \(model, ema\); name one \(two.pt#KEY\)"):
+    with pytest.raises(InputError, match=r"several state dicts \(model, ema\); name one.*two.pt#KEY"):
         load_model("tests.models.tiny:digits_net", weights=tmp_path / "two.pt")
     averaged = load_model("tests.models.tiny:digits_net", weights=f"{tmp_path / 'two.pt'}#ema")
     name = next(iter(state))
@@ -251,5 +251,5 @@ def test_a_checkpoint_with_several_state_dicts_names_them(tmp_path, trained) -> 
     with pytest.raises(InputError, match="'best' is no state dict in it; it holds model, ema"):
         load_model("tests.models.tiny:digits_net", weights=f"{tmp_path / 'two.pt'}#best")
     torch.save({"epoch": 3, "loss": 0.5}, tmp_path / "none.pt")
-    with pytest.raises(InputError, match=r"hold no state dict .*; the keys: epoch, loss"):
+    with pytest.raises(InputError, match=r"hold no state dict; the keys are epoch, loss"):
         load_model("tests.models.tiny:digits_net", weights=tmp_path / "none.pt")

@@ -1,0 +1,125 @@
+"""Answers of a model: described in a line per tensor, and kept in a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from splitinfer.errors import InputError
+
+SUFFIXES = (".json", ".jsonl", ".npz")
+
+
+def leaves(answer: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Return the parts of a nested answer with their names: ``out``, ``boxes[0]``, ``""`` for a lone tensor."""
+    if isinstance(answer, dict):
+        return [leaf for key, value in answer.items() for leaf in leaves(value, f"{name}.{key}" if name else str(key))]
+    if isinstance(answer, list | tuple):
+        names = getattr(answer, "_fields", None)
+        parts = enumerate(answer) if names is None else zip(names, answer, strict=True)
+        join = f"{name}." if name and names is not None else name
+        return [leaf for key, value in parts for leaf in leaves(value, f"{join}{key}" if names else f"{name}[{key}]")]
+    return [(name, answer)]
+
+
+def describe(answer: Any) -> list[dict[str, str]]:
+    """Return name, dtype, shape and range of every part of an answer."""
+    import torch
+
+    rows = []
+    for name, value in leaves(answer):
+        if not isinstance(value, torch.Tensor):
+            rows.append({"name": name or "answer", "dtype": type(value).__name__, "shape": "", "range": repr(value)})
+            continue
+        span = "empty"
+        if value.numel():
+            numbers = value.float() if not value.is_complex() else value.abs()
+            span = f"{numbers.min():.4g} to {numbers.max():.4g}, mean {numbers.mean():.4g}"
+        shape = "x".join(map(str, value.shape)) or "one number"
+        rows.append({"name": name or "answer", "dtype": str(value.dtype)[6:], "shape": shape, "range": span})
+    return rows
+
+
+class AnswerFile:
+    """Keeps answers as they come: ``.jsonl`` line by line, ``.json`` and ``.npz`` at the end.
+
+    JSON has for every input its name, the most probable classes of a classifier, and each part of the answer as
+    numbers; NPZ has an array ``NUMBER/PART`` for each part of each answer, and ``inputs``, their names.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._records: list[dict[str, Any]] = []
+        self._arrays: dict[str, Any] = {}
+        self._lines = path.open("w", encoding="utf-8") if path.suffix == ".jsonl" else None
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Begin a file.
+
+        Raises:
+            InputError: another suffix, or it cannot be written.
+        """
+        if path.suffix not in SUFFIXES:
+            raise InputError(f"--output: write a file that ends in {', '.join(SUFFIXES)}, not {path}")
+        try:
+            with path.open("a", encoding="utf-8"):
+                pass
+            return cls(path)
+        except OSError as error:
+            raise InputError(f"--output: cannot write {path}: {error.strerror}") from None
+
+    def add(self, name: str, answer: Any, top: list[dict[str, Any]]) -> None:
+        """Keep one answer.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        import torch
+
+        parts = [(part or "answer", value) for part, value in leaves(answer)]
+        if self._path.suffix == ".npz":
+            number = len(self._records)
+            self._records.append({"input": name})
+            for part, value in parts:
+                if isinstance(value, torch.Tensor):
+                    is_wide = value.dtype is torch.bfloat16
+                    self._arrays[f"{number}/{part}"] = (value.float() if is_wide else value).detach().numpy().copy()
+            return
+        record = {
+            "input": name,
+            "top": top,
+            "answer": {
+                part: {"dtype": str(value.dtype)[6:], "shape": list(value.shape), "values": value.tolist()}
+                if isinstance(value, torch.Tensor)
+                else value
+                for part, value in parts
+            },
+        }
+        if self._lines is None:
+            self._records.append(record)
+            return
+        self._write(lambda: self._lines.write(json.dumps(record) + "\n"))
+
+    def close(self) -> None:
+        """Finish the file.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        import numpy as np
+
+        if self._lines is not None:
+            self._write(self._lines.close)
+        elif self._path.suffix == ".json":
+            self._write(lambda: self._path.write_text(json.dumps(self._records), encoding="utf-8"))
+        else:
+            names = np.array([record["input"] for record in self._records])
+            self._write(lambda: np.savez(self._path, inputs=names, **self._arrays))
+
+    def _write(self, action: Any) -> None:
+        try:
+            action()
+        except OSError as error:
+            raise InputError(f"--output: cannot write {self._path}: {error.strerror}") from None
