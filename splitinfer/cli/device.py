@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitinfer.cli.options import Cards, Images, MaxMessageMib, MeterName, Threads
+from splitinfer.cli.options import (
+    Cards,
+    ClientCert,
+    Images,
+    MaxMessageMib,
+    MeterName,
+    Threads,
+    TlsCa,
+    TlsKey,
+    TokenFile,
+)
 
 if TYPE_CHECKING:
     from splitinfer.wire import splitinfer_pb2 as pb
@@ -25,6 +35,10 @@ def device(
     threads: Threads = 1,
     max_message_mib: MaxMessageMib = 64,
     meter: MeterName = "none",
+    tls_ca: TlsCa = None,
+    tls_cert: ClientCert = None,
+    tls_key: TlsKey = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Run the heads of one device: its queues, its allocation each slot, its emulated clock and radio.
 
@@ -43,12 +57,15 @@ def device(
     from splitinfer.runtime.loop.device_run import check_device
     from splitinfer.runtime.loop.services import ServiceLoader, card_files
     from splitinfer.runtime.loop.ticker import SWITCH_S
+    from splitinfer.runtime.security import ClientSecurity
     from splitinfer.runtime.transport import checked_target
     from splitinfer.simulation import find_scenario, with_settings
 
     world = with_settings(find_scenario(scenario), settings or [])
     check_device(world, index)
     target = checked_target(server)
+    security = ClientSecurity(tls_ca, tls_cert, tls_key, token_file)
+    security.metadata(target)
     pictures = photos(images)
     host_meter, about_meter = find_meter(meter)
     readings_j: list[float] = []
@@ -62,7 +79,8 @@ def device(
         if host_meter is not None:
             readings_j.append(host_meter.joules())
 
-    farewell = run_device(target, world, index, services, limits=limits_of(max_message_mib), on_start=on_start)
+    limits = limits_of(max_message_mib)
+    farewell = run_device(target, world, index, services, limits=limits, security=security, on_start=on_start)
     _show(index, farewell)
     if host_meter is not None:
         spent_j = host_meter.joules() - readings_j[0]

@@ -11,6 +11,7 @@ from splitinfer.cli.options import (
     AsJson,
     Cards,
     Changes,
+    ClientCa,
     CompareRun,
     DrainS,
     Duration,
@@ -23,8 +24,11 @@ from splitinfer.cli.options import (
     Port,
     ScenarioName,
     Seed,
+    ServerCert,
     Threads,
     TimeScale,
+    TlsKey,
+    TokenFile,
     TraceFile,
 )
 
@@ -52,6 +56,10 @@ def edge(
     max_message_mib: MaxMessageMib = 64,
     drain_s: DrainS = 5.0,
     insecure: Insecure = False,
+    tls_cert: ServerCert = None,
+    tls_key: TlsKey = None,
+    client_ca: ClientCa = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Be the edge of one live run: wait for every device of a scenario, decide their cuts, run their tails.
 
@@ -59,7 +67,7 @@ def edge(
     from it. It prints a report at the end and exits with 1 when an answer was wrong.
 
     Example:
-      splitinfer edge --scenario table2 --policy lyappo --duration 60 --host 192.168.1.10 --insecure
+      splitinfer edge --scenario table2 --policy lyappo --host 0.0.0.0 --tls-cert server.crt --tls-key server.key
     """
     from splitinfer.cli.live_report import tell
     from splitinfer.cli.run import slots_of
@@ -71,6 +79,7 @@ def edge(
     from splitinfer.runtime.loop.services import ServiceLoader, card_files
     from splitinfer.runtime.loop.ticker import SWITCH_S
     from splitinfer.runtime.loop.world import check_live, check_policy
+    from splitinfer.runtime.security import ServerSecurity
     from splitinfer.runtime.settings import ServerSettings
     from splitinfer.simulation import find_scenario, with_settings
     from splitinfer.simulation.plot import check_plot_path
@@ -79,6 +88,7 @@ def edge(
         host=host,
         port=port,
         insecure=insecure,
+        security=ServerSecurity(tls_cert, tls_key, client_ca, token_file),
         torch_threads=threads,
         parallel_tails=workers,
         drain_s=drain_s,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitinfer.cli.options import MaxMessageMib
+from splitinfer.cli.options import ClientCert, MaxMessageMib, TlsCa, TlsKey, TokenFile
 from splitinfer.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,6 +66,10 @@ def infer(
     frames: Annotated[int | None, typer.Option(min=1, help="Most frames of a video or camera.")] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Largest picture that is decoded.")] = 100_000_000,
     max_message_mib: MaxMessageMib = 64,
+    tls_ca: TlsCa = None,
+    tls_cert: ClientCert = None,
+    tls_key: TlsKey = None,
+    token_file: TokenFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Run the head of a model on pictures here, and the tail on an edge server.
@@ -93,10 +97,16 @@ def infer(
     from splitinfer.graph.engines import set_threads
     from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess, ServerSettings
     from splitinfer.runtime.loading import capture_card
+    from splitinfer.runtime.security import ClientSecurity
 
+    if server is None and (tls_ca or token_file):
+        raise InputError("--tls-ca and --token-file are for a server of your own: give --server HOST:PORT too")
     set_threads(threads)
     limits = limits_of(max_message_mib)
-    settings = ClientSettings(deadline_s=deadline_s, codec=codec, limits=limits, allocator_tuning=True)
+    security = ClientSecurity(tls_ca, tls_cert, tls_key, token_file)
+    settings = ClientSettings(
+        deadline_s=deadline_s, security=security, codec=codec, limits=limits, allocator_tuning=True
+    )
     sources = iter(requests)
     first = next(sources, None)
     if first is None:

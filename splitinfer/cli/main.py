@@ -26,6 +26,7 @@ _GROUPS = {
     "Split inference": {
         "serve": "run the edge server",
         "infer": "run one real split inference of an image",
+        "certs": "make a private CA and certificates for the edge and its devices",
     },
     "Scheduling": {
         "simulate": "simulate a scenario under one policy",
@@ -110,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     from splitinfer.errors import SplitInferError
 
+    # gRPC's core writes lines of its own to standard error about whatever we say in one.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         result = app(arguments or ["--help"], prog_name="splitinfer", standalone_mode=False)

@@ -52,8 +52,26 @@ Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")]
 MaxMessageMib = Annotated[int, typer.Option(min=1, help="Largest message taken, MiB.")]
 DrainS = Annotated[float, typer.Option(help="Seconds that calls get to finish when stopping.")]
-Insecure = Annotated[
-    bool, typer.Option("--insecure", help="Listen beyond this machine, unencrypted and open to everyone.")
+Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond this machine in plain text.")]
+
+ServerCert = Annotated[
+    str | None, typer.Option("--tls-cert", metavar="FILE", help="This server's certificate: encrypts (TLS).")
+]
+ClientCert = Annotated[
+    str | None, typer.Option("--tls-cert", metavar="FILE", help="This device's certificate, if the edge wants one.")
+]
+TlsKey = Annotated[str | None, typer.Option("--tls-key", metavar="FILE", help="The key of --tls-cert.")]
+ClientCa = Annotated[
+    str | None,
+    typer.Option("--client-ca", metavar="FILE", help="CA whose certificate every client must have (mutual TLS)."),
+]
+TlsCa = Annotated[
+    str | None,
+    typer.Option("--tls-ca", metavar="FILE", help="CA that the edge's certificate comes from, or system: TLS."),
+]
+TokenFile = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="TOKEN or NAME TOKEN a line; SPLITINFER_TOKEN in the environment without."),
 ]
 
 

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitinfer.cli.options import DrainS, Host, Insecure, MaxMessageMib, Port, Threads
+from splitinfer.cli.options import (
+    ClientCa,
+    DrainS,
+    Host,
+    Insecure,
+    MaxMessageMib,
+    Port,
+    ServerCert,
+    Threads,
+    TlsKey,
+    TokenFile,
+)
 from splitinfer.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,6 +52,10 @@ def serve(
         bool, typer.Option("--warm", help="Compile every tail, and try its batches, before answering.")
     ] = False,
     insecure: Insecure = False,
+    tls_cert: ServerCert = None,
+    tls_key: TlsKey = None,
+    client_ca: ClientCa = None,
+    token_file: TokenFile = None,
     scenario: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the edge server: it computes the tails of the models it holds.
@@ -60,6 +75,7 @@ def serve(
     from splitinfer.models.options import CaptureOptions
     from splitinfer.runtime.batch_sizes import BatchCounts
     from splitinfer.runtime.events import nobody
+    from splitinfer.runtime.security import ServerSecurity
     from splitinfer.runtime.serving import serve as serve_until_stopped
     from splitinfer.runtime.settings import ServerSettings
 
@@ -70,6 +86,7 @@ def serve(
         host=host,
         port=port,
         insecure=insecure,
+        security=ServerSecurity(tls_cert, tls_key, client_ca, token_file),
         torch_threads=threads,
         parallel_tails=workers,
         batch=batch,

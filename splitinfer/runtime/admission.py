@@ -11,11 +11,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from types import TracebackType
 
 import grpc
 
 from splitinfer.errors import RemoteError
+
+_UNDER_WAY_S = 1.0
 
 
 class OpenCalls:
@@ -24,10 +27,12 @@ class OpenCalls:
     Args:
         limit: calls at the same time.
         silence_s: longest time that a call may wait for its peer's message, seconds.
+        named_limit: calls of one peer that has a name; no limit of its own if None.
     """
 
-    def __init__(self, limit: int, silence_s: float) -> None:
+    def __init__(self, limit: int, silence_s: float, named_limit: int | None = None) -> None:
         self._limit = limit
+        self._named_limit = named_limit
         self._silence_s = silence_s
         self._changed = threading.Condition()
         self._open: set[OpenCall] = set()
@@ -35,22 +40,31 @@ class OpenCalls:
         self._stopped = False
         self._sweeper: threading.Thread | None = None
 
-    def opened(self, context: grpc.ServicerContext) -> OpenCall:
+    def opened(self, context: grpc.ServicerContext, name: str = "") -> OpenCall:
         """Take a place for a call; use it as a context manager.
 
+        Args:
+            context: of the call.
+            name: of the peer, where it has one; its connection stands for it otherwise.
+
         Raises:
-            RemoteError: every place is taken by a call that is being answered.
+            RemoteError: every place, or every one of this peer's, is taken by a call that is being answered.
         """
-        call = OpenCall(self, context)
+        call = OpenCall(self, context, name)
         with self._changed:
             victim = None
-            if len(self._open) >= self._limit:
-                victim = self._most_dispensable()
+            own = [each for each in self._open if each.peer == name] if name and self._named_limit else []
+            if self._named_limit is not None and len(own) >= self._named_limit:
+                # A call whose message is on its way is silent for a moment, too.
+                now = time.monotonic()
+                victim = self._most_dispensable(each for each in own if now - each.silent_since_s > _UNDER_WAY_S)
                 if victim is None:
-                    raise RemoteError(
-                        f"all {self._limit} calls that this edge takes at once are busy; try again later",
-                        status=grpc.StatusCode.RESOURCE_EXHAUSTED.name,
-                    )
+                    raise _busy(f"all {self._named_limit} calls that this edge takes of {name} at once are busy")
+                self._open.discard(victim)
+            elif len(self._open) >= self._limit:
+                victim = self._most_dispensable(self._open)
+                if victim is None:
+                    raise _busy(f"all {self._limit} calls that this edge takes at once are busy")
                 self._open.discard(victim)
             self._open.add(call)
             if self._sweeper is None:
@@ -82,8 +96,8 @@ class OpenCalls:
         with self._changed:
             self._open.discard(call)
 
-    def _most_dispensable(self) -> OpenCall | None:
-        silent = [call for call in self._open if not call.busy]
+    def _most_dispensable(self, among: Iterable[OpenCall]) -> OpenCall | None:
+        silent = [call for call in among if not call.busy]
         held = Counter(call.peer for call in silent)
         return max(silent, key=lambda call: (held[call.peer], -call.silent_since_s), default=None)
 
@@ -98,12 +112,16 @@ class OpenCalls:
                 self._changed.wait(self._silence_s / 4)
 
 
+def _busy(what: str) -> RemoteError:
+    return RemoteError(f"{what}; try again later", status=grpc.StatusCode.RESOURCE_EXHAUSTED.name)
+
+
 class OpenCall:
     """One call's place."""
 
-    def __init__(self, calls: OpenCalls, context: grpc.ServicerContext) -> None:
+    def __init__(self, calls: OpenCalls, context: grpc.ServicerContext, name: str = "") -> None:
         self.context = context
-        self.peer: str = context.peer()
+        self.peer: str = name or context.peer()
         self.busy = False
         self.silent_since_s = time.monotonic()
         self._calls = calls

@@ -129,7 +129,10 @@ class AsyncEdgeClient:
         if self._channel is None:
             self._channel = open_async_channel(self.target, self.settings)
         try:
-            reply: bytes = await self._channel.unary_unary(method)(data, timeout=self.settings.deadline_s)
+            call = self._channel.unary_unary(method)(
+                data, timeout=self.settings.deadline_s, metadata=self._exchange.metadata()
+            )
+            reply: bytes = await call
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 self._exchange.forget()

@@ -58,7 +58,7 @@ class EdgeClient:
         self._exchange = Exchange(self.target, self.settings)
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
-        self._lane = TimedLane(self._open_channel, self.target, self.settings.deadline_s)
+        self._lane = TimedLane(self._open_channel, self._exchange.metadata, self.target, self.settings.deadline_s)
         self._lane_is_free = threading.Lock()
         # Of each task that is inside `async with`, those that it has open; a task leaves the last one first.
         self._async: dict[asyncio.Task[Any] | None, list[AsyncEdgeClient]] = {}
@@ -200,9 +200,10 @@ class EdgeClient:
             self._lane_is_free.release()
 
     def _call(self, method: str, data: bytes) -> bytes:
+        metadata = self._exchange.metadata()
         call = self._open_channel().unary_unary(method)
         try:
-            reply: bytes = call(data, timeout=self.settings.deadline_s)
+            reply: bytes = call(data, timeout=self.settings.deadline_s, metadata=metadata)
         except grpc.RpcError as error:
             failure = error_of_call(error, self.target)
             self._note(failure)
@@ -216,7 +217,7 @@ class EdgeClient:
     ) -> Generator[InferenceResult, None, None]:
         if not self._exchange.is_introduced:
             self.describe()
-        lane = Lane(self._open_channel(), self.target)
+        lane = Lane(self._open_channel(), self.target, self._exchange.metadata())
         arrived: queue.SimpleQueue[bytes | RemoteError | None] = queue.SimpleQueue()
         reader = threading.Thread(target=_read_all, args=(lane, arrived), name="splitinfer-replies", daemon=True)
         reader.start()

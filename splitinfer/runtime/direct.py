@@ -17,7 +17,7 @@ import grpc
 from splitinfer.errors import RemoteError
 from splitinfer.runtime.lane import Lane
 from splitinfer.runtime.statuses import error_of_status
-from splitinfer.runtime.transport import INFER_STREAM
+from splitinfer.runtime.transport import INFER_STREAM, Metadata
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +36,13 @@ class RequestLane(Protocol):
     def cancel(self) -> None: ...
 
 
-def open_lane(channel: grpc.Channel, target: str) -> RequestLane:
+def open_lane(channel: grpc.Channel, target: str, metadata: Metadata = ()) -> RequestLane:
     """Open a stream, by the short way where this grpcio has it."""
     try:
-        return DirectLane(channel, target)
+        return DirectLane(channel, target, metadata)
     except (ImportError, AttributeError, TypeError) as error:
         logger.info("grpcio %s offers no direct calls (%s); using its public streams", grpc.__version__, error)
-        return Lane(channel, target)
+        return Lane(channel, target, metadata)
 
 
 class DirectLane:
@@ -52,7 +52,7 @@ class DirectLane:
         ImportError, AttributeError, TypeError: this grpcio has other internals.
     """
 
-    def __init__(self, channel: grpc.Channel, target: str) -> None:
+    def __init__(self, channel: grpc.Channel, target: str, metadata: Metadata = ()) -> None:
         from grpc._cython import cygrpc
 
         self._target = target
@@ -65,18 +65,16 @@ class DirectLane:
         # Tags of operations that the core has yet to report.
         self._due = {_INITIAL, _STATUS}
         core: Any = channel._channel
+        initial = cygrpc.SendInitialMetadataOperation(metadata, _FLAGS), cygrpc.ReceiveInitialMetadataOperation(_FLAGS)
         self._call: Any = core.segregated_call(
             cygrpc.PropagationConstants.GRPC_PROPAGATE_DEFAULTS,
             INFER_STREAM.encode(),
             None,  # host: the channel's
             None,  # deadline: a lane stays open
-            None,  # metadata
+            metadata,
             None,  # credentials
             (
-                (
-                    (cygrpc.SendInitialMetadataOperation(None, _FLAGS), cygrpc.ReceiveInitialMetadataOperation(_FLAGS)),
-                    _INITIAL,
-                ),
+                (initial, _INITIAL),
                 ((cygrpc.ReceiveStatusOnClientOperation(_FLAGS),), _STATUS),
             ),
             None,  # census context

@@ -19,6 +19,7 @@ from splitinfer.runtime.description import EdgeDescription
 from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import remote_error
+from splitinfer.runtime.transport import Metadata
 from splitinfer.wire import MAX_PROTOCOL_VERSION, Reply, Wire, Writer, decode_reply, request_writer
 from splitinfer.wire import splitinfer_pb2 as pb
 from splitinfer.wire.codecs import RAW, Codec
@@ -77,6 +78,14 @@ class Exchange:
         self._description: EdgeDescription | None = None
         # Fingerprints take milliseconds to compute and models are few; an entry goes with its model.
         self._fingerprints: weakref.WeakKeyDictionary[SplitModel, str] = weakref.WeakKeyDictionary()
+
+    def metadata(self) -> Metadata:
+        """Return what every call carries: the token, if there is one.
+
+        Raises:
+            InputError: it would cross a network in plain text, or cannot be read.
+        """
+        return self._settings.security.metadata(self.target)
 
     @staticmethod
     def describe_request() -> bytes:

@@ -13,16 +13,16 @@ import grpc
 
 from splitinfer.errors import EdgeUnavailableError
 from splitinfer.runtime.statuses import error_of_call
-from splitinfer.runtime.transport import INFER_STREAM
+from splitinfer.runtime.transport import INFER_STREAM, Metadata
 
 
 class Lane:
     """An open stream for one caller at a time."""
 
-    def __init__(self, channel: grpc.Channel, target: str) -> None:
+    def __init__(self, channel: grpc.Channel, target: str, metadata: Metadata = ()) -> None:
         self._target = target
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._call = channel.stream_stream(INFER_STREAM)(iter(self._outgoing.get, None))
+        self._call = channel.stream_stream(INFER_STREAM)(iter(self._outgoing.get, None), metadata=metadata)
 
     def send(self, data: bytes) -> None:
         """Hand over the bytes of a request; returns at once."""

@@ -21,6 +21,7 @@ from splitinfer.errors import RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime.admission import OpenCalls
 from splitinfer.runtime.description import describe
+from splitinfer.runtime.door import Door
 from splitinfer.runtime.events import Observer, nobody
 from splitinfer.runtime.malloc import tune_allocator
 from splitinfer.runtime.settings import ServerSettings
@@ -71,7 +72,8 @@ class EdgeServer:
         )
         self.models = tuple(self._runner.models)
         self.address = ""
-        self._calls = OpenCalls(self.settings.max_calls, self.settings.idle_s)
+        self._door = Door(self.settings.security)
+        self._calls = OpenCalls(self.settings.max_calls, self.settings.idle_s, self.settings.most_calls_of_one)
         # Threads of its own, so that whoever watches over the edge is answered however busy it is.
         self._health = health.HealthServicer(
             experimental_non_blocking=False, experimental_thread_pool=ThreadPoolExecutor(4, "splitinfer-health")
@@ -92,6 +94,7 @@ class EdgeServer:
             # More threads than places: calls that give up their place, or find none, need one for a moment.
             ThreadPoolExecutor(settings.max_calls + _SPARE_THREADS, thread_name_prefix="splitinfer-call"),
             options=server_options(settings),
+            interceptors=self._door.interceptors,
             maximum_concurrent_rpcs=2 * settings.max_calls + _SPARE_CALLS,
         )
         methods = {
@@ -160,7 +163,7 @@ class EdgeServer:
 
     def _infer(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         try:
-            with self._calls.opened(context) as call:
+            with self._calls.opened(context, self._door.identity(context)) as call:
                 data = next(requests, b"")
                 if not call.begin():
                     raise RemoteError("this edge is stopping", status=grpc.StatusCode.UNAVAILABLE.name)
@@ -170,7 +173,7 @@ class EdgeServer:
 
     def _infer_stream(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         try:
-            stream = self._calls.opened(context)
+            stream = self._calls.opened(context, self._door.identity(context))
         except RemoteError as error:
             _abort(context, error)
         with stream:

@@ -15,6 +15,7 @@ from splitinfer.models import CaptureOptions
 from splitinfer.runtime.child import Said, child_main
 from splitinfer.runtime.events import Observer, nobody
 from splitinfer.runtime.loading import capture_card
+from splitinfer.runtime.security import ServerSecurity
 from splitinfer.runtime.server import EdgeServer
 from splitinfer.runtime.settings import ServerSettings
 from splitinfer.wire.limits import WireLimits
@@ -76,6 +77,7 @@ def serve(
 
 def work(order: Said, say: Callable[[Said], None], parent: TextIO) -> None:
     """Serve what the order asks for until the parent closes its end of the pipe."""
+    order["settings"]["security"] = ServerSecurity(**order["settings"]["security"])
     order["settings"]["limits"] = WireLimits(**order["settings"]["limits"])
     stop = threading.Event()
 

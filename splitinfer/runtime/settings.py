@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from dataclasses import dataclass, field
 
 from splitinfer.errors import InputError
 from splitinfer.runtime.batch_sizes import SIZES
+from splitinfer.runtime.security import ClientSecurity, ServerSecurity, is_loopback
 from splitinfer.wire.codecs import CODECS, RAW, Wire, codecs_named
 from splitinfer.wire.limits import WireLimits
 
@@ -19,10 +19,10 @@ class ServerSettings:
     """How an edge server listens and works.
 
     Attributes:
-        host: address to listen on. Beyond loopback only with ``insecure``, since nothing is encrypted and nobody is
-            asked who they are.
+        host: address to listen on. Beyond loopback only with TLS or ``insecure``.
         port: 0 picks a free one; ``EdgeServer.address`` tells which.
-        insecure: agree to listen beyond loopback.
+        insecure: agree to listen beyond loopback in plain text.
+        security: TLS, and who may connect.
         limits: what one message may hold.
         codecs: names of the codecs that requests may come and replies may be wanted in; all that are known if empty.
             Raw always is.
@@ -35,6 +35,8 @@ class ServerSettings:
         stuck_s: time after which a tail that has not ended makes the health service say NOT_SERVING, seconds.
         max_calls: calls open at the same time, each with its own thread; an open stream is one call. A further call
             takes the place of one that waits for its client's next request, and is refused where all are at work.
+        max_calls_per_name: of them, those of one peer that is known by a certificate or token; three quarters by
+            default, so that no device keeps all others out.
         idle_s: longest time that a call may wait for its client's next message, seconds; then it is closed. Clients of
             ours open another with their next request.
         max_guests: in live runs, devices that have connected but not said who they are, at the same time.
@@ -47,6 +49,7 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 0
     insecure: bool = False
+    security: ServerSecurity = field(default_factory=ServerSecurity)
     limits: WireLimits = field(default_factory=WireLimits)
     codecs: tuple[str, ...] = ()
     torch_threads: int = 1
@@ -54,6 +57,7 @@ class ServerSettings:
     batch: int = 1
     stuck_s: float = 60.0
     max_calls: int = 64
+    max_calls_per_name: int | None = None
     idle_s: float = 300.0
     max_guests: int = 16
     hello_s: float = 10.0
@@ -65,6 +69,8 @@ class ServerSettings:
         _check_at_least(1, torch_threads=self.torch_threads, max_calls=self.max_calls, max_guests=self.max_guests)
         if self.parallel_tails is not None:
             _check_at_least(1, parallel_tails=self.parallel_tails)
+        if self.max_calls_per_name is not None:
+            _check_at_least(1, max_calls_per_name=self.max_calls_per_name)
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch not in SIZES:
             raise InputError(f"batch must be one of {', '.join(map(str, SIZES))}, not {self.batch!r}")
         _check_positive(stuck_s=self.stuck_s)
@@ -72,16 +78,21 @@ class ServerSettings:
         codecs_named(self.codecs)
         if not 0 <= self.port <= _MAX_PORT:
             raise InputError(f"port must be from 0 (any free one) to {_MAX_PORT}, not {self.port}")
-        if not self.insecure and not _is_loopback(self.host):
+        if not self.insecure and not self.security.is_encrypted and not is_loopback(self.host):
             raise InputError(
-                f"host {self.host} can be reached from other machines and the connection is not encrypted; "
-                "say --insecure (insecure=True) to listen there all the same"
+                f"host {self.host} can be reached from other machines and the connection is not encrypted; give "
+                "--tls-cert and --tls-key (splitinfer certs makes them), or say --insecure (insecure=True)"
             )
 
     @property
     def wire(self) -> Wire:
         """What messages may hold and which codecs are accepted."""
         return Wire(self.limits, accepts=codecs_named((RAW.name, *self.codecs)) if self.codecs else CODECS)
+
+    @property
+    def most_calls_of_one(self) -> int:
+        """Calls open at the same time of one peer that has a name."""
+        return self.max_calls_per_name or max(1, self.max_calls * 3 // 4)
 
     @property
     def tails_at_once(self) -> int:
@@ -97,6 +108,7 @@ class ClientSettings:
 
     Attributes:
         deadline_s: longest time from sending a request to its answer, seconds.
+        security: TLS, and what this end shows of itself.
         limits: what one message may hold; the server's own limits are asked for and hold too.
         codec: that tensors are sent in; only ``raw`` keeps every bit.
         reply_codec: that answers are wanted in.
@@ -109,6 +121,7 @@ class ClientSettings:
     """
 
     deadline_s: float = 30.0
+    security: ClientSecurity = field(default_factory=ClientSecurity)
     limits: WireLimits = field(default_factory=WireLimits)
     codec: str = RAW.name
     reply_codec: str = RAW.name
@@ -122,15 +135,6 @@ class ClientSettings:
         _check_at_least(1, window=self.window)
         codecs_named((self.codec, self.reply_codec))
         _check_at_least(0, stream_up_to_bytes=self.stream_up_to_bytes)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _check_at_least(least: int, **values: int) -> None:

@@ -30,6 +30,15 @@ _CODE_OF: tuple[tuple[type[SplitInferError], grpc.StatusCode], ...] = (
 _ERROR_OF: dict[grpc.StatusCode, type[RemoteError]] = {
     code: error for error, code in _CODE_OF if issubclass(error, RemoteError)
 }
+_TLS_TROUBLE = (
+    ("certificate has expired", "its certificate has expired, or this clock is wrong"),
+    ("certificate is not yet valid", "its certificate is not valid yet, or this clock is wrong"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate does not come from the CA that this end trusts"),
+    ("Hostname Verification", "its certificate is for other host names than this one"),
+    ("WRONG_VERSION_NUMBER", "it speaks plain text and this end TLS"),
+    ("Socket closed", "it closed the connection; it may want TLS, or another certificate of this end"),
+)
+"""What gRPC says when a handshake fails, and what that means."""
 _BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -44,6 +53,8 @@ def refusal(error: Exception) -> tuple[grpc.StatusCode, str]:
             return code, str(error)
     if isinstance(error, RemoteError):
         return grpc.StatusCode[error.status], str(error)
+    if isinstance(error, grpc.RpcError):  # gRPC's word for a call that ended under its handler
+        return grpc.StatusCode.CANCELLED, "the call was ended by the other side"
     number = secrets.token_hex(4)
     logger.error("internal error %s", number, exc_info=error)
     return grpc.StatusCode.INTERNAL, f"internal error {number}; the server's log has the details"
@@ -68,8 +79,9 @@ def error_of_status(number: int, details: str, target: str) -> RemoteError:
     message = lines[0] if lines else code.name
     if code in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         # gRPC cancels a stream that it closes under us, and a server that stops ends it with OK.
+        why = next((why for sign, why in _TLS_TROUBLE if sign in message), message)
         return EdgeUnavailableError(
-            f"no edge server answers at {target}, or the connection was lost: {message}",
+            f"no edge server answers at {target}, or the connection was lost: {why}",
             status=grpc.StatusCode.UNAVAILABLE.name,
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -10,6 +10,7 @@ import grpc
 
 from splitinfer.errors import DeadlineError, EdgeUnavailableError
 from splitinfer.runtime.direct import RequestLane, open_lane
+from splitinfer.runtime.transport import Metadata
 
 
 class Watchdog:
@@ -67,8 +68,11 @@ class Watchdog:
 class TimedLane:
     """A lane with a deadline per request, opened at its first use and again after it has ended."""
 
-    def __init__(self, open_channel: Callable[[], grpc.Channel], target: str, deadline_s: float) -> None:
+    def __init__(
+        self, open_channel: Callable[[], grpc.Channel], metadata: Callable[[], Metadata], target: str, deadline_s: float
+    ) -> None:
         self._open_channel = open_channel
+        self._metadata = metadata
         self._target = target
         self._deadline_s = deadline_s
         self._watchdog = Watchdog()
@@ -94,7 +98,7 @@ class TimedLane:
                 except EdgeUnavailableError:
                     if self._is_late:
                         raise
-            self._lane = lane = open_lane(self._open_channel(), self._target)
+            self._lane = lane = open_lane(self._open_channel(), self._target, self._metadata())
             return lane.exchange(data)
         except EdgeUnavailableError:
             self.cancel()

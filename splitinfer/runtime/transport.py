@@ -5,6 +5,7 @@ from __future__ import annotations
 import grpc
 
 from splitinfer.errors import InputError
+from splitinfer.runtime.door import channel_credentials, server_credentials
 from splitinfer.runtime.settings import ClientSettings, ServerSettings
 from splitinfer.wire import splitinfer_pb2 as pb
 
@@ -14,16 +15,23 @@ INFER = f"/{SERVICE}/Infer"
 INFER_STREAM = f"/{SERVICE}/InferStream"
 
 Options = list[tuple[str, int]]
+Metadata = tuple[tuple[str, str], ...]
 
 
 def open_channel(target: str, settings: ClientSettings) -> grpc.Channel:
     """Return a channel to a server, which connects at its first call."""
-    return grpc.insecure_channel(target, options=_client_options(settings))
+    credentials, options = channel_credentials(settings.security), _client_options(settings)
+    if credentials is None:
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, credentials, options=options)
 
 
 def open_async_channel(target: str, settings: ClientSettings) -> grpc.aio.Channel:
     """Return a channel for asyncio to a server, which connects at its first call."""
-    return grpc.aio.insecure_channel(target, options=_client_options(settings))
+    credentials, options = channel_credentials(settings.security), _client_options(settings)
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    return grpc.aio.secure_channel(target, credentials, options=options)
 
 
 def listen(server: grpc.Server, settings: ServerSettings) -> str:
@@ -35,7 +43,10 @@ def listen(server: grpc.Server, settings: ServerSettings) -> str:
     host = settings.host
     bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
     try:
-        port = server.add_insecure_port(f"{bracketed}:{settings.port}")
+        if settings.security.is_encrypted:
+            port = server.add_secure_port(f"{bracketed}:{settings.port}", server_credentials(settings.security))
+        else:
+            port = server.add_insecure_port(f"{bracketed}:{settings.port}")
     except RuntimeError:
         port = 0
     if not port:

@@ -62,7 +62,7 @@ class Attendance:
             response_deserializer=pb.EdgeMessage.FromString,
         )
         self._outgoing.put(pb.DeviceMessage(hello=hello))
-        self._call = attend(iter(self._outgoing.get, None))
+        self._call = attend(iter(self._outgoing.get, None), metadata=self._settings.security.metadata(self._target))
         self._reader.start()
         self._wait(lambda: self._start is not None, join_s, "the run did not start: other devices are missing")
         assert self._start is not None

@@ -18,6 +18,7 @@ from splitinfer.runtime.loop.attendance import Attendance
 from splitinfer.runtime.loop.device import Closed, DeviceLoop, PeriodMeans
 from splitinfer.runtime.loop.ticker import Ticker
 from splitinfer.runtime.loop.world import DeviceWorld, check_live, warm_allocation
+from splitinfer.runtime.security import ClientSecurity
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.simulation.build import rule_of, setting_of
 from splitinfer.simulation.identity import digest
@@ -52,6 +53,7 @@ def run_device(
     services: Sequence[LiveService],
     *,
     limits: WireLimits | None = None,
+    security: ClientSecurity | None = None,
     times: DeviceTimes | None = None,
     on_start: Callable[[pb.Start], None] = lambda start: None,
     on_period: Callable[[int, PeriodMeans, Sequence[int]], None] = lambda slot, means, cuts: None,
@@ -64,6 +66,7 @@ def run_device(
         device: m.
         services: the device's models.
         limits: of messages.
+        security: TLS, and what the device shows of itself.
         times: how long to wait.
         on_start: called when every device is there.
         on_period: called after each period with the slot that follows it, its means and the cuts in force.
@@ -76,9 +79,10 @@ def run_device(
         RemoteError: the edge refuses, or goes away.
     """
     check_device(scenario, device)
-    return _DeviceRun(target, scenario, device, services, limits or WireLimits(), times or DeviceTimes()).run(
-        on_start, on_period
+    connection = ClientSettings(
+        limits=limits or WireLimits(), codec=scenario.codecs or RAW.name, security=security or ClientSecurity()
     )
+    return _DeviceRun(target, scenario, device, services, connection, times or DeviceTimes()).run(on_start, on_period)
 
 
 def check_device(scenario: Scenario, device: int) -> None:
@@ -100,13 +104,12 @@ class _DeviceRun:
         scenario: Scenario,
         device: int,
         services: Sequence[LiveService],
-        limits: WireLimits,
+        connection: ClientSettings,
         times: DeviceTimes,
     ) -> None:
         self._scenario = scenario
         self._device = device
         self._services = services
-        connection = ClientSettings(limits=limits, codec=scenario.codecs or RAW.name)
         self._exchange = Exchange(target, connection)
         self._times = times
         self._attendance = Attendance(target, self._receive, connection)

@@ -13,7 +13,9 @@ import grpc
 
 from splitinfer.errors import DeadlineError, InputError, ModelMismatchError, RemoteError
 from splitinfer.runtime.admission import OpenCalls
+from splitinfer.runtime.door import Door
 from splitinfer.runtime.loop.attendance import SERVICE
+from splitinfer.runtime.security import check_device
 from splitinfer.runtime.settings import ServerSettings
 from splitinfer.runtime.statuses import refusal
 from splitinfer.runtime.tails import unknown_version
@@ -42,6 +44,7 @@ class Hub:
         self._fingerprints = [list(device) for device in fingerprints]
         self._scenario = scenario
         self._settings = settings
+        self._door = Door(settings.security)
         self._changed = threading.Condition()
         self._seats: dict[int, _Seat] = {}
         # Who has not said hello yet is a guest: few at a time, each for a short time.
@@ -53,7 +56,11 @@ class Hub:
         settings = self._settings
         # A stream holds its thread for the whole run; the others are for those who have not said hello yet.
         threads = len(self._fingerprints) + self._settings.max_guests + _SPARE_THREADS
-        server = grpc.server(ThreadPoolExecutor(threads, "splitinfer-seat"), options=server_options(settings))
+        server = grpc.server(
+            ThreadPoolExecutor(threads, "splitinfer-seat"),
+            options=server_options(settings),
+            interceptors=self._door.interceptors,
+        )
         attend = grpc.stream_stream_rpc_method_handler(
             self._attend,
             request_deserializer=pb.DeviceMessage.FromString,
@@ -136,7 +143,7 @@ class Hub:
                 first = next(messages, None)
                 if not guest.begin():
                     raise InputError("a device says hello first, and soon")
-                seat = self._take_seat(first)
+                seat = self._take_seat(first, self._door.identity(context))
         except Exception as error:  # noqa: BLE001 - the boundary; refusal() logs what is not meant for the device
             _abort(context, error)
         threading.Thread(target=self._listen, args=(seat, messages), name="splitinfer-hub", daemon=True).start()
@@ -148,7 +155,7 @@ class Hub:
                 _abort(context, message)
             yield message
 
-    def _take_seat(self, first: pb.DeviceMessage | None) -> _Seat:
+    def _take_seat(self, first: pb.DeviceMessage | None, identity: str) -> _Seat:
         if first is None or first.WhichOneof("kind") != "hello":
             raise InputError("a device says hello first")
         hello = first.hello
@@ -156,6 +163,7 @@ class Hub:
             raise unknown_version(hello.protocol_version)
         if hello.device >= len(self._fingerprints):
             raise InputError(f"this run has devices 0..{len(self._fingerprints) - 1}, not {hello.device}")
+        check_device(identity, hello.device)
         if hello.scenario != self._scenario:
             raise InputError("the device has another scenario than the edge; give both the same --scenario and --set")
         if list(hello.fingerprints) != self._fingerprints[hello.device]:
