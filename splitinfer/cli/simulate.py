@@ -150,6 +150,8 @@ def _show(world: Scenario, result: SimulationResult) -> None:
                 row.append(f"{figures[2] / target:.2f}" if target else "-")
             rows.append(row)
     print_table(columns, rows, left=("service",))
+    for note in result.notes:
+        print(f"note: {note}")
 
 
 def _compare(world: Scenario, names: list[str], slots: int, seeds: range, as_json: bool) -> None:
@@ -199,12 +201,18 @@ def _compare(world: Scenario, names: list[str], slots: int, seeds: range, as_jso
         "done",
     ]
     print_table(columns, rows, left=("policy",))
+    free = [summary.policy for summary in summaries if not summary.depends_on_seed]
+    if free:
+        print(f"{', '.join(free)}: every seed gives the same run, so this is one run and has no interval")
+    for note in dict.fromkeys(note for summary in summaries for run in summary.runs for note in run.notes):
+        print(f"note: {note}")
     for report in reports:
         print(_search_line(report))
 
 
 def _plus_minus(estimate: Estimate, factor: float, digits: int) -> str:
-    return f"{estimate.mean * factor:.{digits}f} ±{estimate.half_width * factor:.{digits}f}"
+    mean = f"{estimate.mean * factor:.{digits}f}"
+    return mean if estimate.half_width != estimate.half_width else f"{mean} ±{estimate.half_width * factor:.{digits}f}"
 
 
 def _range(values: object) -> str:

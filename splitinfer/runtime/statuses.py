@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 
 import grpc
@@ -39,6 +40,7 @@ _TLS_TROUBLE = (
     ("Socket closed", "it closed the connection; it may want TLS, or another certificate of this end"),
 )
 """What gRPC says when a handshake fails, and what that means."""
+_TOO_LARGE = re.compile(r"Received message larger than max \((\d+) vs\. (\d+)\)")
 _BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -77,6 +79,15 @@ def error_of_status(number: int, details: str, target: str) -> RemoteError:
     code = _BY_NUMBER.get(number, grpc.StatusCode.UNKNOWN)
     lines = details.strip().splitlines()
     message = lines[0] if lines else code.name
+    too_large = _TOO_LARGE.search(details)
+    if too_large:
+        # gRPC's own words ("Stream removed") hide that this is a setting of ours.
+        size, limit = (f"{int(number):,}" for number in too_large.groups())
+        return RemoteError(
+            f"a message of {size} bytes from {target} is over max_message_bytes, {limit} here; raise it "
+            "(WireLimits, or --max-message-mib)",
+            status=grpc.StatusCode.RESOURCE_EXHAUSTED.name,
+        )
     if code in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         # gRPC cancels a stream that it closes under us, and a server that stops ends it with OK.
         why = next((why for sign, why in _TLS_TROUBLE if sign in message), message)

@@ -31,13 +31,17 @@ class Trial:
         scaled_queue: mean Qbar, shape (C, M).
         stable: whether no queue of the device grows, shape (C, M).
         growth_s: by how much the backlog grows, in seconds of work per second, shape (C, M).
+        latency_s: mean over each device's tasks, shape (C, M), which decides between candidates of equal value.
     """
 
     energy_j: Array
     scaled_queue: Array
     stable: NDArray[np.bool_]
     growth_s: Array
+    latency_s: Array | None = None
 
+
+TIE_SHARE = 1e-9
 
 Evaluate = Callable[[Cuts, int], Trial]
 """Tries cuts of shape (C, M, N) for a number of slots."""
@@ -225,6 +229,9 @@ class _Search:
         tables = [self._table([device[min(i, len(device) - 1)] for device in candidates]) for i in range(most)]
         trial = self._try(np.stack(tables), slots)
         value = self._value(trial)
+        if trial.latency_s is not None:
+            # A share so small that it only decides ties: of two cuts of one energy the faster.
+            value = value + TIE_SHARE * np.abs(value) * trial.latency_s / (1.0 + trial.latency_s)
         # Unstable ones come after all stable ones, the fastest growth last.
         score = np.where(trial.stable, value, value.max() + 1.0 + np.maximum(trial.growth_s, 0.0))
         if len(candidates) == 1:

@@ -6,16 +6,16 @@ does and however many slots are asked for at a time.
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from splitinfer.errors import ScenarioError
+from splitinfer.errors import InputError, ScenarioError
 from splitinfer.simulation.fields import Positive, Settings
+from splitinfer.simulation.traces import TIME_COLUMNS, column, numbers, read_columns, times_s
+from splitinfer.user_code import make_own, user_code
 
 Counts = NDArray[np.int64]
 
@@ -80,8 +80,11 @@ class TraceArrivals(Settings):
     """Requests at recorded times.
 
     Attributes:
-        path: a CSV file with the columns ``time_s``, ``device`` and ``service`` (numbers from 0) and one row a request.
-        repeat_s: start the trace again after this many seconds; without it nothing arrives after the last row.
+        path: a CSV file with a header and one row a request: ``time_s`` (seconds from the start; or ``epoch_s``,
+            ``epoch_ms``, ``timestamp``: seconds or milliseconds since 1970, or ISO 8601 times, which count from the
+            first request), ``device`` and ``service`` (numbers from 0; not needed where there is only one).
+        repeat_s: start the trace again after this many seconds; without it nothing arrives after the last row, which
+            a run that goes on says.
     """
 
     kind: Literal["trace"] = "trace"
@@ -92,10 +95,59 @@ class TraceArrivals(Settings):
         return _Trace(read_arrival_trace(self.path, services), services.shape, slot_s, self.repeat_s)
 
 
+class OwnArrivals(Settings):
+    """Arrivals of the user's own: ``arrivals = "package.module:Class(k=3)"``.
+
+    The class has ``start(services, slot_s, rng)``, which returns an ``ArrivalProcess``. Naming it runs the module's
+    code.
+
+    Attributes:
+        name: ``package.module:Class``, with literal arguments where it needs some.
+    """
+
+    kind: Literal["own"] = "own"
+    name: str
+
+    def start(self, services: NDArray[np.bool_], slot_s: float, rng: np.random.Generator) -> ArrivalProcess:
+        return CheckedArrivals(start_own("arrivals", self.name, (services, slot_s, rng)), self.name)
+
+
 ArrivalModel = Annotated[
-    PoissonArrivals | PeriodicArrivals | BurstyArrivals | TraceArrivals,
+    PoissonArrivals | PeriodicArrivals | BurstyArrivals | TraceArrivals | OwnArrivals,
     Field(discriminator="kind"),
 ]
+
+
+class CheckedArrivals:
+    """A process of the user's own, whose answers are looked at."""
+
+    def __init__(self, process: Any, name: str) -> None:
+        self._process = process
+        self._name = name
+
+    def counts(self, rates_hz: NDArray[np.float64], slots: int) -> Counts:
+        with user_code(f"arrivals: {self._name}"):
+            counts = np.asarray(self._process.counts(rates_hz, slots))
+        shape = (slots, *rates_hz.shape[-2:])
+        if counts.shape != shape or not np.issubdtype(counts.dtype, np.integer) or (counts < 0).any():
+            raise InputError(
+                f"arrivals: {self._name} must return whole numbers of at least 0 of the shape {shape}, "
+                f"got {counts.dtype} {counts.shape}"
+            )
+        return counts
+
+
+def start_own(field: str, name: str, arguments: tuple[Any, ...]) -> Any:
+    """Make an object of the user's own and start its process.
+
+    Raises:
+        InputError: it is none, or fails.
+    """
+    model = make_own(name, field)
+    if not callable(getattr(model, "start", None)):
+        raise InputError(f"{field}: {name} has no method start")
+    with user_code(f"{field}: {name}"):
+        return model.start(*arguments)
 
 
 def read_arrival_trace(path: str, services: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -109,26 +161,36 @@ def read_arrival_trace(path: str, services: NDArray[np.bool_]) -> NDArray[np.flo
         Shape (requests, 3): time in seconds, device, service; sorted by time.
 
     Raises:
-        ScenarioError: the file is absent, lacks a column, or names a device or service that the scenario lacks.
+        ScenarioError: the file is absent, empty, lacks a column, or has a row with a time, device or service that
+            cannot be; the line is named.
     """
-    rows = []
-    try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            for number, row in enumerate(csv.DictReader(file), start=2):
-                time_s, device, service = float(row["time_s"]), int(row["device"]), int(row["service"])
-                inside = 0 <= device < services.shape[0] and 0 <= service < services.shape[1]
-                if time_s < 0 or not inside or not services[device, service]:
-                    raise ScenarioError(f"arrivals.path: {path} line {number}: no such time, device or service")
-                rows.append((time_s, device, service))
-    except OSError as error:
-        raise ScenarioError(f"arrivals.path: cannot read {path}: {error.strerror}") from None
-    except KeyError as error:
-        raise ScenarioError(f"arrivals.path: {path} has no column {error}") from None
-    except (TypeError, ValueError) as error:
-        if isinstance(error, ScenarioError):
-            raise
-        raise ScenarioError(f"arrivals.path: {path} holds something that is not a number: {error}") from None
-    return np.array(sorted(rows), dtype=np.float64).reshape(-1, 3)
+    field = "arrivals.path"
+    header, rows = read_columns(path, field)
+    at = column(path, field, header, TIME_COLUMNS)
+    times = times_s(path, field, header[at], [(line, row[at]) for line, row in rows])
+    whose = []
+    for name, limit in (("device", services.shape[0]), ("service", services.shape[1])):
+        if limit == 1 and name not in [one.lower() for one in header]:
+            whose.append(np.zeros(len(rows)))
+            continue
+        where = column(path, field, header, (name,))
+        values = numbers(path, field, name, [(line, row[where]) for line, row in rows])
+        wrong = (values != np.floor(values)) | (values < 0) | (values >= limit)
+        if wrong.any():
+            first = int(np.argmax(wrong))
+            raise ScenarioError(
+                f"{field}: {path} line {rows[first][0]}: {name} {values[first]:g} is not one of 0..{limit - 1}"
+            )
+        whose.append(values)
+    device, service = whose
+    absent = ~services[device.astype(int), service.astype(int)]
+    if absent.any():
+        first = int(np.argmax(absent))
+        raise ScenarioError(
+            f"{field}: {path} line {rows[first][0]}: device {device[first]:g} has no service {service[first]:g}"
+        )
+    order = np.lexsort((service, device, times))
+    return np.stack([times, device, service], axis=1)[order]
 
 
 class _Poisson:
@@ -186,6 +248,7 @@ class _Trace:
     ) -> None:
         self._length = None if repeat_s is None else max(1, round(repeat_s / slot_s))
         slot = np.floor(rows[:, 0] / slot_s + 1e-9).astype(np.int64)
+        self.ends_s = None if repeat_s is not None else float(rows[-1, 0])
         if self._length is not None:
             rows, slot = rows[slot < self._length], slot[slot < self._length]
         size = self._length if self._length is not None else int(slot.max(initial=-1)) + 1

@@ -6,15 +6,25 @@ the same whatever the policy does.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from splitinfer.errors import ScenarioError
+from splitinfer.errors import InputError, ScenarioError
+from splitinfer.simulation.arrivals import start_own
 from splitinfer.simulation.fields import Positive, Settings
+from splitinfer.simulation.traces import (
+    TIME_COLUMNS,
+    numbers,
+    packet_means,
+    read_mahimahi,
+    read_rate_csv,
+    read_text,
+    slot_means,
+)
+from splitinfer.user_code import user_code
 
 
 class ChannelProcess(Protocol):
@@ -65,7 +75,8 @@ class TraceChannel(Settings):
     """Recorded gains, repeated from the start when the file ends; path loss and distances are not used.
 
     Attributes:
-        path: a CSV file without a header: one row a slot, one column a device, each the channel gain h.
+        path: a CSV file: one row a slot, one column a device, each the channel gain h (a number above 0 and up to 1; no
+            unit); a header is skipped. For rates see ``rate``, ``mahimahi`` and ``drive-test``.
     """
 
     kind: Literal["trace"] = "trace"
@@ -75,29 +86,178 @@ class TraceChannel(Settings):
         return _Trace(read_gain_trace(self.path, devices))
 
 
+class RateChannel(Settings):
+    """A recorded rate: the channel carries just that at full power. Path loss and distances are not used.
+
+    The gain of a slot is the one at which p_max carries the slot's mean rate over the device's bandwidth, so set
+    ``bandwidth_hz`` to what the link has. The trace repeats from its start when it ends.
+
+    Attributes:
+        path: a CSV file with a header; or one file per device. A rate holds until the next row.
+        time_column: its times: seconds, seconds or milliseconds since 1970, or ISO 8601; they count from the first row.
+        rate_column: its rates.
+        unit: of the rates: ``bit/s``, ``kbit/s``, ``Mbit/s``, ``Gbit/s``, ``B/s`` or ``KiB/s``.
+    """
+
+    kind: Literal["rate"] = "rate"
+    path: str | tuple[str, ...]
+    time_column: str = "time_s"
+    rate_column: str = "rate_mbps"
+    unit: Literal["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "B/s", "KiB/s"] = "Mbit/s"
+
+    def start(self, devices: int, slot_s: float, rng: np.random.Generator) -> RateProcess:
+        def read(path: str) -> NDArray[np.float64]:
+            times, rates = read_rate_csv(
+                path,
+                field="channel.path",
+                time_columns=(self.time_column,) if self.time_column != "time_s" else TIME_COLUMNS,
+                rate_columns=(self.rate_column,),
+                unit=self.unit,
+            )
+            return slot_means(times, rates, slot_s)
+
+        return RateProcess(_per_device(self.path, devices, read))
+
+
+class DriveTestChannel(RateChannel):
+    """A 5G or LTE drive test: like ``rate``, with the columns and the unit of the public logs (kbit/s)."""
+
+    kind: Literal["drive-test"] = "drive-test"  # type: ignore[assignment]
+    time_column: str = "Timestamp"
+    rate_column: str = "UL_bitrate"
+    unit: Literal["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "B/s", "KiB/s"] = "kbit/s"
+
+
+class MahimahiChannel(Settings):
+    """A mahimahi packet trace: the channel carries its rate at full power, see ``rate``.
+
+    Attributes:
+        path: a file with one line a packet of 1504 bytes, its time in whole milliseconds; or one file per device. It
+            repeats after its last packet, as mahimahi does.
+    """
+
+    kind: Literal["mahimahi"] = "mahimahi"
+    path: str | tuple[str, ...]
+
+    def start(self, devices: int, slot_s: float, rng: np.random.Generator) -> RateProcess:
+        return RateProcess(
+            _per_device(
+                self.path, devices, lambda path: packet_means(read_mahimahi(path, field="channel.path"), slot_s)
+            )
+        )
+
+
+class OwnChannel(Settings):
+    """A channel of the user's own: ``channel = "package.module:Class(k=3)"``.
+
+    The class has ``start(devices, slot_s, rng)``, which returns a ``ChannelProcess``. Naming it runs the module's code.
+
+    Attributes:
+        name: ``package.module:Class``, with literal arguments where it needs some.
+    """
+
+    kind: Literal["own"] = "own"
+    name: str
+
+    def start(self, devices: int, slot_s: float, rng: np.random.Generator) -> ChannelProcess:
+        return _Checked(start_own("channel", self.name, (devices, slot_s, rng)), self.name)
+
+
 ChannelModel = Annotated[
-    SteadyChannel | RayleighChannel | CorrelatedChannel | TraceChannel,
+    SteadyChannel
+    | RayleighChannel
+    | CorrelatedChannel
+    | TraceChannel
+    | RateChannel
+    | DriveTestChannel
+    | MahimahiChannel
+    | OwnChannel,
     Field(discriminator="kind"),
 ]
+
+MAX_BITS_PER_S_PER_HZ = 500.0
+"""Most that a rate trace may ask of the bandwidth: the gain that carries it grows as 2 to this power."""
+
+
+class RateProcess:
+    """Rates per slot and device, repeated from the start; ``Surroundings`` turns them into gains."""
+
+    def __init__(self, tables: list[NDArray[np.float64]]) -> None:
+        self._tables = tables
+        self._next = 0
+
+    @property
+    def length(self) -> int:
+        """Slots until the longest trace starts again."""
+        return max(map(len, self._tables))
+
+    @property
+    def highest_bps(self) -> float:
+        """Highest rate of any device."""
+        return max(float(table.max()) for table in self._tables)
+
+    def rates_bps(self, slots: int) -> NDArray[np.float64]:
+        """Return the rates of the next slots, shape (slots, M)."""
+        at = np.arange(self._next, self._next + slots)
+        self._next += slots
+        return np.stack([table[at % len(table)] for table in self._tables], axis=1)
+
+
+def _per_device(path: str | tuple[str, ...], devices: int, read: Any) -> list[NDArray[np.float64]]:
+    if isinstance(path, str):
+        return [read(path)] * devices
+    if len(path) != devices:
+        raise ScenarioError(f"channel.path: has {len(path)} files; num_devices is {devices}")
+    return [read(one) for one in path]
 
 
 def read_gain_trace(path: str, devices: int) -> NDArray[np.float64]:
     """Read recorded gains, shape (rows, M).
 
     Raises:
-        ScenarioError: the file is absent, has another number of columns, or holds something not above zero.
+        ScenarioError: the file is absent, has another number of columns, or a gain that is not above 0 and up to 1.
     """
-    try:
-        table = np.genfromtxt(Path(path), delimiter=",", dtype=np.float64, ndmin=2)
-    except OSError:
-        raise ScenarioError(f"channel.path: cannot read {path}") from None
-    except ValueError as error:
-        raise ScenarioError(f"channel.path: {path} is not a table of numbers: {str(error).splitlines()[0]}") from None
-    if table.shape[1] != devices:
-        raise ScenarioError(f"channel.path: {path} has {table.shape[1]} columns; num_devices is {devices}")
-    if not len(table) or not np.all(table > 0):
-        raise ScenarioError(f"channel.path: every gain in {path} must be a number above 0")
+    field = "channel.path"
+    lines = [(n, line) for n, line in enumerate(read_text(path, field).splitlines(), 1) if line.strip()]
+    if lines and _is_header(lines[0][1]):
+        lines = lines[1:]
+    if not lines:
+        raise ScenarioError(f"{field}: {path} has no rows")
+    table = np.empty((len(lines), devices))
+    for row, (line, text) in enumerate(lines):
+        parts = text.split(",")
+        if len(parts) != devices:
+            raise ScenarioError(f"{field}: {path} line {line}: has {len(parts)} columns; num_devices is {devices}")
+        table[row] = numbers(path, field, "the gain", [(line, part) for part in parts])
+    wrong = (table <= 0) | (table > 1)
+    if wrong.any():
+        row, device = np.argwhere(wrong)[0]
+        raise ScenarioError(
+            f"{field}: {path} line {lines[row][0]}: a channel gain is a number above 0 and up to 1, not "
+            f"{table[row, device]:g}; for rates use kind = rate, mahimahi or drive-test"
+        )
     return table
+
+
+def _is_header(line: str) -> bool:
+    names = [part.strip().lower() for part in line.split(",")]
+    return any(name[:1].isalpha() and name not in ("nan", "inf", "infinity") for name in names)
+
+
+class _Checked:
+    """A process of the user's own, whose answers are looked at."""
+
+    def __init__(self, process: Any, name: str) -> None:
+        self._process = process
+        self._name = name
+
+    def gains(self, mean_gain: NDArray[np.float64], slots: int) -> NDArray[np.float64]:
+        with user_code(f"channel: {self._name}"):
+            gains = np.asarray(self._process.gains(mean_gain, slots), np.float64)
+        shape = (slots, mean_gain.shape[-1])
+        if gains.shape != shape or not np.isfinite(gains).all() or (gains < 0).any():
+            raise InputError(f"channel: {self._name} must return finite gains of at least 0 of the shape {shape}")
+        return gains
 
 
 class _Steady:
@@ -141,6 +301,7 @@ class _GaussMarkov:
 class _Trace:
     def __init__(self, table: NDArray[np.float64]) -> None:
         self._table = table
+        self.length = len(table)
         self._next = 0
 
     def gains(self, mean_gain: NDArray[np.float64], slots: int) -> NDArray[np.float64]:

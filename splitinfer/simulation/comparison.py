@@ -16,7 +16,7 @@ from splitinfer.simulation.simulate import simulate_batch
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds and the half width of its confidence interval (nan with one seed)."""
+    """A mean over seeds and the half width of its confidence interval (nan where there is none to earn)."""
 
     mean: float
     half_width: float
@@ -34,6 +34,8 @@ class PolicySummary:
         latency_mean_s, latency_p95_s: of all requests that were finished.
         arrived, finished: requests, all seeds together.
         stable_runs: number of seeds at which no queue grew.
+        depends_on_seed: False where every seed gave the same run, as with recorded arrivals and channels: that is one
+            run, and there are no intervals.
         runs: the runs themselves, one per seed.
     """
 
@@ -47,6 +49,7 @@ class PolicySummary:
     arrived: int
     finished: int
     stable_runs: int
+    depends_on_seed: bool
     runs: tuple[SimulationResult, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,14 +60,19 @@ class PolicySummary:
             estimate: Estimate = getattr(self, name)
             values = (estimate.mean, estimate.half_width)
             record[name], record[f"{name}_half_width"] = (v if np.isfinite(v) else None for v in values)
-        return record | {"arrived": self.arrived, "finished": self.finished, "stable_runs": self.stable_runs}
+        counts = {"arrived": self.arrived, "finished": self.finished, "stable_runs": self.stable_runs}
+        return record | counts | {"depends_on_seed": self.depends_on_seed}
 
 
 def summarise(runs: Sequence[SimulationResult], *, confidence: float = 0.95) -> PolicySummary:
     """Summarise one policy's runs on several seeds; intervals are Student's t."""
 
+    same = len(runs) > 1 and all(
+        run.energy_j == runs[0].energy_j and np.array_equal(run.latency_s, runs[0].latency_s) for run in runs[1:]
+    )
+
     def over(values: Sequence[float]) -> Estimate:
-        return estimate(values, confidence=confidence)
+        return estimate(values[:1] if same else values, confidence=confidence)
 
     return PolicySummary(
         policy=runs[0].policy,
@@ -77,6 +85,7 @@ def summarise(runs: Sequence[SimulationResult], *, confidence: float = 0.95) -> 
         arrived=sum(run.arrived for run in runs),
         finished=sum(run.finished for run in runs),
         stable_runs=sum(run.stability.stable for run in runs),
+        depends_on_seed=not same,
         runs=tuple(runs),
     )
 

@@ -43,7 +43,7 @@ def one_line(error: ValidationError) -> str:
     if isinstance(reason, ScenarioError):
         return f"{name}.{reason}" if name else str(reason)
     if reason is not None:
-        return f"{name}: {reason}"
+        return f"{name}: {reason}" if name else str(reason)
     if worst["type"] == "extra_forbidden":
         return f"{name}: no such field"
     if worst["type"] == "missing" and isinstance(worst["loc"][-1], int):

@@ -11,7 +11,9 @@ from pydantic import BaseModel
 
 from splitinfer.errors import ScenarioError
 from splitinfer.scheduling.rules import ALLOCATIONS
+from splitinfer.simulation.arrivals import OwnArrivals
 from splitinfer.simulation.build import setting_of
+from splitinfer.simulation.channel import OwnChannel
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.user_code import own_source_digest
 
@@ -30,7 +32,11 @@ def describe(scenario: Scenario) -> dict[str, Any]:
         value = getattr(scenario, field)
         record[field] = value.model_dump() if isinstance(value, BaseModel) else value
         if isinstance(value, BaseModel) and "path" in record[field]:
-            record[field]["path"] = _contents(record[field]["path"], field)
+            held = record[field]["path"]
+            paths = [held] if isinstance(held, str) else held
+            record[field]["path"] = [_contents(path, field) for path in paths]
+        if isinstance(value, OwnArrivals | OwnChannel):
+            record[field]["source"] = own_source_digest(value.name, field)
     del record["name"]
     if scenario.drift is not None:
         # How a step spreads its values is the scenario's affair; what they come to is what counts.

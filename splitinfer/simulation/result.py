@@ -76,6 +76,7 @@ class SimulationResult:
         stability: whether any queue grows.
         final_local_energy_weight: (M,) U^l at the end (it moves where there is a latency target).
         final_transmission_energy_weight: (M,) U^t at the end.
+        notes: what a reader should know of the run, for example that a trace ended before it.
         trace: the run over time, if asked for.
     """
 
@@ -97,6 +98,7 @@ class SimulationResult:
     final_local_energy_weight: Array
     final_transmission_energy_weight: Array
     trace: RunTrace | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def latency_s(self) -> Array:
@@ -162,6 +164,7 @@ class SimulationResult:
             "arrived": self.arrived,
             "finished": self.finished,
             "in_flight": self.in_flight,
+            "notes": list(self.notes),
             "utilisation": {
                 "local": self.utilisation.local.tolist(),
                 "link": self.utilisation.link.tolist(),

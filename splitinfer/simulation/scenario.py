@@ -14,7 +14,7 @@ from splitinfer.errors import InputError, ScenarioError
 from splitinfer.profiling.profile import Profile
 from splitinfer.scheduling.rules import ALLOCATIONS
 from splitinfer.simulation.arrivals import ArrivalModel, PoissonArrivals
-from splitinfer.simulation.channel import ChannelModel, RayleighChannel
+from splitinfer.simulation.channel import MAX_BITS_PER_S_PER_HZ, ChannelModel, RateProcess, RayleighChannel
 from splitinfer.simulation.drift import Drift
 from splitinfer.simulation.fields import (
     Count,
@@ -63,7 +63,9 @@ def check_allocation(name: str) -> None:
 
 
 def _named_kind(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return {"kind": "own", "name": value} if ":" in value else {"kind": value}
 
 
 Service = Annotated[Any, BeforeValidator(_known_service)]
@@ -81,7 +83,7 @@ class Scenario(Settings):
         services: what each device hosts: names of model cards, profile JSON files or ``Profile`` objects. One list for
             every device, or one list per device.
         arrival_rate_hz: mean requests per second and service (lambda; a rate per second, SPEC errata 4).
-        arrivals: ``poisson``, ``periodic``, ``bursty`` or ``trace``, with its settings.
+        arrivals: ``poisson``, ``periodic``, ``bursty`` or ``trace``, with its settings; or ``package.module:Class``.
         slot_s: tau, the step of resource allocation.
         slots_per_period: G, slots in a partition period.
         max_local_frequency_hz: F^l of each device.
@@ -93,7 +95,8 @@ class Scenario(Settings):
         carrier_frequency_hz: f_c.
         path_loss_exponent: d_e.
         distances_m: distance of each device to the edge; by default spread evenly over 150 to 250 m.
-        channel: ``rayleigh``, ``correlated``, ``steady`` or ``trace``, with its settings.
+        channel: ``rayleigh``, ``correlated``, ``steady``, ``trace`` (gains), ``rate``, ``mahimahi`` or ``drive-test``
+            (rates), with its settings; or ``package.module:Class``.
         drift: timetable of changing distances and rates, if the world moves.
         cycles_per_mac: rho.
         energy_coefficient: delta in W s^3.
@@ -190,7 +193,14 @@ class Scenario(Settings):
             spread_over_services(self.p95_latency_s, self.num_services, "p95_latency_s")
         self.cut_array(self.fixed_cuts)
         self.arrivals.start(self.active, self.slot_s, np.random.default_rng(0))
-        self.channel.start(self.num_devices, self.slot_s, np.random.default_rng(0))
+        channel = self.channel.start(self.num_devices, self.slot_s, np.random.default_rng(0))
+        if isinstance(channel, RateProcess):
+            wanted = channel.highest_bps / (self.bandwidth_hz / self.num_devices)
+            if wanted > MAX_BITS_PER_S_PER_HZ:
+                raise ScenarioError(
+                    f"channel.path: up to {channel.highest_bps:.3g} bit/s over a device's {self.bandwidth_hz:g} / "
+                    f"{self.num_devices} Hz is {wanted:.0f} bit/s per Hz; set bandwidth_hz to what the link has"
+                )
         if self.drift is not None:
             self.drift.check()
             self.drift_distances_m()

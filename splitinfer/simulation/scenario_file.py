@@ -48,11 +48,17 @@ def load_scenario(path: str | Path) -> Scenario:
         raise ScenarioError(f"scenario: cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScenarioError(f"scenario: {path} is not TOML: {error}") from None
+    if not values:
+        raise ScenarioError(f"scenario: {path} sets no field; write at least one, for example num_devices = 4")
     if "services" in values:
         values["services"] = _beside(values["services"], path.parent)
     for part in ("arrivals", "channel"):
-        if isinstance(values.get(part), dict) and isinstance(values[part].get("path"), str):
-            values[part]["path"] = str(path.parent / values[part]["path"])
+        if isinstance(values.get(part), dict) and "path" in values[part]:
+            held = values[part]["path"]
+            if isinstance(held, str):
+                values[part]["path"] = str(path.parent / held)
+            elif isinstance(held, list) and all(isinstance(one, str) for one in held):
+                values[part]["path"] = [str(path.parent / one) for one in held]
     return Scenario(**({"name": path.stem} | values))
 
 
@@ -132,5 +138,9 @@ def _storable(value: Any, path: Path) -> Any:
         return [_storable(item, path) for item in value]
     if isinstance(value, BaseModel):
         record = value.model_dump(exclude_none=True)
-        return record | {"path": str(Path(record["path"]).resolve())} if "path" in record else record
+        if "path" not in record:
+            return record
+        held = record["path"]
+        resolved = str(Path(held).resolve()) if isinstance(held, str) else [str(Path(one).resolve()) for one in held]
+        return record | {"path": resolved}
     return value

@@ -8,6 +8,7 @@ from splitinfer.scheduling.best_static import BestStaticCut, Trial
 from splitinfer.scheduling.fixed import FixedCut
 from splitinfer.scheduling.policy import Cuts
 from splitinfer.simulation.build import setting_of
+from splitinfer.simulation.result import SimulationResult
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.simulation.simulate import simulate_batch
 
@@ -40,8 +41,14 @@ def find_best_static(scenario: Scenario, policy: BestStaticCut | None = None) ->
             scaled_queue=np.array([np.einsum("s,smn->m", weights, run.mean_queue) for run in runs]),
             # What the edge lacks, it lacks for all devices.
             stable=steady[:, :devices] & steady[:, devices : 2 * devices] & steady[:, -1:],
+            latency_s=np.array([[_mean_latency_s(run, m) for m in range(devices)] for run in runs]),
             growth_s=local / setting.max_local_frequency_hz + link / full_rate + edge / setting.max_edge_frequency_hz,
         )
 
     policy.prepare(setting, evaluate)
     return policy
+
+
+def _mean_latency_s(run: SimulationResult, device: int) -> float:
+    own = run.latency_s[run.tasks.device == device]
+    return float(own.mean()) if len(own) else 0.0

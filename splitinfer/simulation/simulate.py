@@ -290,6 +290,7 @@ class _Run:
             device_energy_local_j=local_j,
             device_energy_transmission_j=transmission_j,
             tasks=_tasks_of(parts, run),
+            notes=tuple(self._surroundings[self._seeds[run]].notes(self._done)),
             mean_queue=mean([part.mean_backlog for part in parts]),
             arrived_by_service=sum((part.arrived[run] for part in parts), np.zeros(setting.active.shape, np.int64)),
             finished_by_service=sum((part.finished[run] for part in parts), np.zeros(setting.active.shape, np.int64)),

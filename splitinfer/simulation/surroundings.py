@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from splitinfer.radio import mean_gain
+from splitinfer.radio import LN2, mean_gain
 from splitinfer.scheduling.setting import FADING_QUANTILES, rayleigh_quantiles
-from splitinfer.simulation.channel import CorrelatedChannel, RayleighChannel, SteadyChannel
+from splitinfer.simulation.channel import ChannelProcess, CorrelatedChannel, RateProcess, RayleighChannel, SteadyChannel
 from splitinfer.simulation.drift import Timeline
 from splitinfer.simulation.scenario import Scenario
+
+RECORDED = ("trace", "rate", "drive-test", "mahimahi")
+"""Kinds of channels that path loss has no part in."""
 
 ARRIVALS, CHANNEL, POLICY = range(3)
 
@@ -48,7 +51,24 @@ class Surroundings:
             rates = self._rate_timeline.between(self._next, slots)
             gain = _mean_gain(self._scenario, self._gain_timeline.between(self._next, slots))
         self._next += slots
-        return self._channel.gains(gain, slots), self._arrivals.counts(rates, slots)
+        return channel_gains(self._scenario, self._channel, gain, slots), self._arrivals.counts(rates, slots)
+
+    def notes(self, slots: int) -> list[str]:
+        """Return what a reader of a run of so many slots should know of its traces."""
+        scenario, notes = self._scenario, []
+        ends_s = getattr(self._arrivals, "ends_s", None)
+        length_s = slots * scenario.slot_s
+        if ends_s is not None and ends_s < length_s:
+            notes.append(
+                f"the trace of arrivals ends at {ends_s:.1f} s and the run at {length_s:.1f} s: nothing arrives "
+                "between (arrivals.repeat_s starts it again)"
+            )
+        if scenario.channel.kind in RECORDED and "distances_m" in scenario.model_fields_set:
+            notes.append(f"distances_m is not used: the channel is recorded (kind {scenario.channel.kind})")
+        length = getattr(self._channel, "length", None)
+        if length is not None and length < slots:
+            notes.append(f"the channel's trace has {length} slots and starts again after them")
+        return notes
 
 
 def _mean_gain(scenario: Scenario, distances_m: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -58,6 +78,19 @@ def _mean_gain(scenario: Scenario, distances_m: NDArray[np.float64]) -> NDArray[
         antenna_gain=scenario.antenna_gain,
         path_loss_exponent=scenario.path_loss_exponent,
     )
+
+
+def channel_gains(
+    scenario: Scenario, channel: ChannelProcess | RateProcess, mean: NDArray[np.float64], slots: int
+) -> NDArray[np.float64]:
+    """Return the next gains of a channel, shape (slots, M); of a recorded rate, those at which p_max carries it."""
+    if not isinstance(channel, RateProcess):
+        return channel.gains(mean, slots)
+    bandwidth_hz = scenario.bandwidth_hz / scenario.num_devices
+    paper = scenario.device == "paper" or scenario.device == ("paper",) * scenario.num_devices
+    most_w = [scenario.max_power_w if paper else card.used_radio.max_power_w for card in scenario.cards]
+    snr = np.expm1(channel.rates_bps(slots) / bandwidth_hz * LN2)
+    return np.asarray(snr * (bandwidth_hz * scenario.noise_w_per_hz) / np.array(most_w))
 
 
 _LAW_SLOTS = 20_000
@@ -79,7 +112,8 @@ def channel_law(scenario: Scenario) -> tuple[NDArray[np.float64], NDArray[np.flo
         fading = np.ones((len(mean), FADING_QUANTILES))
     else:
         rng = np.random.default_rng(_LAW_SEED)
-        drawn = scenario.channel.start(scenario.num_devices, scenario.slot_s, rng).gains(mean, _LAW_SLOTS)
+        channel = scenario.channel.start(scenario.num_devices, scenario.slot_s, rng)
+        drawn = channel_gains(scenario, channel, mean, _LAW_SLOTS)
         mean = drawn.mean(axis=0)
         levels = (np.arange(FADING_QUANTILES) + 0.5) / FADING_QUANTILES
         fading = (np.quantile(drawn, levels, axis=0) / np.where(mean > 0, mean, 1.0)).T
