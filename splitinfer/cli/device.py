@@ -57,12 +57,14 @@ def device(
     from splitinfer.runtime.loop.device_run import check_device
     from splitinfer.runtime.loop.services import ServiceLoader, card_files
     from splitinfer.runtime.loop.ticker import SWITCH_S
+    from splitinfer.runtime.loop.world import check_models
     from splitinfer.runtime.security import ClientSecurity
     from splitinfer.runtime.transport import checked_target
     from splitinfer.simulation import find_scenario, with_settings
 
     world = with_settings(find_scenario(scenario), settings or [])
     check_device(world, index)
+    check_models(world, card_files(cards or []))
     target = checked_target(server)
     security = ClientSecurity(tls_ca, tls_cert, tls_key, token_file)
     security.metadata(target)

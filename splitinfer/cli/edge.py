@@ -78,7 +78,7 @@ def edge(
     from splitinfer.runtime.loop import LiveRecord, LoopSettings, run_edge
     from splitinfer.runtime.loop.services import ServiceLoader, card_files
     from splitinfer.runtime.loop.ticker import SWITCH_S
-    from splitinfer.runtime.loop.world import check_live, check_policy
+    from splitinfer.runtime.loop.world import check_live, check_models, check_policy
     from splitinfer.runtime.security import ServerSecurity
     from splitinfer.runtime.settings import ServerSettings
     from splitinfer.simulation import find_scenario, with_settings
@@ -107,6 +107,7 @@ def edge(
     if plot is not None:
         check_plot_path(plot)
     check_live(world)
+    check_models(world, card_files(cards or []))
     chosen = named_policy(policy, world)
     check_policy(chosen, world)
     set_threads(threads)

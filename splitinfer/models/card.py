@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -152,6 +154,8 @@ def load_card(ref: str | Path) -> ModelCard:
     text = str(ref)
     if isinstance(ref, Path) or text.endswith(".toml"):
         return _read_card(Path(ref))
+    if ".py:" in text:
+        raise InputError(f"model {text!r}: write the module's name, {text.replace('.py:', ':').replace('/', '.')}")
     if ":" in text:
         return _card({"source": text, "description": "a factory without a card"}, name=text, folder=Path(), where=text)
     path = data_folder("models") / f"{text}.toml"
@@ -160,6 +164,23 @@ def load_card(ref: str | Path) -> ModelCard:
             f"unknown model {text!r}; known: {', '.join(card_names())}; or give package.module:factory or a card file"
         )
     return _read_card(path)
+
+
+@contextmanager
+def inputs_explained(card: ModelCard) -> Iterator[None]:
+    """Add to "the example inputs do not fit" where a model's inputs are said, for a factory that has no card.
+
+    Raises:
+        InputError: the block raised one.
+    """
+    try:
+        yield
+    except InputError as error:
+        if card.name != card.source or "example inputs do not fit" not in str(error):
+            raise
+        raise InputError(
+            f"{error}; a factory without a card is taken to want one picture of 3x224x224: write a card with [[inputs]]"
+        ) from None
 
 
 def check_inside(card: ModelCard, field: str, path: str) -> None:

@@ -80,6 +80,7 @@ def _capture(
 
     from splitinfer.graph import SplitModel
     from splitinfer.models import load_card, load_model
+    from splitinfer.models.card import inputs_explained
     from splitinfer.models.loading import load_structure
 
     if isinstance(model, torch.nn.Module):
@@ -93,16 +94,17 @@ def _capture(
     card = load_card(model) if isinstance(model, (str, Path)) else model
     name = name or card.name
     examples = card.example_inputs(batch=batch, input_size=input_size)
-    if with_values or weights is not None:
-        return SplitModel.capture(load_model(card, weights=weights), examples, optimize=with_values, name=name)
-    structure = load_structure(card)
-    if any(parameter.is_meta for parameter in structure.parameters()):
-        shapes = tuple(tensor.to("meta") for tensor in examples)
-        # Some models make tensors on a fixed device while they run; those need real ones to be captured.
-        with contextlib.suppress(CaptureError):
-            return SplitModel.capture(structure, shapes, optimize=False, name=name)
-        structure = load_model(card)
-    return SplitModel.capture(structure, examples, optimize=False, name=name)
+    with inputs_explained(card):
+        if with_values or weights is not None:
+            return SplitModel.capture(load_model(card, weights=weights), examples, optimize=with_values, name=name)
+        structure = load_structure(card)
+        if any(parameter.is_meta for parameter in structure.parameters()):
+            shapes = tuple(tensor.to("meta") for tensor in examples)
+            # Some models make tensors on a fixed device while they run; those need real ones to be captured.
+            with contextlib.suppress(CaptureError):
+                return SplitModel.capture(structure, shapes, optimize=False, name=name)
+            structure = load_model(card)
+        return SplitModel.capture(structure, examples, optimize=False, name=name)
 
 
 def _to_profile(

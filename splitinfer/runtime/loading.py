@@ -6,6 +6,7 @@ from pathlib import Path
 
 from splitinfer.graph import SplitModel
 from splitinfer.models import CaptureOptions, ModelCard, load_card, load_model
+from splitinfer.models.card import inputs_explained
 
 
 def capture_card(ref: str | Path | ModelCard, options: CaptureOptions | None = None) -> SplitModel:
@@ -21,10 +22,11 @@ def capture_card(ref: str | Path | ModelCard, options: CaptureOptions | None = N
     """
     options = options or CaptureOptions()
     card = ref if isinstance(ref, ModelCard) else load_card(ref)
-    return SplitModel.capture(
-        load_model(card, weights=options.weights),
-        card.example_inputs(input_size=options.input_size),
-        optimize=options.optimize,
-        engine=options.engine,
-        name=card.name,
-    )
+    with inputs_explained(card):
+        return SplitModel.capture(
+            load_model(card, weights=options.weights),
+            card.example_inputs(input_size=options.input_size),
+            optimize=options.optimize,
+            engine=options.engine,
+            name=card.name,
+        )

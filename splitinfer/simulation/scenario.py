@@ -26,7 +26,7 @@ from splitinfer.simulation.fields import (
     spread_over_devices,
     spread_over_services,
 )
-from splitinfer.simulation.services import profile_of
+from splitinfer.simulation.services import model_ref, profile_of
 
 THERMAL_NOISE_W_PER_HZ = 3.9810717055349695e-21
 """-174 dBm/Hz in W/Hz."""
@@ -34,7 +34,9 @@ THERMAL_NOISE_W_PER_HZ = 3.9810717055349695e-21
 
 def _known_service(service: Any) -> str | Profile:
     if not isinstance(service, str | Profile):
-        raise ValueError("a service is the name of a model card, a profile's JSON file or a Profile")
+        raise ValueError(
+            "a service is a model's name, a card file, package.module:factory, a profile's JSON file or a Profile"
+        )
     try:
         profile_of(service)
     except InputError as error:
@@ -80,8 +82,8 @@ class Scenario(Settings):
     Attributes:
         name: what tables and plots call it.
         num_devices: M.
-        services: what each device hosts: names of model cards, profile JSON files or ``Profile`` objects. One list for
-            every device, or one list per device.
+        services: what each device hosts: names of models, card files, ``package.module:factory``, profile JSON files
+            or ``Profile`` objects. One list for every device, or one list per device.
         arrival_rate_hz: mean requests per second and service (lambda; a rate per second, SPEC errata 4).
         arrivals: ``poisson``, ``periodic``, ``bursty`` or ``trace``, with its settings; or ``package.module:Class``.
         slot_s: tau, the step of resource allocation.
@@ -163,6 +165,11 @@ class Scenario(Settings):
     _profiles: tuple[tuple[Profile, ...], ...] = PrivateAttr()
     _cards: tuple[DeviceCard, ...] = PrivateAttr()
 
+    @field_validator("services", mode="before")
+    @classmethod
+    def _one_service(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Profile) else value
+
     @field_validator("distances_m", mode="before")
     @classmethod
     def _one_distance_for_all(cls, value: Any, info: Any) -> Any:
@@ -222,6 +229,11 @@ class Scenario(Settings):
     def profiles(self) -> tuple[tuple[Profile, ...], ...]:
         """The profiles of each device's services, M tuples."""
         return self._profiles
+
+    def model_refs(self) -> dict[str, str | None]:
+        """Return, by the name in its profile, what ``load_model`` takes for each service; None for profiles alone."""
+        services = [one for device in self._services_of_devices() for one in device]
+        return {profile_of(service).model: model_ref(service) for service in services}
 
     @property
     def cards(self) -> tuple[DeviceCard, ...]:

@@ -122,7 +122,7 @@ def _value(text: str) -> Any:
 def _beside(services: Any, folder: Path) -> Any:
     if isinstance(services, list):
         return [_beside(service, folder) for service in services]
-    if isinstance(services, str) and services.endswith(".json"):
+    if isinstance(services, str) and services.endswith((".json", ".toml")):
         return str(folder / services)
     return services
 
@@ -132,7 +132,7 @@ def _storable(value: Any, path: Path) -> Any:
         name = f"{path.stem}.{re.sub(r'[^A-Za-z0-9_.-]+', '-', value.model)}.json"
         value.save(path.parent / name)
         return name
-    if isinstance(value, str) and value.endswith(".json"):
+    if isinstance(value, str) and value.endswith((".json", ".toml")):
         return str(Path(value).resolve())
     if isinstance(value, tuple):
         return [_storable(item, path) for item in value]

@@ -17,7 +17,7 @@ from splitinfer.runtime.child import Child, raised_error
 from splitinfer.runtime.events import Observer, nobody, read_event
 from splitinfer.runtime.loop.record import LiveRecord
 from splitinfer.runtime.loop.settings import LoopSettings
-from splitinfer.runtime.loop.world import check_live, check_policy
+from splitinfer.runtime.loop.world import check_live, check_models, check_policy
 from splitinfer.simulation.scenario import Scenario
 
 Said = dict[str, Any]
@@ -54,6 +54,7 @@ def run_locally(
         RemoteError: a process is lost or silent.
     """
     check_live(scenario)
+    check_models(scenario, cards or {})
     check_policy(named_policy(policy, scenario), scenario)  # a wrong name is said before anything is started
     threads = settings.torch_threads
     with LocalProcesses(scenario, cards=cards, images=images, port=port, torch_threads=threads) as processes:
@@ -87,6 +88,7 @@ class LocalProcesses:
         torch_threads: int = 1,
     ) -> None:
         check_live(scenario)
+        check_models(scenario, cards or {})
         self._scenario = scenario
         self._threads = torch_threads
         self._common = {

@@ -13,6 +13,8 @@ from splitinfer.errors import CheckFailedError, InputError, ScenarioError
 from splitinfer.graph import SplitModel
 from splitinfer.graph.engines import set_threads
 from splitinfer.models import CaptureOptions, ModelCard, load_card
+from splitinfer.models.pictures import MAX_PIXELS
+from splitinfer.models.sources import inputs_of
 from splitinfer.profiling.profile import Profile
 from splitinfer.runtime.loading import capture_card
 from splitinfer.runtime.verify import check_answer
@@ -85,6 +87,7 @@ class ServiceLoader:
         options: CaptureOptions | None = None,
     ) -> None:
         self._cards = cards or {}
+        self._refs: dict[str, str | None] = {}
         self._images = list(images)
         self._options = options
         self._captured: dict[str, tuple[ModelCard, SplitModel]] = {}
@@ -97,6 +100,7 @@ class ServiceLoader:
             InputError: there is no card for a model.
             ScenarioError: a profile is not that of the model.
         """
+        self._refs = scenario.model_refs()
         names = {profile.model: profile for device in scenario.profiles for profile in device}
         return [self._capture(profile) for profile in names.values()]
 
@@ -106,6 +110,7 @@ class ServiceLoader:
         Raises:
             InputError, ScenarioError: as ``models``, or a picture cannot be read.
         """
+        self._refs = scenario.model_refs()
         codec = codecs_named([scenario.codecs or RAW.name])[0]
         return tuple(replace(self._service(profile), codec=codec) for profile in scenario.profiles[device])
 
@@ -121,15 +126,15 @@ class ServiceLoader:
         return service
 
     def _inputs(self, card: ModelCard) -> tuple[tuple[torch.Tensor, ...], ...]:
-        if card.preprocessing is None or not self._images:
+        takes_pictures = card.preprocess_with is not None or (card.preprocessing is not None and len(card.inputs) == 1)
+        if not takes_pictures or not self._images:  # answers are compared with the whole model's on these very inputs
             return tuple(card.example_inputs(seed=seed) for seed in range(_RANDOM_INPUTS))
-        others = card.example_inputs()[1:]
-        return tuple((card.preprocess(image), *others) for image in self._images)
+        return tuple(inputs_of(card, image, max_pixels=MAX_PIXELS) for image in self._images)
 
     def _capture(self, profile: Profile) -> SplitModel:
         held = self._captured.get(profile.model)
         if held is None:
-            card = load_card(self._cards.get(profile.model, profile.model))
+            card = load_card(self._cards.get(profile.model) or self._refs.get(profile.model) or profile.model)
             held = card, capture_card(card, self._options)
             for k in range(held[1].num_cuts + 1):  # not in the slot that first needs the cut
                 held[1].warm(k)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,6 +53,24 @@ class DeviceWorld:
             self._gains = np.concatenate([keep[0], gains[:, self._device]])
             own = requests[:, self._device]
             self._requests = np.concatenate([keep[1], own]) if len(keep[1]) else own
+
+
+def check_models(scenario: Scenario, cards: Mapping[str, str]) -> None:
+    """Refuse services of which there is only a profile, before anything is started.
+
+    Args:
+        scenario: the world.
+        cards: card files by model name.
+
+    Raises:
+        ScenarioError: there is one.
+    """
+    for name, ref in scenario.model_refs().items():
+        if ref is None and name not in cards:
+            raise ScenarioError(
+                f"services: {name} is a profile without its model, which a live run needs; name the card file or "
+                "package.module:factory as the service, or give --card FILE"
+            )
 
 
 def check_live(scenario: Scenario) -> None:

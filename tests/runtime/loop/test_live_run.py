@@ -169,9 +169,10 @@ def test_processes_refuse_a_mistake_and_live_on(uneasy, processes):
     assert processes.run("fixed", settings).result(uneasy).is_right
 
 
-def test_processes_are_gone_after_the_end_or_a_failure(tiny):
-    with LocalProcesses(tiny) as processes:  # without the card files the processes cannot know the models
-        with pytest.raises(InputError, match=r"(edge|device [01]): unknown model"):
+def test_processes_are_gone_after_the_end_or_a_failure(tiny, tiny_cards, tmp_path):
+    gone = {name: str(tmp_path / f"{name}.toml") for name in tiny_cards}  # files that the processes do not find
+    with LocalProcesses(tiny, cards=gone) as processes:
+        with pytest.raises(InputError, match=r"(edge|device [01]): cannot read model card"):
             processes.run("fixed", LoopSettings(slots=10))
         with pytest.raises(InputError, match="are gone"):
             processes.run("fixed", LoopSettings(slots=10))
