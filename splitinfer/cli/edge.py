@@ -9,6 +9,7 @@ import typer
 
 from splitinfer.cli.options import (
     AsJson,
+    Batch,
     Cards,
     Changes,
     ClientCa,
@@ -47,6 +48,7 @@ def edge(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Tails computed at the same time; as many as fill the processors.")
     ] = None,
+    batch: Batch = 1,
     changes: Changes = None,
     cards: Cards = None,
     trace: TraceFile = None,
@@ -102,6 +104,7 @@ def edge(
         patience_s=patience_s,
         torch_threads=threads,
         tail_workers=server.tails_at_once,
+        batch=batch,
         join_s=join_s,
     )
     if plot is not None:

@@ -48,7 +48,7 @@ def infer(
         str | None, typer.Option(metavar="HOST:PORT", help="The edge server; one is started for the time if absent.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Compare with the whole model run here, bit for bit; exit 1 if different.")
+        bool, typer.Option("--check", help="Compare with the whole model run here; exit 1 if different.")
     ] = False,
     codec: Annotated[
         str, typer.Option(help="How tensors are sent: raw keeps every bit, float16 takes half the bytes of floats.")
@@ -129,7 +129,7 @@ def infer(
             client = stack.enter_context(EdgeClient(target, settings))
         client.infer(split, k, *first_inputs)  # connects and compiles both halves, which no later call does
         progress = stack.enter_context(progress_bar("pictures")) if not single else _no_progress
-        reference = _Reference(split, k, codec) if check else None
+        reference = _Reference(split, k, codec, client.tolerance(split)) if check else None
         results: list[InferenceResult] = []
         answers: list[dict[str, Any]] = []
         start = time.perf_counter()
@@ -167,9 +167,12 @@ def _run(
 
 
 class _Reference:
-    """Compares answers bit for bit: with the whole model's, or with what the tail makes of what the codec leaves."""
+    """Compares answers with the whole model's, or with what the tail makes of what the codec leaves.
 
-    def __init__(self, split: SplitModel, k: int, codec: str) -> None:
+    Bit for bit, unless an engine or the batches of the edge have a tolerance.
+    """
+
+    def __init__(self, split: SplitModel, k: int, codec: str, tolerance: float) -> None:
         from splitinfer.errors import CheckFailedError
         from splitinfer.wire.codecs import codecs_named
 
@@ -179,6 +182,7 @@ class _Reference:
             )
         self._split = split
         self._k = k
+        self._tolerance = tolerance
         self._codec = codecs_named([codec])[0]
         self._checked = 0
         self._largest: float | None = None
@@ -194,11 +198,11 @@ class _Reference:
             expected = split.run_tail(k, *as_received(split.run_head(k, *inputs), Wire(codec=self._codec)))
             self._largest = max(self._largest or 0.0, largest_difference(expected, whole))
         for result in results:
-            check_answer(result.output, expected, f"{split.name} cut {k}", tolerance=split.tolerance)
+            check_answer(result.output, expected, f"{split.name} cut {k}", tolerance=self._tolerance)
         self._checked += len(results)
 
     def found(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"checked": self._checked}
+        found: dict[str, Any] = {"checked": self._checked, "tolerance": self._tolerance}
         return found if self._largest is None else found | {"largest_difference": self._largest}
 
 
@@ -307,11 +311,12 @@ def _show(report: dict[str, Any]) -> None:
     print(f"sent {up / _KIB:,.1f} KiB, received {down / _KIB:,.1f} KiB" if up else "nothing sent: all of it ran here")
     if report["checked"] is not None:
         answers = "the answer equals" if report["checked"] == 1 else f"all {report['checked']} answers equal"
+        how = f"to {report['tolerance']:g}" if report["tolerance"] else "bit for bit"
         if "largest_difference" not in report:
-            print(f"checked: {answers} the whole model's, bit for bit")
+            print(f"checked: {answers} the whole model's, {how}")
         else:
             print(
-                f"checked: {answers} the tail's on what {report['codec']} leaves, bit for bit, and differ from the "
+                f"checked: {answers} the tail's on what {report['codec']} leaves, {how}, and differ from the "
                 f"whole model's by up to {report['largest_difference']:.3g}"
             )
     if report["output"] is not None:

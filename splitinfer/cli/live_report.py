@@ -144,9 +144,10 @@ def _stability(result: LiveResult) -> str:
 
 def _answers(result: LiveResult) -> str:
     if result.is_right:
-        return f"all {result.checked} answers equal the whole model's, bit for bit; no task is lost or repeated"
+        how = f"to {result.tolerance:g}" if result.tolerance else "bit for bit"
+        return f"all {result.checked} answers equal the whole model's, {how}; no task is lost or repeated"
     return (
-        f"WRONG: {result.checked} answers checked, {result.wrong} with other bits, {result.unexpected} unexpected, "
+        f"WRONG: {result.checked} answers checked, {result.wrong} wrong, {result.unexpected} unexpected, "
         f"{result.figures.finished} tasks finished, {result.unanswered} unanswered where {result.figures.in_flight} "
         "should be"
     )

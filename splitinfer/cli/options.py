@@ -32,6 +32,13 @@ Cards = Annotated[
 ]
 Images = Annotated[Path | None, typer.Option(help="Folder of pictures to run on; one photo by default.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads inside one operation.")]
+Batch = Annotated[
+    int,
+    typer.Option(
+        help="Most requests for one tail that the edge computes together: 1 (off), 2, 4, 8, 16 or 32. Answers are then "
+        "equal to rounding, not to the bit."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of arrivals and channel, as in simulate.")]
 TimeScale = Annotated[
     float, typer.Option(help="Real time per scenario time; 0.1 is ten times faster, where the machine allows.")

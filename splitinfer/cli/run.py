@@ -9,6 +9,7 @@ import typer
 from splitinfer.cli.options import (
     Allocation,
     AsJson,
+    Batch,
     Cards,
     Changes,
     CompareRun,
@@ -46,6 +47,7 @@ def run(
     device: DeviceName = None,
     threads: Threads = 1,
     workers: Annotated[int, typer.Option(min=1, help="Tails computed at the same time at the edge.")] = 1,
+    batch: Batch = 1,
     meter: MeterName = "none",
     trace: TraceFile = None,
     plot: PlotFile = None,
@@ -82,6 +84,7 @@ def run(
         patience_s=patience_s,
         torch_threads=threads,
         tail_workers=workers,
+        batch=batch,
     )
     pictures = photos(images)
     host_meter, about_meter = find_meter(meter)

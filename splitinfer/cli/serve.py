@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from splitinfer.cli.options import (
+    Batch,
     ClientCa,
     DrainS,
     Host,
@@ -35,13 +36,7 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Tails computed at the same time; as many as fill the processors.")
     ] = None,
-    batch: Annotated[
-        int,
-        typer.Option(
-            help="Most requests for one tail computed together: 1 (off), 2, 4, 8, 16 or 32. Answers are then equal to "
-            "rounding, not to the bit.",
-        ),
-    ] = 1,
+    batch: Batch = 1,
     max_calls: Annotated[int, typer.Option(min=1, help="Calls and streams open at the same time.")] = 64,
     input_size: Annotated[
         str | None, typer.Option(metavar="PIXELS", help="Height and width instead of the cards': 160 or 240x320.")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from splitinfer.errors import CheckFailedError, SplitInferError
+from splitinfer.errors import CheckFailedError, InputError, SplitInferError
 from splitinfer.runtime.events import BatchReleased, Event
 
 if TYPE_CHECKING:
@@ -25,7 +25,17 @@ Whole numbers and truth values are equal."""
 
 SIZES = (1, 2, 4, 8, 16, 32)
 
-_REPEATS = 3
+_REPEATS = 2
+
+
+def check_batch(batch: int) -> None:
+    """Refuse what is no size of a batch.
+
+    Raises:
+        InputError: it is none of ``SIZES``.
+    """
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch not in SIZES:
+        raise InputError(f"batch must be one of {', '.join(map(str, SIZES))}, not {batch!r}")
 
 
 class BatchSizes:

@@ -75,6 +75,18 @@ class EdgeClient:
         self._exchange.introduce(description)
         return description
 
+    def tolerance(self, split: SplitModel) -> float:
+        """Return how far an answer may be from ``split(...)``, for ``check_answer``.
+
+        0, the same bits, unless the engine of either end rounds in its own way, or the server computes in batches.
+
+        Raises:
+            EdgeUnavailableError: no server answers.
+        """
+        if not self._exchange.is_introduced:
+            self.describe()
+        return max(split.tolerance, self._exchange.tolerance(split.name))
+
     def infer(self, split: SplitModel, cut: int | str, *inputs: Any, codec: str | None = None) -> InferenceResult:
         """Run the head here and the tail on the server.
 

@@ -34,13 +34,18 @@ class RemoteCut:
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """A model as the server describes it."""
+    """A model as the server describes it.
+
+    ``tolerance`` is the largest difference of its answers to those of the captured graph, relative to the largest
+    magnitude of each output tensor; 0 promises the same bits.
+    """
 
     name: str
     fingerprint: str
     inputs: tuple[ArraySpec, ...]
     outputs: tuple[ArraySpec, ...]
     cuts: tuple[RemoteCut, ...]
+    tolerance: float = 0.0
 
     @property
     def num_cuts(self) -> int:
@@ -150,6 +155,7 @@ def _describe_model(name: str, held: HeldModel) -> pb.ModelDescription:
             )
             for cut in held.split.cuts
         ],
+        tolerance=held.tolerance,
     )
 
 
@@ -169,6 +175,7 @@ def _read_model(model: pb.ModelDescription) -> RemoteModel:
         inputs=_read_tensors(model.inputs),
         outputs=_read_tensors(model.outputs),
         cuts=tuple(RemoteCut(cut.index, cut.name, cut.macs_before, _read_tensors(cut.crossing)) for cut in model.cuts),
+        tolerance=model.tolerance,
     )
 
 

@@ -46,6 +46,7 @@ class Started(Event):
     patience_s: float
     services: list[list[str]]
     num_cuts: list[list[int]]
+    tolerance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

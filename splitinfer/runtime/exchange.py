@@ -111,6 +111,11 @@ class Exchange:
         self._description = description
         self.agree(description.max_message_bytes, description.codecs)
 
+    def tolerance(self, model: str) -> float:
+        """Return the largest relative difference of the server's answers to the captured graph's; 0 for equal bits."""
+        held = None if self._description is None else self._description.models.get(model)
+        return 0.0 if held is None else held.tolerance
+
     def agree(self, max_message_bytes: int, codecs: tuple[Codec, ...]) -> None:
         """Take note of the largest message and the codecs that the server accepts."""
         self._max_message_bytes = max_message_bytes

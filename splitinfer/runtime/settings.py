@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from splitinfer.errors import InputError
-from splitinfer.runtime.batch_sizes import SIZES
+from splitinfer.runtime.batch_sizes import check_batch
 from splitinfer.runtime.security import ClientSecurity, ServerSecurity, is_loopback
 from splitinfer.wire.codecs import CODECS, RAW, Wire, codecs_named
 from splitinfer.wire.limits import WireLimits
@@ -71,8 +71,7 @@ class ServerSettings:
             _check_at_least(1, parallel_tails=self.parallel_tails)
         if self.max_calls_per_name is not None:
             _check_at_least(1, max_calls_per_name=self.max_calls_per_name)
-        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch not in SIZES:
-            raise InputError(f"batch must be one of {', '.join(map(str, SIZES))}, not {self.batch!r}")
+        check_batch(self.batch)
         _check_positive(stuck_s=self.stuck_s)
         _check_positive(idle_s=self.idle_s, hello_s=self.hello_s, drain_s=self.drain_s, keepalive_s=self.keepalive_s)
         codecs_named(self.codecs)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from splitinfer.errors import InputError, ModelMismatchError, RemoteError
-from splitinfer.runtime.batch_sizes import BatchSizes
+from splitinfer.runtime.batch_sizes import BATCH_TOLERANCE, BatchSizes
 from splitinfer.runtime.events import BatchReleased, Observer, Refused, TailServed, nobody
 from splitinfer.runtime.statuses import refusal
 from splitinfer.runtime.turns import Turns
@@ -31,10 +31,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeldModel:
-    """A model that the server holds, with its fingerprint, which costs too much to compute per request."""
+    """A model that the server holds, with its fingerprint, which costs too much to compute per request.
+
+    ``tolerance`` is the largest difference of an answer to the captured graph's, relative to the largest magnitude of
+    each output tensor; 0 promises the same bits.
+    """
 
     split: SplitModel
     fingerprint: str
+    tolerance: float
 
 
 class TailRunner:
@@ -69,7 +74,9 @@ class TailRunner:
         for split in models:
             if split.name in self.models:
                 raise InputError(f"two models have the name {split.name!r}")
-            self.models[split.name] = HeldModel(split, split.fingerprint)
+            self.models[split.name] = HeldModel(
+                split, split.fingerprint, max(split.tolerance, BATCH_TOLERANCE if batch > 1 else 0.0)
+            )
         if not self.models:
             raise InputError("an edge server needs at least one model")
         self._wire = wire
@@ -154,6 +161,11 @@ class TailRunner:
                 f"cut {header.cut} has no tail: {header.model} has tails for cuts 0..{held.split.num_cuts - 1}"
             )
         return held, header.cut
+
+    @property
+    def tolerance(self) -> float:
+        """The largest of all models."""
+        return max(held.tolerance for held in self.models.values())
 
     def warm_batches(self) -> None:
         """Find out now which tails run in batches of which sizes, rather than at first use."""

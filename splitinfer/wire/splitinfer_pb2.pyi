@@ -155,18 +155,20 @@ class CutDescription(_message.Message):
     def __init__(self, index: _Optional[int] = ..., name: _Optional[str] = ..., macs_before: _Optional[int] = ..., crossing: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ...) -> None: ...
 
 class ModelDescription(_message.Message):
-    __slots__ = ("name", "fingerprint", "inputs", "outputs", "cuts")
+    __slots__ = ("name", "fingerprint", "inputs", "outputs", "cuts", "tolerance")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     CUTS_FIELD_NUMBER: _ClassVar[int]
+    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     inputs: _containers.RepeatedCompositeFieldContainer[TensorDescription]
     outputs: _containers.RepeatedCompositeFieldContainer[TensorDescription]
     cuts: _containers.RepeatedCompositeFieldContainer[CutDescription]
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ..., cuts: _Optional[_Iterable[_Union[CutDescription, _Mapping]]] = ...) -> None: ...
+    tolerance: float
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ..., cuts: _Optional[_Iterable[_Union[CutDescription, _Mapping]]] = ..., tolerance: _Optional[float] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_message_bytes", "max_tensor_bytes", "max_tensors")
@@ -305,7 +307,7 @@ class Telemetry(_message.Message):
     def __init__(self, slots: _Optional[int] = ..., local_queue_cycles: _Optional[_Iterable[float]] = ..., transmission_queue_bits: _Optional[_Iterable[float]] = ..., local_frequency_hz: _Optional[_Iterable[float]] = ..., rate_bps: _Optional[_Iterable[float]] = ..., power_w: _Optional[float] = ..., max_rate_bps: _Optional[float] = ..., local_energy_j: _Optional[float] = ..., transmission_energy_j: _Optional[float] = ...) -> None: ...
 
 class Start(_message.Message):
-    __slots__ = ("starts_in_s", "slots", "slot_wall_s", "seed", "patience_s", "cuts", "limits", "codecs")
+    __slots__ = ("starts_in_s", "slots", "slot_wall_s", "seed", "patience_s", "cuts", "limits", "codecs", "tolerance")
     STARTS_IN_S_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     SLOT_WALL_S_FIELD_NUMBER: _ClassVar[int]
@@ -314,6 +316,7 @@ class Start(_message.Message):
     CUTS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     CODECS_FIELD_NUMBER: _ClassVar[int]
+    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
     starts_in_s: float
     slots: int
     slot_wall_s: float
@@ -322,7 +325,8 @@ class Start(_message.Message):
     cuts: _containers.RepeatedScalarFieldContainer[int]
     limits: Limits
     codecs: _containers.RepeatedCompositeFieldContainer[Codec]
-    def __init__(self, starts_in_s: _Optional[float] = ..., slots: _Optional[int] = ..., slot_wall_s: _Optional[float] = ..., seed: _Optional[int] = ..., patience_s: _Optional[float] = ..., cuts: _Optional[_Iterable[int]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., codecs: _Optional[_Iterable[_Union[Codec, _Mapping]]] = ...) -> None: ...
+    tolerance: float
+    def __init__(self, starts_in_s: _Optional[float] = ..., slots: _Optional[int] = ..., slot_wall_s: _Optional[float] = ..., seed: _Optional[int] = ..., patience_s: _Optional[float] = ..., cuts: _Optional[_Iterable[int]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., codecs: _Optional[_Iterable[_Union[Codec, _Mapping]]] = ..., tolerance: _Optional[float] = ...) -> None: ...
 
 class Cuts(_message.Message):
     __slots__ = ("from_slot", "cuts")

@@ -187,6 +187,7 @@ def test_an_edge_with_batches_answers_within_the_tolerance_and_says_what_it_did(
         server.warm_batches()
         with ThreadPoolExecutor(12) as pool:
             results = list(pool.map(lambda image: client.infer(split, 1, image), images))
+        assert client.tolerance(split) == BATCH_TOLERANCE
     for image, result in zip(images, results, strict=True):
         check_answer(result.output, split(image), "a batched answer", tolerance=BATCH_TOLERANCE)
     batches = [event for event in events if isinstance(event, BatchReleased)]

@@ -79,7 +79,7 @@ class AnswerCheck:
 
     Attributes:
         checked: answers.
-        wrong: of them, with other bits.
+        wrong: of them, those that are not the whole model's.
         unexpected: answers to tasks that were not waiting for one.
     """
 

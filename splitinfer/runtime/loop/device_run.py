@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -152,6 +152,8 @@ class _DeviceRun:
     ) -> pb.Farewell:
         self._exchange.agree(start.limits.max_message_bytes, read_codecs(start.codecs))
         begins_s = time.perf_counter() + start.starts_in_s
+        # The edge says what its engine and its batches may differ by.
+        self._services = [replace(service, tolerance=start.tolerance) for service in self._services]
         setting = self._setting
         count = len(self._services)
         clock = EmulatedClock(count, slot_s=setting.slot_s, executor=processor, wait_s=start.patience_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,18 @@ from splitinfer.errors import RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime.description import describe_wire
 from splitinfer.runtime.emulation import EmulatedClock
-from splitinfer.runtime.events import DeviceLeft, Ended, Fanout, Observer, PeriodEnded, Started, TaskDone, nobody
+from splitinfer.runtime.events import (
+    BatchReleased,
+    DeviceLeft,
+    Ended,
+    Event,
+    Fanout,
+    Observer,
+    PeriodEnded,
+    Started,
+    TaskDone,
+    nobody,
+)
 from splitinfer.runtime.loop.edge import EdgeLoop, EdgeTask, RequestAssembly, row
 from splitinfer.runtime.loop.hub import Hub
 from splitinfer.runtime.loop.services import fingerprints
@@ -83,7 +95,12 @@ class _EdgeRun:
         self._devices = range(scenario.num_devices)
         self._fingerprints = fingerprints(scenario, models)
         self._tails = TailRunner(
-            models, server.wire, tails_at_once=settings.tail_workers, torch_threads=settings.torch_threads
+            models,
+            server.wire,
+            tails_at_once=settings.tail_workers,
+            torch_threads=settings.torch_threads,
+            batch=settings.batch,
+            observer=self._tell_batch,
         )
         self._assembly = RequestAssembly(
             max_message_bytes=server.limits.max_message_bytes, max_pending_bytes=settings.max_pending_bytes
@@ -94,12 +111,15 @@ class _EdgeRun:
 
     def run(self, on_listen: Callable[[str], None]) -> None:
         scenario, settings, setting = self._scenario, self._settings, self._setting
+        self._tails.warm_batches()  # in the run itself trials would take the processors from the slots
         prepare([self._policy], scenario)
         rule = rule_of(scenario)
         warm_allocation(rule, setting)
         self._policy.reset(setting, stream(scenario, settings.seed, POLICY))
         with (
-            ThreadPoolExecutor(settings.tail_workers, "splitinfer-tail") as processors,
+            closing(self._tails),
+            # Those that wait for their turn to be computed, with others, have a thread too.
+            ThreadPoolExecutor(settings.tail_workers * settings.batch, "splitinfer-tail") as processors,
             Hub(self._fingerprints, digest(scenario), self._server) as hub,
         ):
             clock = EmulatedClock(
@@ -131,6 +151,7 @@ class _EdgeRun:
                 seed=settings.seed,
                 patience_s=settings.patience_s,
                 cuts=row(edge.cuts, device, self._scenario.num_services[device]),
+                tolerance=self._tails.tolerance,
                 **describe_wire(self._server.wire),
             )
             hub.send(device, pb.EdgeMessage(start=start))
@@ -145,6 +166,7 @@ class _EdgeRun:
                 patience_s=settings.patience_s,
                 services=[[profile.model for profile in device] for device in self._scenario.profiles],
                 num_cuts=self._setting.num_cuts.tolist(),
+                tolerance=self._tails.tolerance,
             )
         )
 
@@ -172,6 +194,10 @@ class _EdgeRun:
         request = self._assembly.add(task, piece.byte_offset, piece.message_bytes, piece.data)
         if request is not None:
             edge.admit(task, lambda: self._run_tail(request))
+
+    def _tell_batch(self, event: Event) -> None:
+        if isinstance(event, BatchReleased):
+            self._tell(event)
 
     def _run_tail(self, request: bytes) -> bytes:
         try:

@@ -59,7 +59,8 @@ class LiveResult:
         wall_latency_s: of every answered task: real time from the slot in which it came to its answer on the device,
             divided by the time scale, seconds.
         checked: answers that were compared with the whole model's.
-        wrong: of them, those with other bits.
+        wrong: of them, those that differ by more than the tolerance.
+        tolerance: of answers, relative to the largest magnitude; 0 asks for the same bits.
         unexpected: answers to tasks that were not waiting for one.
         unanswered: tasks without an answer at the end.
         lateness: of each device, then of the edge.
@@ -73,10 +74,11 @@ class LiveResult:
     unexpected: int
     unanswered: int
     lateness: tuple[Lateness, ...]
+    tolerance: float = 0.0
 
     @property
     def is_right(self) -> bool:
-        """Whether every answer has the whole model's bits and every task is accounted for once."""
+        """Whether every answer is the whole model's, to the tolerance, and every task is accounted for once."""
         counted = self.checked == self.figures.finished and self.unanswered == self.figures.in_flight
         return counted and not self.wrong and not self.unexpected
 
@@ -93,6 +95,7 @@ class LiveResult:
             "wall_latency_s": {"mean": float(wall.mean()) if len(wall) else None} | percentiles,
             "checked": self.checked,
             "wrong": self.wrong,
+            "tolerance": self.tolerance,
             "unexpected": self.unexpected,
             "unanswered": self.unanswered,
             "lateness": [vars(one) for one in self.lateness],
@@ -148,6 +151,7 @@ class LiveRecord:
         return LiveResult(
             figures=self._figures(scenario, start, end),
             time_scale=start.time_scale,
+            tolerance=start.tolerance,
             wall_latency_s=np.array(wall, dtype=np.float64),
             checked=sum(device.checked for device in devices),
             wrong=sum(device.wrong for device in devices),

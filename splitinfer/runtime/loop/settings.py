@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from splitinfer.errors import InputError
+from splitinfer.runtime.batch_sizes import check_batch
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class LoopSettings:
         join_s: longest wait for the devices.
         silence_s: longest silence of a device or the edge in the run.
         tail_workers: tails computed at the same time at the edge.
+        batch: most requests for one tail that the edge computes together; with more than 1 answers are equal to a
+            tolerance, not to the bit.
         torch_threads: threads inside one operation.
         max_pending_bytes: bytes of requests that wait at the edge; more ends the run.
     """
@@ -35,6 +38,7 @@ class LoopSettings:
     join_s: float = 300.0
     silence_s: float = 60.0
     tail_workers: int = 1
+    batch: int = 1
     torch_threads: int = 1
     max_pending_bytes: int = 2 << 30
 
@@ -43,6 +47,7 @@ class LoopSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
+        check_batch(self.batch)
         if not 0 <= self.seed < 1 << 63:
             raise InputError(f"seed must be 0 or more, not {self.seed}")
         for name in ("time_scale", "join_s", "silence_s"):

@@ -12,6 +12,8 @@ import pytest
 from splitinfer import load_policy
 from splitinfer.errors import InputError, RemoteError, ScenarioError
 from splitinfer.policies import named_policy
+from splitinfer.runtime.batch_sizes import BATCH_TOLERANCE
+from splitinfer.runtime.events import BatchReleased
 from splitinfer.runtime.loop import LocalProcesses, LoopSettings, read_trace, run_device, run_edge, run_locally
 from splitinfer.runtime.loop.services import ServiceLoader
 from splitinfer.simulation import Scenario, simulate
@@ -74,6 +76,19 @@ def test_every_rule_and_card_is_the_simulators_task_by_task(tiny, tiny_cards, ch
     assert tasks_of(live.figures) == tasks_of(simulated)
     assert live.figures.energy_local_j == pytest.approx(simulated.energy_local_j, rel=1e-9)
     assert live.figures.energy_transmission_j == pytest.approx(simulated.energy_transmission_j, rel=1e-9)
+
+
+def test_batches_at_the_edge_change_no_slot_and_answers_by_rounding_alone(tiny, tiny_cards):
+    events = []
+    world = tiny.replace(arrival_rate_hz=30.0)
+    settings = LoopSettings(slots=400, seed=2, time_scale=0.05, patience_s=PATIENT, batch=4)
+    live = run_locally(world, "random", settings, cards=tiny_cards, observer=events.append).result(world)
+    assert live.is_right
+    assert live.tolerance == BATCH_TOLERANCE
+    assert tasks_of(live.figures) == tasks_of(simulate(world, named_policy("random", world), slots=400, seed=2))
+    batches = [event for event in events if isinstance(event, BatchReleased)]
+    with_tails = sum(task[4] < world.profiles[task[0]][task[1]].num_cuts for task in tasks_of(live.figures))
+    assert sum(batch.size for batch in batches) >= with_tails > 50
 
 
 @pytest.fixture(scope="module")
