@@ -19,6 +19,7 @@ from splitinfer.cli.options import (
     Host,
     Insecure,
     MaxMessageMib,
+    MetricsPort,
     PatienceS,
     PlotFile,
     PolicyName,
@@ -62,6 +63,7 @@ def edge(
     tls_key: TlsKey = None,
     client_ca: ClientCa = None,
     token_file: TokenFile = None,
+    metrics_port: MetricsPort = None,
 ) -> None:
     """Be the edge of one live run: wait for every device of a scenario, decide their cuts, run their tails.
 
@@ -81,6 +83,7 @@ def edge(
     from splitinfer.runtime.loop.services import ServiceLoader, card_files
     from splitinfer.runtime.loop.ticker import SWITCH_S
     from splitinfer.runtime.loop.world import check_live, check_models, check_policy
+    from splitinfer.runtime.metrics import metrics_at
     from splitinfer.runtime.security import ServerSecurity
     from splitinfer.runtime.settings import ServerSettings
     from splitinfer.simulation import find_scenario, with_settings
@@ -122,7 +125,9 @@ def edge(
         waiting = f"waiting for {world.num_devices} devices of {world.name} on {address}"
         print(waiting, file=sys.stderr if as_json else sys.stdout, flush=True)
 
-    with watching(trace, []) as observer:
+    with metrics_at(metrics_port, server) as metrics, watching(trace, []) as observer:
+        if metrics is not None:
+            observer.add("the metrics", metrics.add, most_waiting=None)
         observer.add("the report", record.add, most_waiting=None)
         run_edge(world, chosen, models, loop, server, on_listen=on_listen, observer=observer)
     tell(world, record.result(world), policy, trace=trace, plot=plot, compare=compare, as_json=as_json)

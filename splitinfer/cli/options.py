@@ -81,6 +81,11 @@ TokenFile = Annotated[
     typer.Option(metavar="FILE", help="TOKEN or NAME TOKEN a line; SPLITINFER_TOKEN in the environment without."),
 ]
 
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, metavar="P", help="Answer Prometheus at http://HOST:P/metrics; TLS as the edge."),
+]
+
 
 def scenario_from(
     name: str,

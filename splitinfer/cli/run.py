@@ -18,6 +18,7 @@ from splitinfer.cli.options import (
     Images,
     LatencyPrice,
     MeterName,
+    MetricsPort,
     PatienceS,
     PlotFile,
     PolicyName,
@@ -53,6 +54,7 @@ def run(
     plot: PlotFile = None,
     compare: CompareRun = False,
     as_json: AsJson = False,
+    metrics_port: MetricsPort = None,
 ) -> None:
     """Run a scenario on real processes: an edge, and one process per device.
 
@@ -70,6 +72,8 @@ def run(
     from splitinfer.models.photos import photos
     from splitinfer.runtime.loop import LoopSettings, run_locally
     from splitinfer.runtime.loop.services import card_files
+    from splitinfer.runtime.metrics import metrics_at
+    from splitinfer.runtime.settings import ServerSettings
     from splitinfer.simulation.plot import check_plot_path
 
     world = scenario_from(scenario, settings, allocation=allocation, latency_price=latency_price, device=device)
@@ -89,7 +93,12 @@ def run(
     pictures = photos(images)
     host_meter, about_meter = find_meter(meter)
     readings_j: list[float] = []
-    with watching(trace, readings_j, host_meter) as observer:
+    with (
+        metrics_at(metrics_port, ServerSettings()) as metrics,
+        watching(trace, readings_j, host_meter) as observer,
+    ):
+        if metrics is not None:
+            observer.add("the metrics", metrics.add, most_waiting=None)
         record = run_locally(world, policy, loop, cards=card_files(cards or []), images=pictures, observer=observer)
     measured: tuple[float | None, str] | None = None
     if host_meter is not None:

@@ -13,6 +13,7 @@ from splitinfer.cli.options import (
     Host,
     Insecure,
     MaxMessageMib,
+    MetricsPort,
     Port,
     ServerCert,
     Threads,
@@ -51,6 +52,7 @@ def serve(
     tls_key: TlsKey = None,
     client_ca: ClientCa = None,
     token_file: TokenFile = None,
+    metrics_port: MetricsPort = None,
     scenario: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the edge server: it computes the tails of the models it holds.
@@ -69,7 +71,8 @@ def serve(
     from splitinfer.cli.profile import parse_input_size
     from splitinfer.models.options import CaptureOptions
     from splitinfer.runtime.batch_sizes import BatchCounts
-    from splitinfer.runtime.events import nobody
+    from splitinfer.runtime.events import all_of
+    from splitinfer.runtime.metrics import metrics_at
     from splitinfer.runtime.security import ServerSecurity
     from splitinfer.runtime.serving import serve as serve_until_stopped
     from splitinfer.runtime.settings import ServerSettings
@@ -91,8 +94,18 @@ def serve(
     )
     options = CaptureOptions(input_size=parse_input_size(input_size), threads=threads)
     batches = BatchCounts()
-    observer = batches.add if batch > 1 else nobody
-    serve_until_stopped(names, settings, announce=_announce, warm=warm, options=options, observer=observer)
+    observers = [batches.add] if batch > 1 else []
+    with metrics_at(metrics_port, settings) as metrics:
+        if metrics is not None:
+            observers.append(metrics.add)
+
+        def announce(server: EdgeServer) -> None:
+            print(f"serving {', '.join(server.models)} on {server.address} (Ctrl-C stops)", flush=True)
+            if metrics is not None:
+                metrics.follow(server)
+                print(f"metrics at {metrics.address}", flush=True)
+
+        serve_until_stopped(names, settings, announce=announce, warm=warm, options=options, observer=all_of(*observers))
     if batches.requests:
         print(batches, flush=True)
     print("stopped", flush=True)
@@ -103,7 +116,3 @@ def limits_of(max_message_mib: int) -> WireLimits:
     from splitinfer.wire.limits import MIB, WireLimits
 
     return WireLimits(max_message_bytes=max_message_mib * MIB, max_tensor_bytes=max_message_mib * MIB)
-
-
-def _announce(server: EdgeServer) -> None:
-    print(f"serving {', '.join(server.models)} on {server.address} (Ctrl-C stops)", flush=True)

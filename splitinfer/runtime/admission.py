@@ -74,6 +74,9 @@ class OpenCalls:
             victim.context.cancel()
         return call
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def drain(self) -> None:
         """Close the calls that wait for their peers, and each of the others after its answer."""
         with self._changed:

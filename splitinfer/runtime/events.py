@@ -113,6 +113,7 @@ class TailServed(Event):
         bytes_up, bytes_down: sizes of request and reply.
         queue_s: waiting for a free processor, seconds.
         tail_s: computing the tail, seconds.
+        server_s: from the request's bytes to the output's tensors, seconds.
     """
 
     kind: ClassVar[str] = "tail"
@@ -122,6 +123,7 @@ class TailServed(Event):
     bytes_down: int
     queue_s: float
     tail_s: float
+    server_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,18 @@ Observer = Callable[[Event], None]
 
 def nobody(event: Event) -> None:
     """The observer that looks away."""
+
+
+def all_of(*observers: Observer) -> Observer:
+    """Return an observer that tells several, one after the other on the thread of the event."""
+    if len(observers) < 2:
+        return observers[0] if observers else nobody
+
+    def tell(event: Event) -> None:
+        for observer in observers:
+            observer(event)
+
+    return tell
 
 
 def read_event(record: dict[str, Any]) -> Event:

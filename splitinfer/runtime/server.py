@@ -113,6 +113,16 @@ class EdgeServer:
         self._watchdog = threading.Thread(target=self._watch, name="splitinfer-watchdog", daemon=True)
         self._watchdog.start()
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a processor."""
+        return self._runner.waiting
+
+    @property
+    def open_calls(self) -> int:
+        """Calls and streams that are open."""
+        return len(self._calls)
+
     def warm_batches(self) -> None:
         """Find out now which tails run in batches of which sizes, rather than after the first request for each."""
         self._runner.warm_batches()

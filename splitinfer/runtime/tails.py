@@ -128,7 +128,7 @@ class TailRunner:
             self._tell(Refused(refused.code.name, refused.message))
             raise refused from error
         if self._tell is not nobody:
-            self._tell(TailServed(head.model, cut, len(data), len(answer), turn.queue_s, turn.run_s))
+            self._tell(TailServed(head.model, cut, len(data), len(answer), turn.queue_s, turn.run_s, server_s))
         return answer
 
     def refuse(self, request_id: int, code: int, message: str) -> bytes:
@@ -171,6 +171,11 @@ class TailRunner:
         """Find out now which tails run in batches of which sizes, rather than at first use."""
         if self._sizes is not None:
             self._sizes.warm()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a processor."""
+        return self._turns.waiting
 
     def stuck_s(self) -> float:
         """Return how long a tail has been computing, or requests have waited without one ending, seconds."""

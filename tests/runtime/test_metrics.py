@@ -1,0 +1,83 @@
+"""The names, labels and values that Prometheus gets, over HTTP."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+from prometheus_client.parser import text_string_to_metric_families
+
+from splitinfer.errors import InputError, RemoteError
+from splitinfer.graph import SplitModel
+from splitinfer.runtime import EdgeClient, EdgeServer, ModelId, ServerSettings
+from splitinfer.runtime.events import PeriodEnded, Started, TaskDone
+from splitinfer.runtime.metrics import Metrics, metrics_at
+
+DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+IMAGE = torch.ones(1, 3, 32, 32)
+
+
+def scrape(metrics: Metrics) -> dict[tuple[str, ...], float]:
+    """Return the samples of a scrape by name and sorted labels."""
+    with urllib.request.urlopen(metrics.address) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name, *(f"{key}={value}" for key, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_the_documented_names_are_the_names() -> None:
+    documented = dict(re.findall(r"^\| `(splitinfer_\w+)` \| (\w+) \|", DOCS.read_text(), re.M))
+    shown = {}
+    for metric in Metrics().registry.collect():
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        shown[name] = metric.type
+    assert shown == documented
+
+
+def test_an_edge_counts_what_it_does(models: dict[str, SplitModel]) -> None:
+    split = models["plain"]
+    with metrics_at(0, ServerSettings()) as metrics:
+        assert metrics is not None
+        with EdgeServer([split], observer=metrics.add) as server, EdgeClient(server.address) as client:
+            metrics.follow(server)
+            for _ in range(3):
+                result = client.infer(split, 1, IMAGE)
+            with pytest.raises(RemoteError):
+                client.run_tail(ModelId("plain", split.fingerprint), 99, [IMAGE])
+            seen = scrape(metrics)
+    assert seen["splitinfer_inference_request_success_total", "cut=1", "model=plain"] == 3
+    assert seen["splitinfer_inference_request_failure_total", "reason=INVALID_ARGUMENT"] == 1
+    assert seen["splitinfer_inference_request_bytes_total", "model=plain"] == 3 * result.bytes_up
+    assert seen["splitinfer_open_calls",] == 1
+    assert seen["splitinfer_max_calls",] == 64
+    for stage in ("request", "queue", "compute_infer"):
+        assert seen[f"splitinfer_inference_{stage}_duration_seconds_count", "model=plain"] == 3
+
+
+def test_a_live_run_shows_energy_cuts_and_queues() -> None:
+    with metrics_at(0, ServerSettings()) as metrics:
+        assert metrics is not None
+        metrics.add(Started("tiny", "fixed", 0, 10, 0.01, 1.0, 0.0, [["plain"]], [[3]]))
+        metrics.add(TaskDone(0, 0, 2, 3, 7))
+        metrics.add(PeriodEnded(0, 10, [[2]], [[[5.0]], [[6.0]], [[7.0]]], [], [0.1], [1e6], [0.5], [0.25]))
+        seen = scrape(metrics)
+    of_service = "device=0", "service=0"
+    assert seen["splitinfer_energy_joules_total", "device=0", "part=local"] == 5.0
+    assert seen["splitinfer_energy_joules_total", "device=0", "part=transmission"] == 2.5
+    assert seen["splitinfer_cut", *of_service] == 2
+    assert seen["splitinfer_queue_backlog", *of_service, "stage=edge"] == 7.0
+    assert seen["splitinfer_task_latency_seconds_sum", *of_service] == pytest.approx(0.05)
+
+
+def test_a_taken_port_is_one_line() -> None:
+    with metrics_at(0, ServerSettings()) as metrics:
+        assert metrics is not None
+        port = int(metrics.address.rpartition(":")[2].partition("/")[0])
+        with pytest.raises(InputError, match="--metrics-port"), metrics_at(port, ServerSettings()):
+            pass
