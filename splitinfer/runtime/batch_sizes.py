@@ -41,8 +41,8 @@ def check_batch(batch: int) -> None:
 class BatchSizes:
     """Knows the sizes of batches of each tail, and finds them out.
 
-    A tail is tried in a thread of its own when the first request for it comes, which itself is computed alone, like
-    all others until the sizes are known: nobody waits for a trial. :meth:`warm` does it beforehand.
+    A tail is tried in a thread of its own when a request for it first had to queue, which itself is computed alone,
+    like all others until the sizes are known: nobody waits for a trial. :meth:`warm` does it beforehand.
 
     Args:
         models: by name.

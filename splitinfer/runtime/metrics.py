@@ -67,6 +67,9 @@ class Metrics:
             buckets=SIZES,
             registry=registry,
         )
+        self._oldest_wait_s = seconds("inference_batch_oldest_wait", "Wait of the first of a batch.", of_model)
+        self._released = counter("inference_batch_release", "Batches, by why they left.", ("model", "reason"))
+        self._dropped = counter("inference_batch_dropped", "Requests that nobody waited for any more.", of_model)
         self._pending = gauge("inference_pending_request_count", "Requests that wait for a processor.")
         self._open = gauge("open_calls", "Calls and streams that are open.")
         self._places = gauge("max_calls", "Calls and streams that may be open at the same time.")
@@ -93,6 +96,9 @@ class Metrics:
             self._failure.labels(event.status).inc()
         elif isinstance(event, BatchReleased):
             self._batch.labels(event.model).observe(event.size)
+            self._oldest_wait_s.labels(event.model).observe(event.oldest_wait_s)
+            self._released.labels(event.model, event.reason).inc()
+            self._dropped.labels(event.model).inc(event.dropped)
         elif isinstance(event, Started):
             self._slot_s = event.slot_s
         elif isinstance(event, TaskDone):

@@ -124,7 +124,7 @@ class EdgeServer:
         return len(self._calls)
 
     def warm_batches(self) -> None:
-        """Find out now which tails run in batches of which sizes, rather than after the first request for each."""
+        """Find out now which tails run in batches of which sizes, rather than once requests for each have queued."""
         self._runner.warm_batches()
 
     def stop(self) -> None:

@@ -42,6 +42,25 @@ class HeldModel:
     tolerance: float
 
 
+_KEPT_TAILS = 1024
+
+
+@dataclass(eq=False, slots=True)
+class _Tail:
+    """What requests of one head are for.
+
+    Attributes:
+        split, key: the model, and its name and cut.
+        writer: of the replies.
+        fits: whether the tensors that the head describes are known to be the cut's.
+    """
+
+    split: SplitModel
+    key: tuple[str, int]
+    writer: Writer
+    fits: bool = False
+
+
 class TailRunner:
     """Runs tails of the models it holds, a limited number at a time.
 
@@ -83,7 +102,8 @@ class TailRunner:
         self._tell = observer
         self._torch_threads = torch_threads
         self._of_thread = threading.local()
-        # Per model, cut and codec of the reply, all of which are few.
+        # By the head of requests that were not refused; and, of these fewer, by model, cut and codec of the reply.
+        self._tails: dict[RequestHead, _Tail] = {}
         self._writers: dict[tuple[str, int, tuple[int, int] | None], Writer] = {}
         self._sizes: BatchSizes | None = None
         if batch == 1:
@@ -115,35 +135,29 @@ class TailRunner:
         try:
             request = open_request(data, self._wire)
             request_id, head = request.request_id, request.head
-            held, cut = self._find(head)
-            writer = self._writers.get((head.model, cut, head.reply_codec)) or self._new_writer(head)
+            tail = self._tails.get(head) or self._find(head)
             tensors = tuple(map(self._to_torch, request.arrays()))
-            held.split.check_tail(cut, tensors)
-            turn = self._turns.take((head.model, cut), tensors, is_wanted)
+            if not tail.fits:
+                tail.split.check_tail(tail.key[1], tensors)
+                tail.fits = True
+            turn = self._turns.take(tail.key, tensors, is_wanted)
             server_s = time.perf_counter() - start
             reply = Reply(request_id, turn.result, queue_s=turn.queue_s, tail_s=turn.run_s, server_s=server_s)
-            answer = encode_reply(reply, self._wire, writer)
+            answer = encode_reply(reply, self._wire, tail.writer)
         except Exception as error:
             refused = RefusedRequestError(request_id, error)
             self._tell(Refused(refused.code.name, refused.message))
             raise refused from error
         if self._tell is not nobody:
-            self._tell(TailServed(head.model, cut, len(data), len(answer), turn.queue_s, turn.run_s, server_s))
+            self._tell(TailServed(*tail.key, len(data), len(answer), turn.queue_s, turn.run_s, server_s))
         return answer
 
     def refuse(self, request_id: int, code: int, message: str) -> bytes:
         """Return the bytes of an ``InferReply`` that says why there is no answer."""
         return encode_reply(Reply(request_id, refusal=(code, message)), self._wire)
 
-    def _new_writer(self, head: RequestHead) -> Writer:
-        """Make what writes the replies of a tail in the codec that is wanted."""
-        wire = self._wire
-        if head.reply_codec is not None:
-            wire = replace(wire, codec=wire.find(*head.reply_codec))
-        writer = self._writers[head.model, head.cut, head.reply_codec] = reply_writer(wire)
-        return writer
-
-    def _find(self, header: RequestHead) -> tuple[HeldModel, int]:
+    def _find(self, header: RequestHead) -> _Tail:
+        """Return the tail that a request is for, and keep it for the others that say the same."""
         version = header.protocol_version
         if not MIN_PROTOCOL_VERSION <= version <= MAX_PROTOCOL_VERSION:
             raise unknown_version(version)
@@ -160,7 +174,17 @@ class TailRunner:
             raise InputError(
                 f"cut {header.cut} has no tail: {header.model} has tails for cuts 0..{held.split.num_cuts - 1}"
             )
-        return held, header.cut
+        kind = header.model, header.cut, header.reply_codec
+        writer = self._writers.get(kind)
+        if writer is None:
+            wire = self._wire
+            if header.reply_codec is not None:
+                wire = replace(wire, codec=wire.find(*header.reply_codec))
+            writer = self._writers[kind] = reply_writer(wire)
+        if len(self._tails) >= _KEPT_TAILS:
+            self._tails.clear()
+        tail = self._tails[header] = _Tail(held.split, (header.model, header.cut), writer)
+        return tail
 
     @property
     def tolerance(self) -> float:

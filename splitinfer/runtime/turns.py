@@ -91,6 +91,7 @@ class Turns:
         with self._lock:
             if self._free:
                 self._free -= 1
+                self._running[turn] = turn.arrived
                 turn.leads = True
             else:
                 turn.wake = threading.Lock()
@@ -128,6 +129,11 @@ class Turns:
 
     def _gather(self, first: Turn) -> list[Turn]:
         """Return the requests to compute now, without those that nobody waits for."""
+        if first.wake is None and first.is_wanted():  # it found a processor free, so nobody else waits
+            first.queue_s = time.perf_counter() - first.arrived
+            if self._released is not None:
+                self._released(first.key, 1, first.queue_s, IDLE, 0)
+            return [first]
         batch: list[Turn] = []
         dropped: list[Turn] = []
         sizes = self._sizes(first.key)
@@ -156,13 +162,13 @@ class Turns:
             turn.queue_s = now - turn.arrived
         if batch and self._released is not None:
             reason = FULL if len(batch) == sizes[-1] else SPLIT if len(batch) < wanted else QUEUED
-            reason = IDLE if first.wake is None else SINGLE if sizes[-1] == 1 else reason
+            reason = SINGLE if sizes[-1] == 1 else reason
             self._released(first.key, len(batch), max(turn.queue_s for turn in batch), reason, len(dropped))
         return batch
 
     def _compute(self, batch: list[Turn]) -> None:
-        start = time.perf_counter()
         together = len(batch) > 1
+        start = time.perf_counter()
         if together:
             try:
                 results = self._run(batch[0].key, [turn.work for turn in batch])

@@ -55,6 +55,11 @@ class ArraySpec:
         return self.elements * self.dtype.itemsize
 
     @cached_property
+    def any_bits(self) -> bool:
+        """Whether any bits are elements; of bools only two bytes are."""
+        return self.dtype != np.bool_
+
+    @cached_property
     def strides(self) -> tuple[int, ...]:
         """Steps in bytes along the dimensions."""
         strides, step = [0] * len(self.shape), self.dtype.itemsize

@@ -188,9 +188,9 @@ def encode_request(request: Request, wire: Wire) -> bytes:
     return writer.write(request.tensors, request.request_id)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RequestHead:
-    """What a request is about, checked in itself; the same for all requests of one model, cut and codec.
+    """What a request is about, checked in itself; the same object for the usual requests of one model, cut and codec.
 
     Attributes:
         protocol_version, model, fingerprint, cut: as in :class:`Request`.

@@ -165,7 +165,7 @@ def read_arrays(records: Sequence[Record], payload: memoryview) -> tuple[Array, 
     for index, record in enumerate(records):
         spec, codec, offset, size = record
         end = max(end, offset + size)
-        if codec is RAW and spec.dtype != np.bool_ and 0 < size == spec.nbytes:
+        if codec is RAW and spec.any_bits and 0 < size == spec.nbytes:
             array = np.ndarray(spec.shape, spec.dtype, payload, offset, spec.strides)
             if array.flags.aligned:
                 arrays.append(array)

@@ -85,7 +85,9 @@ def test_malformed_messages_are_input_errors(data: bytes) -> None:
 
 
 def test_no_bytes_are_an_empty_message() -> None:
-    assert open_request(b"", WIRE)[:2] == (0, RequestHead())
+    opened = open_request(b"", WIRE)
+    assert opened.request_id == 0
+    assert vars(opened.head) == vars(RequestHead())
     assert len(open_request(b"", WIRE).payload) == 0
 
 
