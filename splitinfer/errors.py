@@ -57,11 +57,13 @@ class RemoteError(SplitInferError):
 
     Attributes:
         status: name of the gRPC status code, for example ``"INVALID_ARGUMENT"``.
+        retry_after_s: when an edge that is busy may be asked again, seconds; None where it did not say.
     """
 
-    def __init__(self, message: str, *, status: str = "UNKNOWN") -> None:
+    def __init__(self, message: str, *, status: str = "UNKNOWN", retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class EdgeUnavailableError(RemoteError):

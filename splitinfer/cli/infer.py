@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitinfer.cli.options import ClientCert, MaxMessageMib, TlsCa, TlsKey, TokenFile
+from splitinfer.cli.options import ClientCert, MaxMessageMib, OnFailureName, TlsCa, TlsKey, TokenFile
 from splitinfer.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def infer(
     frames: Annotated[int | None, typer.Option(min=1, help="Most frames of a video or camera.")] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Largest picture that is decoded.")] = 100_000_000,
     max_message_mib: MaxMessageMib = 64,
+    on_failure: OnFailureName = "fail",
     tls_ca: TlsCa = None,
     tls_cert: ClientCert = None,
     tls_key: TlsKey = None,
@@ -97,12 +98,14 @@ def infer(
     from splitinfer.graph.engines import set_threads
     from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess, ServerSettings
     from splitinfer.runtime.loading import capture_card
+    from splitinfer.runtime.perseverance import checked_on_failure
     from splitinfer.runtime.security import ClientSecurity
 
     if server is None and (tls_ca or token_file):
         raise InputError("--tls-ca and --token-file are for a server of your own: give --server HOST:PORT too")
     set_threads(threads)
     limits = limits_of(max_message_mib)
+    chosen = checked_on_failure(on_failure)
     security = ClientSecurity(tls_ca, tls_cert, tls_key, token_file)
     settings = ClientSettings(
         deadline_s=deadline_s, security=security, codec=codec, limits=limits, allocator_tuning=True
@@ -116,7 +119,7 @@ def infer(
         target = server
         embedded = None
         if target is not None:
-            client = stack.enter_context(EdgeClient(target, settings))
+            client = stack.enter_context(EdgeClient(target, settings, on_failure=chosen))
         else:
             embedded = EdgeProcess([model], ServerSettings(limits=limits))
             stack.callback(embedded.stop)
@@ -126,7 +129,7 @@ def infer(
         if embedded is not None:
             embedded.wait_ready()
             target = embedded.address
-            client = stack.enter_context(EdgeClient(target, settings))
+            client = stack.enter_context(EdgeClient(target, settings, on_failure=chosen))
         client.infer(split, k, *first_inputs)  # connects and compiles both halves, which no later call does
         progress = stack.enter_context(progress_bar("pictures")) if not single else _no_progress
         reference = _Reference(split, k, codec, client.tolerance(split)) if check else None
@@ -253,6 +256,9 @@ def _report(
         "total_bytes_up": sum(result.bytes_up for result in results),
         "total_bytes_down": sum(result.bytes_down for result in results),
         "codec": codec,
+        "ran_at": {place: sum(result.ran_at == place for result in results) for place in ("edge", "device")},
+        "retries": sum(result.retries for result in results),
+        "failure": next((str(result.failure) for result in results if result.failure is not None), None),
     }
 
 
@@ -309,6 +315,8 @@ def _show(report: dict[str, Any]) -> None:
     if not single:
         up, down = report["total_bytes_up"], report["total_bytes_down"]
     print(f"sent {up / _KIB:,.1f} KiB, received {down / _KIB:,.1f} KiB" if up else "nothing sent: all of it ran here")
+    if report["failure"] is not None:
+        print(f"the edge failed, so {report['ran_at']['device']} tails ran here: {report['failure']}")
     if report["checked"] is not None:
         answers = "the answer equals" if report["checked"] == 1 else f"all {report['checked']} answers equal"
         how = f"to {report['tolerance']:g}" if report["tolerance"] else "bit for bit"

@@ -81,6 +81,14 @@ TokenFile = Annotated[
     typer.Option(metavar="FILE", help="TOKEN or NAME TOKEN a line; SPLITINFER_TOKEN in the environment without."),
 ]
 
+OnFailureName = Annotated[
+    str,
+    typer.Option(
+        "--on-failure",
+        metavar="fallback|wait|fail",
+        help="What follows when the edge is gone, late or refuses: finish here, wait for it, or fail.",
+    ),
+]
 MetricsPort = Annotated[
     int | None,
     typer.Option(min=0, max=65535, metavar="P", help="Answer Prometheus at http://HOST:P/metrics; TLS as the edge."),

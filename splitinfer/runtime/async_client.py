@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +13,18 @@ import grpc
 
 from splitinfer.errors import DeadlineError, EdgeUnavailableError, InputError, RemoteError
 from splitinfer.runtime.description import EdgeDescription, read_description
-from splitinfer.runtime.exchange import Exchange, ModelId, cut_with_tail, local_result, raised, run_head
+from splitinfer.runtime.exchange import (
+    Exchange,
+    ModelId,
+    Outgoing,
+    cut_with_tail,
+    finished_here,
+    local_result,
+    raised,
+    run_head,
+)
 from splitinfer.runtime.malloc import tune_allocator
+from splitinfer.runtime.perseverance import Attempts, Breaker, OnFailure, checked_on_failure
 from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import error_of_call
@@ -34,34 +46,50 @@ class AsyncEdgeClient:
         settings: as given; single requests are calls of their own, so ``stream_up_to_bytes`` plays no part.
     """
 
-    def __init__(self, target: str, settings: ClientSettings | None = None) -> None:
-        """Prepare a client; nothing is connected yet.
+    def __init__(self, target: str, settings: ClientSettings | None = None, *, on_failure: OnFailure = "fail") -> None:
+        """Prepare a client; nothing is connected yet. As :class:`EdgeClient`.
 
         Raises:
-            InputError: the target is not ``host:port``.
+            InputError: the target is not ``host:port``, or there is no such ``on_failure``.
         """
         self.target = checked_target(target)
         self.settings = settings or ClientSettings()
         if self.settings.allocator_tuning:
             tune_allocator()
+        self._on_failure = checked_on_failure(on_failure)
+        self._breaker = Breaker.of(self.settings)
         self._exchange = Exchange(self.target, self.settings)
         self._channel: grpc.aio.Channel | None = None
+        # Replaced after a loss or a silence, and closed once the calls of others on them have ended.
+        self._retired: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
+        self._is_closed = False
 
     async def describe(self) -> EdgeDescription:
         """As :meth:`EdgeClient.describe`."""
-        description = read_description(await self._call(DESCRIBE, Exchange.describe_request()), self.settings.limits)
-        self._exchange.introduce(description)
-        return description
+        return await self._describe(self.settings.deadline_s)
 
-    async def infer(self, split: SplitModel, cut: int | str, *inputs: Any, codec: str | None = None) -> InferenceResult:
+    async def infer(
+        self,
+        split: SplitModel,
+        cut: int | str,
+        *inputs: Any,
+        codec: str | None = None,
+        on_failure: OnFailure | None = None,
+    ) -> InferenceResult:
         """As :meth:`EdgeClient.infer`; any number may be under way at once."""
-        return raised(await self._infer(split, split.find_cut(cut), inputs, codec))
+        return raised(await self._infer(split, split.find_cut(cut), inputs, codec, on_failure))
 
     async def run_tail(
-        self, model: SplitModel | ModelId, cut: int | str, tensors: Sequence[Any], *, codec: str | None = None
+        self,
+        model: SplitModel | ModelId,
+        cut: int | str,
+        tensors: Sequence[Any],
+        *,
+        codec: str | None = None,
+        on_failure: OnFailure | None = None,
     ) -> InferenceResult:
         """As :meth:`EdgeClient.run_tail`."""
-        return raised(await self._finish(model, cut_with_tail(model, cut), tensors, 0.0, codec))
+        return raised(await self._finish(model, cut_with_tail(model, cut), tensors, 0.0, codec, on_failure))
 
     async def stream(
         self,
@@ -71,6 +99,7 @@ class AsyncEdgeClient:
         *,
         window: int | None = None,
         codec: str | None = None,
+        on_failure: OnFailure | None = None,
     ) -> AsyncGenerator[InferenceResult, None]:
         """As :meth:`EdgeClient.stream`; each request is a call of its own here."""
         window = self.settings.window if window is None else window
@@ -81,7 +110,7 @@ class AsyncEdgeClient:
         try:
             async for item in _each(inputs):
                 request = item if isinstance(item, tuple) else (item,)
-                under_way.append(asyncio.create_task(self._infer(split, k, request, codec)))
+                under_way.append(asyncio.create_task(self._infer(split, k, request, codec, on_failure)))
                 if len(under_way) >= window:
                     yield await under_way.pop(0)
             while under_way:
@@ -93,9 +122,11 @@ class AsyncEdgeClient:
 
     async def close(self) -> None:
         """Close the connection."""
+        self._is_closed = True
         channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
+        for old in [*self._retired, *([] if channel is None else [channel])]:
+            await old.close()
+        await asyncio.gather(*self._retired.values())
 
     async def __aenter__(self) -> AsyncEdgeClient:
         return self
@@ -105,39 +136,82 @@ class AsyncEdgeClient:
     ) -> None:
         await self.close()
 
-    async def _infer(self, split: SplitModel, k: int, inputs: tuple[Any, ...], codec: str | None) -> InferenceResult:
+    async def _infer(
+        self, split: SplitModel, k: int, inputs: tuple[Any, ...], codec: str | None, on_failure: OnFailure | None
+    ) -> InferenceResult:
         if k == split.num_cuts:
             return await asyncio.to_thread(local_result, split, k, inputs)
         tensors, head_s = await asyncio.to_thread(run_head, split, k, inputs)
-        return await self._finish(split, k, tensors, head_s, codec)
+        return await self._finish(split, k, tensors, head_s, codec, on_failure)
+
+    async def _describe(self, timeout_s: float) -> EdgeDescription:
+        data = await self._call(DESCRIBE, Exchange.describe_request(), timeout_s)
+        description = read_description(data, self.settings.limits)
+        self._exchange.introduce(description)
+        return description
 
     async def _finish(
-        self, model: SplitModel | ModelId, cut: int, tensors: Sequence[Any], head_s: float, codec: str | None
+        self,
+        model: SplitModel | ModelId,
+        cut: int,
+        tensors: Sequence[Any],
+        head_s: float,
+        codec: str | None,
+        on_failure: OnFailure | None,
     ) -> InferenceResult:
-        if not self._exchange.is_introduced:
-            await self.describe()
-        request = self._exchange.prepare(model, cut, tensors, head_s, codec)
-        try:
-            data = await self._call(INFER, request.data)
-        except (EdgeUnavailableError, DeadlineError):
-            raise
-        except RemoteError as refusal:  # of this request alone: a stream of them goes on
-            return InferenceResult(cut, Timing(head_s), len(request.data), 0, refusal)
-        return self._exchange.read(request, data)
+        attempts = Attempts(self.settings, on_failure or self._on_failure, self._breaker)
+        request: Outgoing | None = None
+        since_s = time.perf_counter()
+        while attempts.may_try():
+            try:
+                if not self._exchange.is_introduced:
+                    await self._describe(attempts.timeout_s())
+                if request is None:
+                    request = self._exchange.prepare(model, cut, tensors, head_s, codec)
+                data = await self._call(INFER, request.data, attempts.timeout_s())
+                result = raised(self._exchange.read(request, data))
+            except RemoteError as error:
+                if self._is_closed:
+                    raise
+                try:
+                    pause_s = attempts.failed(error)
+                except (EdgeUnavailableError, DeadlineError):
+                    raise
+                except RemoteError as refusal:  # of this request alone: a stream of them goes on
+                    if request is None:
+                        raise
+                    return InferenceResult(cut, Timing(head_s), len(request.data), 0, refusal)
+                if pause_s is None:
+                    break
+                await asyncio.sleep(pause_s)
+            else:
+                attempts.answered()
+                return replace(result, retries=attempts.retries) if attempts.retries else result
+        return await asyncio.to_thread(finished_here, model, cut, tensors, head_s, since_s, attempts)
 
-    async def _call(self, method: str, data: bytes) -> bytes:
+    async def _call(self, method: str, data: bytes, timeout_s: float) -> bytes:
+        if self._is_closed:
+            raise EdgeUnavailableError(f"the client of {self.target} is closed", status="UNAVAILABLE")
         if self._channel is None:
             self._channel = open_async_channel(self.target, self.settings)
+        channel = self._channel
         try:
-            call = self._channel.unary_unary(method)(
-                data, timeout=self.settings.deadline_s, metadata=self._exchange.metadata()
-            )
+            call = channel.unary_unary(method)(data, timeout=timeout_s, metadata=self._exchange.metadata())
             reply: bytes = await call
         except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
-                self._exchange.forget()
-            raise error_of_call(error, self.target) from None
+            failure = error_of_call(error, self.target)
+            if isinstance(failure, EdgeUnavailableError | DeadlineError) and self._channel is channel:
+                self._retire(channel)
+                if isinstance(failure, EdgeUnavailableError):
+                    self._exchange.forget()
+            raise failure from None
         return reply
+
+    def _retire(self, channel: grpc.aio.Channel) -> None:
+        self._channel = None
+        closing = asyncio.create_task(channel.close(self.settings.deadline_s))
+        self._retired[channel] = closing
+        closing.add_done_callback(lambda task: self._retired.pop(channel, None))
 
 
 async def _each(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,24 @@ import grpc
 
 from splitinfer.errors import DeadlineError, EdgeUnavailableError, InputError, RemoteError
 from splitinfer.runtime.description import EdgeDescription, read_description
-from splitinfer.runtime.exchange import Exchange, ModelId, Outgoing, cut_with_tail, local_result, raised, run_head
+from splitinfer.runtime.exchange import (
+    Exchange,
+    ModelId,
+    Outgoing,
+    cut_with_tail,
+    finished_here,
+    local_result,
+    raised,
+    run_head,
+)
 from splitinfer.runtime.lane import Lane
 from splitinfer.runtime.malloc import tune_allocator
-from splitinfer.runtime.result import InferenceResult
+from splitinfer.runtime.perseverance import Attempts, Breaker, OnFailure, checked_on_failure
+from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import error_of_call
 from splitinfer.runtime.timed_lane import TimedLane
-from splitinfer.runtime.transport import DESCRIBE, INFER, checked_target, open_channel
+from splitinfer.runtime.transport import DESCRIBE, INFER, Metadata, checked_target, open_channel
 
 if TYPE_CHECKING:
     from splitinfer.graph import SplitModel
@@ -45,24 +56,36 @@ class EdgeClient:
         settings: as given.
     """
 
-    def __init__(self, target: str, settings: ClientSettings | None = None) -> None:
+    def __init__(self, target: str, settings: ClientSettings | None = None, *, on_failure: OnFailure = "fail") -> None:
         """Prepare a client; nothing is connected yet.
 
+        Args:
+            target: ``host:port`` of the server.
+            settings: of the connection.
+            on_failure: what follows where the edge cannot be reached, is slow past the deadline, or refuses, after
+                ``settings.retries`` further tries: ``fail`` raises the error; ``fallback`` runs the tail here, on the
+                tensors that already cross the cut (``InferenceResult.ran_at`` says so), and asks the edge again by
+                itself later; ``wait`` tries until the edge answers.
+
         Raises:
-            InputError: the target is not ``host:port``.
+            InputError: the target is not ``host:port``, or there is no such ``on_failure``.
         """
         self.target = checked_target(target)
         self.settings = settings or ClientSettings()
         if self.settings.allocator_tuning:
             tune_allocator()
+        self._on_failure = checked_on_failure(on_failure)
+        self._breaker = Breaker.of(self.settings)
         self._exchange = Exchange(self.target, self.settings)
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
-        self._lane = TimedLane(self._open_channel, self._exchange.metadata, self.target, self.settings.deadline_s)
+        # Replaced after a silence; calls of others may be under way on them until their deadlines.
+        self._retired: list[tuple[float, grpc.Channel]] = []
+        self._lane = TimedLane(self._open_channel, self._exchange.metadata, self.target)
         self._lane_is_free = threading.Lock()
         # Of each task that is inside `async with`, those that it has open; a task leaves the last one first.
         self._async: dict[asyncio.Task[Any] | None, list[AsyncEdgeClient]] = {}
-        self._is_closed = False
+        self._closing = threading.Event()
 
     def describe(self) -> EdgeDescription:
         """Ask the server for its models, cuts, fingerprints and limits.
@@ -71,9 +94,7 @@ class EdgeClient:
             EdgeUnavailableError: no server answers.
             RemoteError: it refuses, or speaks another protocol.
         """
-        description = read_description(self._call(DESCRIBE, Exchange.describe_request()), self.settings.limits)
-        self._exchange.introduce(description)
-        return description
+        return self._describe(self.settings.deadline_s)
 
     def tolerance(self, split: SplitModel) -> float:
         """Return how far an answer may be from ``split(...)``, for ``check_answer``.
@@ -84,10 +105,21 @@ class EdgeClient:
             EdgeUnavailableError: no server answers.
         """
         if not self._exchange.is_introduced:
-            self.describe()
+            try:
+                self.describe()
+            except EdgeUnavailableError:
+                if self._on_failure != "fallback":
+                    raise
         return max(split.tolerance, self._exchange.tolerance(split.name))
 
-    def infer(self, split: SplitModel, cut: int | str, *inputs: Any, codec: str | None = None) -> InferenceResult:
+    def infer(
+        self,
+        split: SplitModel,
+        cut: int | str,
+        *inputs: Any,
+        codec: str | None = None,
+        on_failure: OnFailure | None = None,
+    ) -> InferenceResult:
         """Run the head here and the tail on the server.
 
         Args:
@@ -95,6 +127,7 @@ class EdgeClient:
             cut: k in 0..K or a layer's name. At K everything runs here and nothing is sent.
             inputs: what the model takes.
             codec: that tensors are sent in, instead of ``settings.codec``.
+            on_failure: for this service, instead of the client's.
 
         Raises:
             InputError: no such cut, wrong inputs, a message over the limits, or a codec that the server does not take.
@@ -107,10 +140,16 @@ class EdgeClient:
         if k == split.num_cuts:
             return local_result(split, k, inputs)
         tensors, head_s = run_head(split, k, inputs)
-        return self._finish(split, k, tensors, head_s, codec)
+        return self._finish(split, k, tensors, head_s, codec, self._attempts(on_failure))
 
     def run_tail(
-        self, model: SplitModel | ModelId, cut: int | str, tensors: Sequence[Any], *, codec: str | None = None
+        self,
+        model: SplitModel | ModelId,
+        cut: int | str,
+        tensors: Sequence[Any],
+        *,
+        codec: str | None = None,
+        on_failure: OnFailure | None = None,
     ) -> InferenceResult:
         """Run the tail on the server, on what a head returned, here or in another runtime. Needs no torch.
 
@@ -119,12 +158,12 @@ class EdgeClient:
                 output is then a tuple of arrays, the leaves of what the model returns.
             cut: as for :meth:`infer`; an index for a ``ModelId``.
             tensors: what crosses the cut, in its order: tensors of torch or arrays of numpy.
-            codec: as for :meth:`infer`.
+            codec, on_failure: as for :meth:`infer`. A model that is only named cannot be run here.
 
         Raises:
             SplitInferError: as :meth:`infer`.
         """
-        return self._finish(model, cut_with_tail(model, cut), tensors, 0.0, codec)
+        return self._finish(model, cut_with_tail(model, cut), tensors, 0.0, codec, self._attempts(on_failure))
 
     def stream(
         self,
@@ -134,6 +173,7 @@ class EdgeClient:
         *,
         window: int | None = None,
         codec: str | None = None,
+        on_failure: OnFailure | None = None,
     ) -> Generator[InferenceResult, None, None]:
         """Run many inferences, the next heads while earlier ones are on the wire and on the server.
 
@@ -144,7 +184,7 @@ class EdgeClient:
             split, cut: as for :meth:`infer`.
             inputs: per inference one input, or a tuple of inputs.
             window: requests under way at once; ``settings.window`` by default.
-            codec: as for :meth:`infer`.
+            codec, on_failure: as for :meth:`infer`.
 
         Raises:
             SplitInferError: as :meth:`infer`; the connection is lost, or the inputs are wrong.
@@ -156,15 +196,18 @@ class EdgeClient:
         requests = (item if isinstance(item, tuple) else (item,) for item in inputs)
         if k == split.num_cuts:
             return (local_result(split, k, request) for request in requests)
-        return self._stream(split, k, requests, window, codec)
+        return self._stream(split, k, requests, window, codec, on_failure)
 
     def close(self) -> None:
         """Close the connection. Calls under way fail with ``EdgeUnavailableError``."""
+        self._closing.set()
         with self._lock:
-            self._is_closed = True
-            channel, self._channel = self._channel, None
+            channels = [channel for _, channel in self._retired]
+            if self._channel is not None:
+                channels.append(self._channel)
+            self._channel, self._retired = None, []
         self._lane.close()
-        if channel is not None:
+        for channel in channels:
             channel.close()
 
     def __enter__(self) -> EdgeClient:
@@ -178,7 +221,7 @@ class EdgeClient:
     async def __aenter__(self) -> AsyncEdgeClient:
         from splitinfer.runtime.async_client import AsyncEdgeClient
 
-        client = AsyncEdgeClient(self.target, self.settings)
+        client = AsyncEdgeClient(self.target, self.settings, on_failure=self._on_failure)
         self._async.setdefault(asyncio.current_task(), []).append(client)
         return client
 
@@ -191,117 +234,249 @@ class EdgeClient:
             del self._async[task]
         await client.close()
 
-    def _finish(
-        self, model: SplitModel | ModelId, cut: int, tensors: Sequence[Any], head_s: float, codec: str | None
-    ) -> InferenceResult:
-        if not self._exchange.is_introduced:
-            self.describe()
-        request = self._exchange.prepare(model, cut, tensors, head_s, codec)
-        return raised(self._exchange.read(request, self._transfer(request.data)))
+    def _attempts(self, on_failure: OnFailure | None, since_s: float | None = None) -> Attempts:
+        return Attempts(self.settings, on_failure or self._on_failure, self._breaker, since_s)
 
-    def _transfer(self, data: bytes) -> bytes:
+    def _describe(self, timeout_s: float) -> EdgeDescription:
+        data = self._call(DESCRIBE, Exchange.describe_request(), timeout_s)
+        description = read_description(data, self.settings.limits)
+        self._exchange.introduce(description)
+        return description
+
+    def _finish(
+        self,
+        model: SplitModel | ModelId,
+        cut: int,
+        tensors: Sequence[Any],
+        head_s: float,
+        codec: str | None,
+        attempts: Attempts,
+        request: Outgoing | None = None,
+    ) -> InferenceResult:
+        """Have the tail of a task run, there or here; a request that was sent before is sent again."""
+        since_s = time.perf_counter()
+        while attempts.may_try():
+            try:
+                if not self._exchange.is_introduced:
+                    self._describe(attempts.timeout_s())
+                if request is None:
+                    request = self._exchange.prepare(model, cut, tensors, head_s, codec)
+                result = raised(self._exchange.read(request, self._transfer(request.data, attempts.timeout_s())))
+            except RemoteError as error:
+                pause_s = None if self._closing.is_set() else attempts.failed(error)
+                if self._closing.is_set() or (pause_s is not None and self._closing.wait(pause_s)):
+                    raise
+                if pause_s is None:
+                    break
+            else:
+                attempts.answered()
+                return replace(result, retries=attempts.retries) if attempts.retries else result
+        return finished_here(model, cut, tensors, head_s, since_s, attempts)
+
+    def _answer(
+        self,
+        model: SplitModel | ModelId,
+        cut: int,
+        tensors: Sequence[Any],
+        head_s: float,
+        codec: str | None,
+        attempts: Attempts,
+        request: Outgoing | None = None,
+    ) -> InferenceResult:
+        """As :meth:`_finish`, but a refusal of this request alone is the ``error`` of its result."""
+        try:
+            return self._finish(model, cut, tensors, head_s, codec, attempts, request)
+        except (EdgeUnavailableError, DeadlineError):
+            raise
+        except RemoteError as refusal:
+            if not self._exchange.is_introduced:
+                raise
+            return InferenceResult(cut, Timing(head_s), error=refusal)
+
+    def _transfer(self, data: bytes, timeout_s: float) -> bytes:
         """Send a request over the open stream if it is small and the stream is free, else as a call of its own."""
         if len(data) > self.settings.stream_up_to_bytes or not self._lane_is_free.acquire(blocking=False):
-            return self._call(INFER, data)
+            return self._call(INFER, data, timeout_s)
+        channel = self._channel
         try:
-            return self._lane.exchange(data)
+            return self._lane.exchange(data, timeout_s)
         except RemoteError as error:
-            self._note(error)
+            self._note(error, channel)
             raise
         finally:
             self._lane_is_free.release()
 
-    def _call(self, method: str, data: bytes) -> bytes:
+    def _call(self, method: str, data: bytes, timeout_s: float) -> bytes:
         metadata = self._exchange.metadata()
-        call = self._open_channel().unary_unary(method)
+        channel = self._open_channel()
         try:
-            reply: bytes = call(data, timeout=self.settings.deadline_s, metadata=metadata)
+            reply: bytes = channel.unary_unary(method)(data, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
             failure = error_of_call(error, self.target)
-            self._note(failure)
+            self._note(failure, channel)
             raise failure from None
         except ValueError as error:  # gRPC's word for a channel that another thread has closed
-            raise self._closed() from error
+            raise self._lost() from error
         return reply
 
     def _stream(
-        self, split: SplitModel, cut: int, requests: Iterator[tuple[Any, ...]], window: int, codec: str | None
+        self,
+        split: SplitModel,
+        cut: int,
+        requests: Iterator[tuple[Any, ...]],
+        window: int,
+        codec: str | None,
+        on_failure: OnFailure | None,
     ) -> Generator[InferenceResult, None, None]:
-        if not self._exchange.is_introduced:
-            self.describe()
-        lane = Lane(self._open_channel(), self.target, self._exchange.metadata())
-        arrived: queue.SimpleQueue[bytes | RemoteError | None] = queue.SimpleQueue()
-        reader = threading.Thread(target=_read_all, args=(lane, arrived), name="splitinfer-replies", daemon=True)
-        reader.start()
         under_way: deque[Outgoing] = deque()
-        is_finished = False
+        line: _Line | None = None
         try:
-            while True:
-                while under_way and not arrived.empty():
-                    yield self._next_result(under_way, arrived)
-                if not is_finished and len(under_way) < window:
-                    request = next(requests, None)
-                    if request is None:
-                        is_finished = True
-                        lane.finish()
-                        continue
-                    tensors, head_s = run_head(split, cut, request)
+            for request in requests:
+                tensors, head_s = run_head(split, cut, request)
+                while line is not None and under_way and (len(under_way) >= window or line.has_reply):
+                    line = yield from self._next(line, under_way, codec, on_failure)
+                if line is None and not self._breaker.is_open:
+                    line = self._open_line()
+                if line is None:  # one by one, until the edge answers again
+                    yield self._answer(split, cut, tensors, head_s, codec, self._attempts(on_failure))
+                    continue
+                try:
                     outgoing = self._exchange.prepare(split, cut, tensors, head_s, codec)
-                    lane.send(outgoing.data)
-                    under_way.append(outgoing)
-                elif under_way:
-                    yield self._next_result(under_way, arrived)
-                else:
-                    return
+                except RemoteError:
+                    yield self._finish(split, cut, tensors, head_s, codec, self._attempts(on_failure))
+                    continue
+                line.lane.send(outgoing.data)
+                under_way.append(outgoing)
+            while line is not None and under_way:
+                line = yield from self._next(line, under_way, codec, on_failure)
         finally:
-            lane.cancel()
-            reader.join()
+            if line is not None:
+                line.close()
 
-    def _next_result(
-        self, under_way: deque[Outgoing], arrived: queue.SimpleQueue[bytes | RemoteError | None]
-    ) -> InferenceResult:
-        sent = under_way[0]
-        left_s = sent.started + self.settings.deadline_s - time.perf_counter()
+    def _open_line(self) -> _Line | None:
+        """Open a stream; None where the edge does not say what it holds."""
         try:
-            data = arrived.get(timeout=max(left_s, 0.0))
-        except queue.Empty:
-            raise DeadlineError(
-                f"the edge at {self.target} did not answer within {self.settings.deadline_s:g} s",
-                status=grpc.StatusCode.DEADLINE_EXCEEDED.name,
-            ) from None
-        if data is None:
-            data = EdgeUnavailableError(f"the edge at {self.target} closed the stream", status="UNAVAILABLE")
-        if isinstance(data, RemoteError):
-            self._note(data)
-            raise data
+            if not self._exchange.is_introduced:
+                self._describe(self.settings.try_s or self.settings.deadline_s)
+            return _Line(self._open_channel(), self.target, self._exchange.metadata())
+        except RemoteError:
+            if self._closing.is_set():
+                raise
+            return None
+
+    def _next(
+        self, line: _Line, under_way: deque[Outgoing], codec: str | None, on_failure: OnFailure | None
+    ) -> Generator[InferenceResult, None, _Line | None]:
+        """Give the next result; where the stream has ended, those of all requests that were on it, and no stream."""
+        sent = under_way[0]
+        try_s = self.settings.try_s or self.settings.deadline_s
+        try:
+            reply = line.receive(sent.started + try_s - time.perf_counter(), try_s)
+        except RemoteError as error:
+            line.close()
+            self._note(error, line.channel)
+            if self._closing.is_set():
+                raise
+            while under_way:
+                sent = under_way.popleft()
+                attempts = self._attempts(on_failure, since_s=sent.started)
+                pause_s = attempts.failed(error)
+                if pause_s is None:
+                    yield _here(sent, attempts)
+                else:
+                    self._closing.wait(pause_s)
+                    yield self._answer(sent.model, sent.cut, sent.tensors, sent.head_s, codec, attempts, sent)
+            return None
         under_way.popleft()
-        return self._exchange.read(sent, data)
+        result = self._exchange.read(sent, reply)
+        if result.error is not None:
+            attempts = self._attempts(on_failure, since_s=sent.started)
+            if attempts.on_failure == "fallback":
+                attempts.failure = result.error
+                result = _here(sent, attempts)
+        else:
+            self._breaker.succeeded()
+        yield result
+        return line
 
     def _open_channel(self) -> grpc.Channel:
         with self._lock:
-            if self._is_closed:
-                raise self._closed()
+            if self._closing.is_set():
+                raise EdgeUnavailableError(f"the client of {self.target} is closed", status="UNAVAILABLE")
             if self._channel is None:
                 self._channel = open_channel(self.target, self.settings)
             return self._channel
 
-    def _note(self, error: RemoteError) -> None:
-        """After a lost connection start afresh: a new channel has no waiting time behind it."""
-        if isinstance(error, EdgeUnavailableError):
-            self._exchange.forget()
-            with self._lock:
-                channel, self._channel = self._channel, None
-            if channel is not None:
-                channel.close()
+    def _note(self, error: RemoteError, channel: grpc.Channel | None) -> None:
+        """After a lost or silent connection start afresh: a new channel has no waiting time behind it."""
+        if not isinstance(error, EdgeUnavailableError | DeadlineError):
+            return
+        is_lost = isinstance(error, EdgeUnavailableError)
+        now = time.monotonic()
+        with self._lock:
+            ended = [old for since, old in self._retired if now - since > self.settings.deadline_s]
+            self._retired = [(since, old) for since, old in self._retired if now - since <= self.settings.deadline_s]
+            if channel is not None and self._channel is channel:
+                self._channel = None
+                if is_lost:
+                    self._exchange.forget()
+                    ended.append(channel)
+                else:
+                    self._retired.append((now, channel))
+        for old in ended:
+            old.close()
 
-    def _closed(self) -> EdgeUnavailableError:
-        return EdgeUnavailableError(f"the client of {self.target} is closed", status="UNAVAILABLE")
+    def _lost(self) -> EdgeUnavailableError:
+        what = f"the client of {self.target} is closed" if self._closing.is_set() else f"lost the edge at {self.target}"
+        return EdgeUnavailableError(what, status="UNAVAILABLE")
 
 
-def _read_all(lane: Lane, arrived: queue.SimpleQueue[bytes | RemoteError | None]) -> None:
-    try:
-        for reply in lane.replies():
-            arrived.put(reply)
-        arrived.put(None)
-    except RemoteError as error:
-        arrived.put(error)
+def _here(sent: Outgoing, attempts: Attempts) -> InferenceResult:
+    return finished_here(sent.model, sent.cut, sent.tensors, sent.head_s, sent.started, attempts)
+
+
+class _Line:
+    """A stream of requests, and the thread that reads its replies."""
+
+    def __init__(self, channel: grpc.Channel, target: str, metadata: Metadata) -> None:
+        self.channel = channel
+        self.lane = Lane(channel, target, metadata)
+        self._target = target
+        self._arrived: queue.SimpleQueue[bytes | RemoteError] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read_all, name="splitinfer-replies", daemon=True)
+        self._reader.start()
+
+    @property
+    def has_reply(self) -> bool:
+        return not self._arrived.empty()
+
+    def receive(self, left_s: float, deadline_s: float) -> bytes:
+        """Wait for the next reply.
+
+        Raises:
+            DeadlineError: there is none in time.
+            RemoteError: the stream has ended.
+        """
+        try:
+            reply = self._arrived.get(timeout=max(left_s, 0.0))
+        except queue.Empty:
+            raise DeadlineError(
+                f"the edge at {self._target} did not answer within {deadline_s:g} s",
+                status=grpc.StatusCode.DEADLINE_EXCEEDED.name,
+            ) from None
+        if isinstance(reply, RemoteError):
+            raise reply
+        return reply
+
+    def close(self) -> None:
+        self.lane.cancel()
+        self._reader.join()
+
+    def _read_all(self) -> None:
+        try:
+            for reply in self.lane.replies():
+                self._arrived.put(reply)
+            ended = EdgeUnavailableError(f"the edge at {self._target} closed the stream", status="UNAVAILABLE")
+            self._arrived.put(ended)
+        except RemoteError as error:
+            self._arrived.put(error)

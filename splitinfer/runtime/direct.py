@@ -133,5 +133,7 @@ class DirectLane:
                 message: bytes | None = operation.message()
                 return message
             if kind == self._is_status:
-                self._error = error_of_status(operation.code(), operation.details() or "", self._target)
+                self._error = error_of_status(
+                    operation.code(), operation.details() or "", self._target, operation.trailing_metadata() or ()
+                )
         return None

@@ -158,8 +158,18 @@ class Refused(Event):
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Repeated(Event):
+    """A client asked again with the same id, and got the answer that its first request had."""
+
+    kind: ClassVar[str] = "repeated"
+    model: str
+    cut: int
+
+
 _KINDS: dict[str, type[Event]] = {
-    cls.kind: cls for cls in (Started, PeriodEnded, TaskDone, DeviceLeft, Ended, TailServed, BatchReleased, Refused)
+    cls.kind: cls
+    for cls in (Started, PeriodEnded, TaskDone, DeviceLeft, Ended, TailServed, BatchReleased, Refused, Repeated)
 }
 
 Observer = Callable[[Event], None]

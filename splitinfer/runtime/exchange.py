@@ -7,6 +7,7 @@ they wait.
 from __future__ import annotations
 
 import itertools
+import secrets
 import threading
 import time
 import weakref
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from splitinfer.errors import InputError, ModelMismatchError, RemoteError
 from splitinfer.runtime.description import EdgeDescription
+from splitinfer.runtime.perseverance import Attempts
 from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import remote_error
-from splitinfer.runtime.transport import Metadata
+from splitinfer.runtime.transport import SENDER, Metadata
 from splitinfer.wire import MAX_PROTOCOL_VERSION, Reply, Wire, Writer, decode_reply, request_writer
 from splitinfer.wire import splitinfer_pb2 as pb
 from splitinfer.wire.codecs import RAW, Codec
@@ -54,6 +56,7 @@ class Outgoing:
         model, cut: what it belongs to.
         head_s, encode_s: time spent on it so far, seconds.
         started: ``time.perf_counter()`` when its bytes were ready.
+        tensors: what crosses the cut, should the tail have to run here.
     """
 
     data: bytes
@@ -63,6 +66,7 @@ class Outgoing:
     head_s: float
     encode_s: float
     started: float
+    tensors: Sequence[Any]
 
 
 class Exchange:
@@ -74,18 +78,19 @@ class Exchange:
         self._wire = Wire(settings.limits)
         self.agree(settings.limits.max_message_bytes, (RAW,))
         self._ids = itertools.count(1)
+        self._sender = secrets.token_hex(16)
         self._lock = threading.Lock()
         self._description: EdgeDescription | None = None
         # Fingerprints take milliseconds to compute and models are few; an entry goes with its model.
         self._fingerprints: weakref.WeakKeyDictionary[SplitModel, str] = weakref.WeakKeyDictionary()
 
     def metadata(self) -> Metadata:
-        """Return what every call carries: the token, if there is one.
+        """Return what every call carries: the name under which ids are counted, and the token, if there is one.
 
         Raises:
             InputError: it would cross a network in plain text, or cannot be read.
         """
-        return self._settings.security.metadata(self.target)
+        return (*self._settings.security.metadata(self.target), (SENDER, self._sender))
 
     @staticmethod
     def describe_request() -> bytes:
@@ -177,7 +182,7 @@ class Exchange:
         request_id = next(self._ids)
         data = self.request(model.name, fingerprint, cut, tensors, request_id, codec)
         end = time.perf_counter()
-        return Outgoing(data, request_id, model, cut, head_s, end - start, end)
+        return Outgoing(data, request_id, model, cut, head_s, end - start, end, tensors)
 
     def read(self, sent: Outgoing, data: bytes) -> InferenceResult:
         """Return the result that the bytes of a reply mean; a refusal becomes its ``error``.
@@ -269,7 +274,32 @@ def run_head(split: SplitModel, cut: int, inputs: tuple[Any, ...]) -> tuple[tupl
 def local_result(split: SplitModel, cut: int, inputs: tuple[Any, ...]) -> InferenceResult:
     """Run the whole model here: the last cut has no tail and sends nothing."""
     leaves, head_s = run_head(split, cut, inputs)
-    return InferenceResult(cut, Timing(head_s), _output=split.unflatten_output(leaves))
+    return InferenceResult(cut, Timing(head_s), _output=split.unflatten_output(leaves), ran_at="device")
+
+
+def finished_here(
+    model: SplitModel | ModelId, cut: int, tensors: Sequence[Any], head_s: float, since_s: float, attempts: Attempts
+) -> InferenceResult:
+    """Run the tail of a task here that the edge did not run.
+
+    Args:
+        model, cut, tensors: of the task.
+        head_s: that its head took, seconds.
+        since_s: ``time.perf_counter()`` when the head was done.
+        attempts: what was tried.
+
+    Raises:
+        RemoteError: the model is not here.
+    """
+    if isinstance(model, ModelId):
+        assert attempts.failure is not None
+        raise attempts.failure
+    start = time.perf_counter()
+    output = model.run_tail(cut, *tensors)
+    timing = Timing(head_s, wire_s=start - since_s, tail_s=time.perf_counter() - start)
+    return InferenceResult(
+        cut, timing, _output=output, ran_at="device", retries=attempts.retries, failure=attempts.failure
+    )
 
 
 def raised(result: InferenceResult) -> InferenceResult:

@@ -18,6 +18,7 @@ from splitinfer.runtime.events import (
     Event,
     PeriodEnded,
     Refused,
+    Repeated,
     Started,
     TailServed,
     TaskDone,
@@ -60,6 +61,7 @@ class Metrics:
         self._compute_s = seconds("inference_compute_infer_duration", "Computing the tail.", of_model)
         self._up = counter("inference_request_bytes", "Bytes of requests that were answered.", of_model)
         self._down = counter("inference_reply_bytes", "Bytes of answers.", of_model)
+        self._repeated = counter("inference_repeated", "Requests that came again, answered once.", of_model)
         self._batch = Histogram(
             "splitinfer_inference_batch_size",
             "Requests that were computed together.",
@@ -94,6 +96,8 @@ class Metrics:
             self._down.labels(event.model).inc(event.bytes_down)
         elif isinstance(event, Refused):
             self._failure.labels(event.status).inc()
+        elif isinstance(event, Repeated):
+            self._repeated.labels(event.model).inc()
         elif isinstance(event, BatchReleased):
             self._batch.labels(event.model).observe(event.size)
             self._oldest_wait_s.labels(event.model).observe(event.oldest_wait_s)

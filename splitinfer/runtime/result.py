@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from splitinfer.errors import SplitInferError
 
@@ -44,6 +44,9 @@ class InferenceResult:
         bytes_up: size of the request, 0 where nothing was sent.
         bytes_down: size of the reply.
         error: why a stream has no output for this request; single inferences raise it instead.
+        ran_at: where the tail ran: ``edge``, or ``device`` where there was none to send or the edge failed.
+        retries: tries after the first.
+        failure: why the edge did not run the tail, where the device had to.
     """
 
     cut: int
@@ -52,6 +55,9 @@ class InferenceResult:
     bytes_down: int = 0
     error: SplitInferError | None = None
     _output: Any = None
+    ran_at: Literal["edge", "device"] = "edge"
+    retries: int = 0
+    failure: SplitInferError | None = None
 
     @property
     def output(self) -> Any:

@@ -25,14 +25,16 @@ from splitinfer.runtime.door import Door
 from splitinfer.runtime.events import Observer, nobody
 from splitinfer.runtime.malloc import tune_allocator
 from splitinfer.runtime.settings import ServerSettings
-from splitinfer.runtime.statuses import refusal
+from splitinfer.runtime.statuses import RETRY_AFTER, refusal
 from splitinfer.runtime.tails import RefusedRequestError, TailRunner
-from splitinfer.runtime.transport import SERVICE, listen, server_options
+from splitinfer.runtime.transport import SENDER, SERVICE, listen, server_options
 
 logger = logging.getLogger(__name__)
 
 _SPARE_THREADS = 16
 """Threads beyond the places for calls: descriptions, and calls that are just being refused or closed."""
+
+_MAX_SENDER = 64
 
 _SPARE_CALLS = 256
 """Calls beyond twice the places that gRPC queues for a thread before it refuses them by itself."""
@@ -68,6 +70,7 @@ class EdgeServer:
             tails_at_once=self.settings.tails_at_once,
             torch_threads=self.settings.torch_threads,
             batch=self.settings.batch,
+            kept_bytes=self.settings.kept_answer_bytes,
             observer=observer,
         )
         self.models = tuple(self._runner.models)
@@ -160,6 +163,13 @@ class EdgeServer:
                 logger.warning("tails run again" if well else f"a tail has not ended for {stuck_s:.1f} s")
                 self._say(well=well)
 
+    def _abort(self, context: grpc.ServicerContext, error: Exception) -> NoReturn:
+        code, message = (error.code, error.message) if isinstance(error, RefusedRequestError) else refusal(error)
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and isinstance(error, RemoteError):
+            context.set_trailing_metadata(((RETRY_AFTER, str(int(self.settings.retry_after_s * 1e3))),))
+        context.abort(code, message)
+        raise AssertionError("abort() never returns")
+
     def _say(self, *, well: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if well else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", SERVICE):
@@ -169,40 +179,44 @@ class EdgeServer:
         try:
             return describe(data, self._runner.models, self.settings.wire)
         except Exception as error:  # noqa: BLE001 - the boundary; refusal() logs what is not meant for the client
-            _abort(context, error)
+            self._abort(context, error)
 
     def _infer(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         try:
-            with self._calls.opened(context, self._door.identity(context)) as call:
+            name = self._door.identity(context)
+            with self._calls.opened(context, name) as call:
                 data = next(requests, b"")
                 if not call.begin():
                     raise RemoteError("this edge is stopping", status=grpc.StatusCode.UNAVAILABLE.name)
-                return self._runner.answer(data, is_wanted=context.is_active)
+                return self._runner.answer(data, is_wanted=context.is_active, sender=_sender(context, name))
         except Exception as error:  # noqa: BLE001 - the boundary; refusal() logs what is not meant for the client
-            _abort(context, error)
+            self._abort(context, error)
 
     def _infer_stream(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         try:
-            stream = self._calls.opened(context, self._door.identity(context))
+            name = self._door.identity(context)
+            stream = self._calls.opened(context, name)
         except RemoteError as error:
-            _abort(context, error)
+            self._abort(context, error)
+        sender = _sender(context, name)
         with stream:
             for data in requests:
                 if not stream.begin():
                     return
-                yield self._stream_reply(data, context)
+                yield self._stream_reply(data, context, sender)
                 if not stream.end():
                     return
 
-    def _stream_reply(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+    def _stream_reply(self, data: bytes, context: grpc.ServicerContext, sender: tuple[str, str] | None) -> bytes:
         try:
-            return self._runner.answer(data, is_wanted=context.is_active)
+            return self._runner.answer(data, is_wanted=context.is_active, sender=sender)
         except RefusedRequestError as refused:
             return self._runner.refuse(refused.request_id, refused.code.value[0], refused.message)
 
 
-def _abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
-    if isinstance(error, RefusedRequestError):
-        context.abort(error.code, error.message)
-    context.abort(*refusal(error))
-    raise AssertionError("abort() never returns")
+def _sender(context: grpc.ServicerContext, name: str) -> tuple[str, str] | None:
+    """Return whose ids a call's requests have: another name's are others. None where a call does not say."""
+    for key, value in context.invocation_metadata():
+        if key == SENDER and isinstance(value, str) and len(value) <= _MAX_SENDER:
+            return name, value
+    return None

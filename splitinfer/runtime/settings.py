@@ -13,6 +13,9 @@ from splitinfer.wire.limits import WireLimits
 
 _MAX_PORT = 65535
 
+LEAST_KEEPALIVE_S = 1.0
+"""Shortest silence after which an end may ask for the other; servers close connections that ask far more often."""
+
 
 @dataclass(frozen=True)
 class ServerSettings:
@@ -35,6 +38,8 @@ class ServerSettings:
         stuck_s: time after which a tail that has not ended makes the health service say NOT_SERVING, seconds.
         max_calls: calls open at the same time, each with its own thread; an open stream is one call. A further call
             takes the place of one that waits for its client's next request, and is refused where all are at work.
+        kept_answer_bytes: answers kept for clients that ask again with the same id.
+        retry_after_s: when a client that is refused for want of a place may ask again, seconds.
         max_calls_per_name: of them, those of one peer that is known by a certificate or token; three quarters by
             default, so that no device keeps all others out.
         idle_s: longest time that a call may wait for its client's next message, seconds; then it is closed. Clients of
@@ -43,6 +48,8 @@ class ServerSettings:
         hello_s: in live runs, time that a device gets to say who it is, seconds.
         drain_s: time that calls get to finish once the server is told to stop, seconds.
         keepalive_s: silence after which the server asks whether a client is still there, seconds.
+        max_connection_age_s: age at which a connection is closed once its calls are done, or after ``drain_s``, so
+            that a balancer can move its client; for ever by default. Clients of ours connect again unnoticed.
         allocator_tuning: keep freed message buffers in the process (:mod:`splitinfer.runtime.malloc`).
     """
 
@@ -57,12 +64,15 @@ class ServerSettings:
     batch: int = 1
     stuck_s: float = 60.0
     max_calls: int = 64
+    kept_answer_bytes: int = 64 << 20
+    retry_after_s: float = 0.1
     max_calls_per_name: int | None = None
     idle_s: float = 300.0
     max_guests: int = 16
     hello_s: float = 10.0
     drain_s: float = 5.0
     keepalive_s: float = 30.0
+    max_connection_age_s: float | None = None
     allocator_tuning: bool = True
 
     def __post_init__(self) -> None:
@@ -72,8 +82,12 @@ class ServerSettings:
         if self.max_calls_per_name is not None:
             _check_at_least(1, max_calls_per_name=self.max_calls_per_name)
         check_batch(self.batch)
-        _check_positive(stuck_s=self.stuck_s)
+        _check_positive(stuck_s=self.stuck_s, retry_after_s=self.retry_after_s)
+        _check_at_least(0, kept_answer_bytes=self.kept_answer_bytes)
         _check_positive(idle_s=self.idle_s, hello_s=self.hello_s, drain_s=self.drain_s, keepalive_s=self.keepalive_s)
+        if self.max_connection_age_s is not None:
+            _check_positive(max_connection_age_s=self.max_connection_age_s)
+        _check_keepalive(self.keepalive_s)
         codecs_named(self.codecs)
         if not 0 <= self.port <= _MAX_PORT:
             raise InputError(f"port must be from 0 (any free one) to {_MAX_PORT}, not {self.port}")
@@ -106,7 +120,12 @@ class ClientSettings:
     """How a client talks to an edge server.
 
     Attributes:
-        deadline_s: longest time from sending a request to its answer, seconds.
+        deadline_s: longest time from sending a request to its answer, with all tries, seconds.
+        try_s: longest time of one try, seconds; by default one may take all of ``deadline_s``.
+        retries: further tries where no edge answers, or it is busy.
+        breaker_failures: tasks that fail in a row before tasks with ``on_failure="fallback"`` stay here.
+        probe_s: mean time until one of them then asks the edge again, seconds; doubles up to ``longest_probe_s``.
+        longest_probe_s: mean time between such tasks at most, seconds.
         security: TLS, and what this end shows of itself.
         limits: what one message may hold; the server's own limits are asked for and hold too.
         codec: that tensors are sent in; only ``raw`` keeps every bit.
@@ -120,6 +139,11 @@ class ClientSettings:
     """
 
     deadline_s: float = 30.0
+    try_s: float | None = None
+    retries: int = 2
+    breaker_failures: int = 3
+    probe_s: float = 1.0
+    longest_probe_s: float = 30.0
     security: ClientSecurity = field(default_factory=ClientSecurity)
     limits: WireLimits = field(default_factory=WireLimits)
     codec: str = RAW.name
@@ -131,7 +155,12 @@ class ClientSettings:
 
     def __post_init__(self) -> None:
         _check_positive(deadline_s=self.deadline_s, keepalive_s=self.keepalive_s)
-        _check_at_least(1, window=self.window)
+        _check_positive(probe_s=self.probe_s, longest_probe_s=self.longest_probe_s)
+        if self.try_s is not None:
+            _check_positive(try_s=self.try_s)
+        _check_keepalive(self.keepalive_s)
+        _check_at_least(1, window=self.window, breaker_failures=self.breaker_failures)
+        _check_at_least(0, retries=self.retries)
         codecs_named((self.codec, self.reply_codec))
         _check_at_least(0, stream_up_to_bytes=self.stream_up_to_bytes)
 
@@ -146,3 +175,8 @@ def _check_positive(**values: float) -> None:
     for name, value in values.items():
         if not 0 < value < float("inf"):
             raise InputError(f"{name} must be a positive number of seconds, not {value!r}")
+
+
+def _check_keepalive(value: float) -> None:
+    if value < LEAST_KEEPALIVE_S:
+        raise InputError(f"keepalive_s must be at least {LEAST_KEEPALIVE_S:g} s, not {value!r}")

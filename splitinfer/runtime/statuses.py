@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+from collections.abc import Iterable
 
 import grpc
 
@@ -31,6 +32,9 @@ _CODE_OF: tuple[tuple[type[SplitInferError], grpc.StatusCode], ...] = (
 _ERROR_OF: dict[grpc.StatusCode, type[RemoteError]] = {
     code: error for error, code in _CODE_OF if issubclass(error, RemoteError)
 }
+RETRY_AFTER = "grpc-retry-pushback-ms"
+"""Metadata in which a busy edge says when to ask again."""
+_MAX_HINT_DIGITS = 6
 _TLS_TROUBLE = (
     ("certificate has expired", "its certificate has expired, or this clock is wrong"),
     ("certificate is not yet valid", "its certificate is not valid yet, or this clock is wrong"),
@@ -71,10 +75,12 @@ def remote_error(code: grpc.StatusCode | int, message: str) -> RemoteError:
 
 def error_of_call(error: grpc.RpcError, target: str) -> RemoteError:
     """Return the error that a client raises for a failed call to ``target``."""
-    return error_of_status(error.code().value[0], error.details() or "", target)
+    return error_of_status(error.code().value[0], error.details() or "", target, error.trailing_metadata() or ())
 
 
-def error_of_status(number: int, details: str, target: str) -> RemoteError:
+def error_of_status(
+    number: int, details: str, target: str, trailing: Iterable[tuple[str, str | bytes]] = ()
+) -> RemoteError:
     """Return the error that a client raises for the status that ended a call to ``target``."""
     code = _BY_NUMBER.get(number, grpc.StatusCode.UNKNOWN)
     lines = details.strip().splitlines()
@@ -97,4 +103,8 @@ def error_of_status(number: int, details: str, target: str) -> RemoteError:
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineError(f"the edge at {target} did not answer within the deadline", status=code.name)
-    return remote_error(code, message)
+    refused = remote_error(code, message)
+    hint = dict(trailing).get(RETRY_AFTER)
+    if isinstance(hint, str) and hint.isdecimal() and len(hint) < _MAX_HINT_DIGITS:
+        refused.retry_after_s = int(hint) / 1e3
+    return refused

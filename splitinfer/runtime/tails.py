@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from splitinfer.errors import InputError, ModelMismatchError, RemoteError
 from splitinfer.runtime.batch_sizes import BATCH_TOLERANCE, BatchSizes
-from splitinfer.runtime.events import BatchReleased, Observer, Refused, TailServed, nobody
+from splitinfer.runtime.events import BatchReleased, Observer, Refused, Repeated, TailServed, nobody
+from splitinfer.runtime.once import Once
 from splitinfer.runtime.statuses import refusal
 from splitinfer.runtime.turns import Turns
 from splitinfer.wire import (
     MAX_PROTOCOL_VERSION,
     MIN_PROTOCOL_VERSION,
+    OpenedRequest,
     Reply,
     RequestHead,
     Wire,
@@ -70,6 +72,7 @@ class TailRunner:
         tails_at_once: runs at the same time.
         torch_threads: threads inside one operation.
         batch: most requests that are computed together; 1 computes each alone, with the same bits whatever else comes.
+        kept_bytes: answers kept for senders that ask again.
         observer: told of answers, refusals and batches.
 
     Attributes:
@@ -84,6 +87,7 @@ class TailRunner:
         tails_at_once: int,
         torch_threads: int,
         batch: int = 1,
+        kept_bytes: int = 0,
         observer: Observer = nobody,
     ) -> None:
         from splitinfer.wire.torch_tensors import to_torch
@@ -100,6 +104,7 @@ class TailRunner:
             raise InputError("an edge server needs at least one model")
         self._wire = wire
         self._tell = observer
+        self._once = Once(kept_bytes)
         self._torch_threads = torch_threads
         self._of_thread = threading.local()
         # By the head of requests that were not refused; and, of these fewer, by model, cut and codec of the reply.
@@ -119,37 +124,55 @@ class TailRunner:
                 released=None if observer is nobody else self._tell_batch,
             )
 
-    def answer(self, data: bytes, *, is_wanted: Callable[[], bool] = lambda: True) -> bytes:
+    def answer(
+        self, data: bytes, *, is_wanted: Callable[[], bool] = lambda: True, sender: Hashable | None = None
+    ) -> bytes:
         """Run the tail that a request asks for, and return the bytes of an ``InferReply``.
 
         Args:
             data: bytes of an ``InferRequest``.
             is_wanted: asked once the request's turn has come; False drops it uncomputed.
+            sender: whose ids the request's id counts in: a repeated one gets the first one's answer. None for a sender
+                that repeats none.
 
         Raises:
             RefusedRequestError: why the request is refused, with its id.
         """
-
         start = time.perf_counter()
         request_id = 0
         try:
             request = open_request(data, self._wire)
-            request_id, head = request.request_id, request.head
-            tail = self._tails.get(head) or self._find(head)
-            tensors = tuple(map(self._to_torch, request.arrays()))
-            if not tail.fits:
-                tail.split.check_tail(tail.key[1], tensors)
-                tail.fits = True
-            turn = self._turns.take(tail.key, tensors, is_wanted)
-            server_s = time.perf_counter() - start
-            reply = Reply(request_id, turn.result, queue_s=turn.queue_s, tail_s=turn.run_s, server_s=server_s)
-            answer = encode_reply(reply, self._wire, tail.writer)
+            request_id = request.request_id
+            if sender is None:
+                return self._compute(request, len(data), start, is_wanted)
+            answer, is_first = self._once.answer(
+                (sender, request_id),
+                (len(data), request.head),
+                is_wanted,
+                lambda wanted: self._compute(request, len(data), start, wanted),
+            )
         except Exception as error:
             refused = RefusedRequestError(request_id, error)
             self._tell(Refused(refused.code.name, refused.message))
             raise refused from error
+        if not is_first:
+            self._tell(Repeated(request.head.model, request.head.cut))
+        return answer
+
+    def _compute(
+        self, request: OpenedRequest, request_bytes: int, start: float, is_wanted: Callable[[], bool]
+    ) -> bytes:
+        tail = self._tails.get(request.head) or self._find(request.head)
+        tensors = tuple(map(self._to_torch, request.arrays()))
+        if not tail.fits:
+            tail.split.check_tail(tail.key[1], tensors)
+            tail.fits = True
+        turn = self._turns.take(tail.key, tensors, is_wanted)
+        server_s = time.perf_counter() - start
+        reply = Reply(request.request_id, turn.result, queue_s=turn.queue_s, tail_s=turn.run_s, server_s=server_s)
+        answer = encode_reply(reply, self._wire, tail.writer)
         if self._tell is not nobody:
-            self._tell(TailServed(*tail.key, len(data), len(answer), turn.queue_s, turn.run_s, server_s))
+            self._tell(TailServed(*tail.key, request_bytes, len(answer), turn.queue_s, turn.run_s, server_s))
         return answer
 
     def refuse(self, request_id: int, code: int, message: str) -> bytes:

@@ -68,19 +68,16 @@ class Watchdog:
 class TimedLane:
     """A lane with a deadline per request, opened at its first use and again after it has ended."""
 
-    def __init__(
-        self, open_channel: Callable[[], grpc.Channel], metadata: Callable[[], Metadata], target: str, deadline_s: float
-    ) -> None:
+    def __init__(self, open_channel: Callable[[], grpc.Channel], metadata: Callable[[], Metadata], target: str) -> None:
         self._open_channel = open_channel
         self._metadata = metadata
         self._target = target
-        self._deadline_s = deadline_s
         self._watchdog = Watchdog()
         self._lane: RequestLane | None = None
         self._is_late = False
 
-    def exchange(self, data: bytes) -> bytes:
-        """Send a request and wait for its reply.
+    def exchange(self, data: bytes, deadline_s: float) -> bytes:
+        """Send a request and wait for its reply, for so many seconds.
 
         A lane that was closed while it lay idle is opened again; computing a tail twice does no harm.
 
@@ -89,7 +86,7 @@ class TimedLane:
             RemoteError: the stream has ended.
         """
         self._is_late = False
-        self._watchdog.arm(self._deadline_s, self._expire)
+        self._watchdog.arm(deadline_s, self._expire)
         try:
             lane = self._lane
             if lane is not None and lane.is_open:
@@ -104,7 +101,7 @@ class TimedLane:
             self.cancel()
             if self._is_late:
                 raise DeadlineError(
-                    f"the edge at {self._target} did not answer within {self._deadline_s:g} s",
+                    f"the edge at {self._target} did not answer within {deadline_s:g} s",
                     status=grpc.StatusCode.DEADLINE_EXCEEDED.name,
                 ) from None
             raise

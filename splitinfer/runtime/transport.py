@@ -6,11 +6,13 @@ import grpc
 
 from splitinfer.errors import InputError
 from splitinfer.runtime.door import channel_credentials, server_credentials
-from splitinfer.runtime.settings import ClientSettings, ServerSettings
+from splitinfer.runtime.settings import LEAST_KEEPALIVE_S, ClientSettings, ServerSettings
 from splitinfer.wire import splitinfer_pb2 as pb
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["SplitInference"].full_name
 DESCRIBE = f"/{SERVICE}/Describe"
+SENDER = "splitinfer-sender"
+"""Metadata that names one client: ids of requests count in it, and a repeated one is answered once."""
 INFER = f"/{SERVICE}/Infer"
 INFER_STREAM = f"/{SERVICE}/InferStream"
 
@@ -78,10 +80,18 @@ def server_options(settings: ServerSettings) -> Options:
         # Find clients that are gone without a word, whose streams would hold a thread for ever.
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", keepalive_ms),
-        # Let clients ask whether we are there as often as we ask them.
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", max(1, keepalive_ms // 2)),
+        # Let clients ask whether we are there: more often is never asked (LEAST_KEEPALIVE_S), and ends a connection.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", int(LEAST_KEEPALIVE_S * 1e3 / 2)),
         ("grpc.keepalive_permit_without_calls", 1),
+        *_of_age(settings),
     ]
+
+
+def _of_age(settings: ServerSettings) -> Options:
+    if settings.max_connection_age_s is None:
+        return []
+    age_ms, grace_ms = int(settings.max_connection_age_s * 1e3), int(settings.drain_s * 1e3)
+    return [("grpc.max_connection_age_ms", age_ms), ("grpc.max_connection_age_grace_ms", grace_ms)]
 
 
 def _client_options(settings: ClientSettings) -> Options:
@@ -96,7 +106,8 @@ def _client_options(settings: ClientSettings) -> Options:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 1000),
         ("grpc.max_reconnect_backoff_ms", 2000),
-        # A peer that vanishes without closing the connection is noticed during a call.
+        # A peer that vanishes without closing the connection is noticed, also between calls.
+        ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", keepalive_ms),
         ("grpc.http2.max_pings_without_data", 0),

@@ -11,6 +11,7 @@ from splitinfer.wire.limits import LimitError, WireLimits
 from splitinfer.wire.messages import (
     MAX_PROTOCOL_VERSION,
     MIN_PROTOCOL_VERSION,
+    OpenedRequest,
     Reply,
     Request,
     RequestHead,
@@ -28,6 +29,7 @@ __all__ = [
     "MAX_PROTOCOL_VERSION",
     "MIN_PROTOCOL_VERSION",
     "LimitError",
+    "OpenedRequest",
     "Reply",
     "Request",
     "RequestHead",

@@ -266,7 +266,9 @@ def test_one_device_cannot_take_the_places_of_the_others(
     small.release.clear()
     try:
         with EdgeServer([split], settings) as server, ThreadPoolExecutor(8) as threads:
-            greedy = EdgeClient(server.address, dataclasses.replace(showing(certs, "device-0"), stream_up_to_bytes=0))
+            greedy = EdgeClient(
+                server.address, dataclasses.replace(showing(certs, "device-0"), stream_up_to_bytes=0, retries=0)
+            )
             asked = [threads.submit(greedy.infer, split, 0, IMAGE) for _ in range(6)]
             refused = next(iter(as_completed(asked)))
             assert "calls that this edge takes of device-0" in str(refused.exception())
