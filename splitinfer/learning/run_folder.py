@@ -63,7 +63,7 @@ def load_run(folder: str | Path) -> Policy:
     if settings.name == "ddpg":
         return FlatCutPolicy(weights, layout="rounded", cuts=settings.candidates, name="ddpg")
     if settings.name.startswith("lyappo-paper"):
-        return FlatCutPolicy(weights, cuts=settings.candidates)
+        return FlatCutPolicy(weights, cuts=settings.candidates, name=settings.name)
     return SharedCutPolicy(weights, energy_emphasis=settings.energy_emphasis, task_price=settings.task_price)
 
 

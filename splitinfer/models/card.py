@@ -145,8 +145,9 @@ def load_card(ref: str | Path) -> ModelCard:
     """Return the card of a model.
 
     Args:
-        ref: the name of a shipped card, the path of a card file (``.toml``), or ``"package.module:factory"``, which
-            means a model that takes one float32 image of 3x224x224.
+        ref: the name of a shipped card; the path of a card file (``.toml``); a model's name in torchvision,
+            ``timm:NAME`` or ``hf:NAME``, at the library's own input and preprocessing; or
+            ``"package.module:factory"``, which means a model that takes one float32 image of 3x224x224.
 
     Raises:
         InputError: there is no such card, or a field of it is wrong; the message names the field.
@@ -156,12 +157,22 @@ def load_card(ref: str | Path) -> ModelCard:
         return _read_card(Path(ref))
     if ".py:" in text:
         raise InputError(f"model {text!r}: write the module's name, {text.replace('.py:', ':').replace('/', '.')}")
+    if text.startswith(("timm:", "hf:")):
+        from splitinfer.models.libraries import library_card
+
+        return _card(library_card(text) or {}, name=text, folder=Path(), where=text)
     if ":" in text:
         return _card({"source": text, "description": "a factory without a card"}, name=text, folder=Path(), where=text)
     path = data_folder("models") / f"{text}.toml"
     if not text or Path(text).name != text or not path.is_file():
+        from splitinfer.models.libraries import library_card
+
+        made = library_card(text) if text.isidentifier() else None
+        if made is not None:
+            return _card(made, name=text, folder=Path(), where=text)
         raise InputError(
-            f"unknown model {text!r}; known: {', '.join(card_names())}; or give package.module:factory or a card file"
+            f"unknown model {text!r}; known: {', '.join(card_names())}; or give another name of torchvision, "
+            "timm:NAME, hf:NAME, package.module:factory or a card file (splitinfer models --all)"
         )
     return _read_card(path)
 
