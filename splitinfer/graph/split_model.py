@@ -20,6 +20,7 @@ from splitinfer.graph.batching import batched_graph
 from splitinfer.graph.capture import CapturedGraph, capture_graph, own_weights
 from splitinfer.graph.cuts import Program, analyse, find_cuts
 from splitinfer.graph.engines import DEFAULT_ENGINE, Half, find_engine
+from splitinfer.graph.engines.parts import Parts
 from splitinfer.graph.fingerprint import architecture_digest, cuts_digest, fingerprint, weights_digest
 from splitinfer.graph.folding import fold_batch_norms
 from splitinfer.graph.refusals import one_line
@@ -80,6 +81,10 @@ class SplitModel:
         self._engine = find_engine(engine)(order, captured.weights)
         self._halves: dict[tuple[str, int, int], Half] = {}
         self._lock = threading.Lock()
+        self._parts: Parts | None = None
+        if self._engine.in_parts:
+            self._parts = Parts(self._engine, self._program.inputs, self._crossing_nodes, self._program.outputs)
+            self._engine.key = self.fingerprint  # type: ignore[attr-defined]
 
     @classmethod
     def capture(
@@ -263,6 +268,8 @@ class SplitModel:
         return half
 
     def _build(self, side: str, k: int, size: int) -> Half:
+        if self._parts is not None and size == 1:
+            return self._parts.half(side, k)
         crossing: tuple[fx.Node, ...] = self._crossing_nodes[k]
         if k == self.num_cuts:
             crossing = self._program.outputs

@@ -22,6 +22,7 @@ DEFAULT_ENGINE = "torch"
 
 ENGINES: dict[str, str] = {
     "torch": "splitinfer.graph.engines.torch_engine:TorchEngine",
+    "onnxruntime": "splitinfer.graph.engines.onnxruntime_engine:OnnxRuntimeEngine",
 }
 """Where the class of each engine is; it is imported when it is asked for."""
 
@@ -38,10 +39,13 @@ class Engine(Protocol):
         name: as users write it.
         tolerance: largest error of an answer against the captured graph's, relative to its largest magnitude; 0
             promises the same bits.
+        in_parts: True where everything that it compiles holds weights of its own. A model is then compiled in parts
+            between the cuts in use, which heads and tails share, so that each weight is held once.
     """
 
     name: str
     tolerance: float
+    in_parts: bool
 
     def __init__(self, order: Sequence[fx.Node], weights: Mapping[str, Any]) -> None: ...
 
