@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from splitinfer.cli.options import AsJson
+from splitinfer.cli.options import AsJson, EngineName
 from splitinfer.errors import InputError
 
 
@@ -21,6 +21,7 @@ def calibrate(
     ] = None,
     threads: Annotated[str, typer.Option(help="Numbers of threads, separated by commas.")] = "1",
     repeats: Annotated[int, typer.Option(min=1, help="Inferences of each.")] = 10,
+    engine: EngineName = "torch",
     meter: Annotated[str, typer.Option(help="auto, rapl, nvml or none.")] = "auto",
     scenario: Annotated[
         str | None, typer.Option(help="Preset or TOML file to fit; --out is then a scenario ready to use.")
@@ -68,7 +69,7 @@ def calibrate(
     if out is not None and not out.absolute().parent.is_dir():
         raise InputError(f"--out: there is no folder {out.absolute().parent}")
     found, about = find_meter(meter)
-    result = measure(_runs(names, counts), repeats=repeats, meter=found)
+    result = measure(_runs(names, counts, engine), repeats=repeats, meter=found)
     if out is not None and base is not None:
         base.replace(**result.device_fields()).save(out)
     elif out is not None:
@@ -129,14 +130,14 @@ def _thread_counts(text: str) -> list[int]:
     return counts
 
 
-def _runs(names: list[str], counts: list[int]) -> Iterator[tuple[str, int, int, Callable[[], object]]]:
+def _runs(names: list[str], counts: list[int], engine: str) -> Iterator[tuple[str, int, int, Callable[[], object]]]:
     from splitinfer.graph.engines import set_threads
-    from splitinfer.models import load_card
+    from splitinfer.models import CaptureOptions, load_card
     from splitinfer.runtime.loading import capture_card
 
     for name in names:
         card = load_card(name)
-        split = capture_card(card)
+        split = capture_card(card, CaptureOptions(engine=engine))
         inputs = card.example_inputs()
         for threads in counts:
             set_threads(threads)

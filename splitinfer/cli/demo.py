@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from splitinfer.cli.options import EngineName
+
 if TYPE_CHECKING:
     import torch
 
@@ -26,6 +28,7 @@ def demo(
     image: Annotated[Path | None, typer.Option("--input", metavar="IMAGE", help="Another picture.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measured inferences at every cut.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each side.")] = 1,
+    engine: EngineName = "torch",
 ) -> None:
     """Profile two models, then run a photo through every cut of one of them over a real edge server.
 
@@ -36,23 +39,24 @@ def demo(
       splitinfer demo
     """
     from splitinfer.graph.engines import set_threads
-    from splitinfer.models import load_card
+    from splitinfer.models import CaptureOptions, load_card
     from splitinfer.models.photos import shipped_photo
     from splitinfer.profiling import profile
     from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess, ServerSettings
     from splitinfer.runtime.loading import capture_card
 
     set_threads(threads)
+    how = CaptureOptions(engine=engine)
     start = time.perf_counter()
     photo = image or shipped_photo()
     card = load_card(model)
     picture = card.preprocess(photo)
-    edge = EdgeProcess([model], ServerSettings(torch_threads=threads))
+    edge = EdgeProcess([model], ServerSettings(torch_threads=threads), options=how)
     edge.start()
     try:
         for name in dict.fromkeys((*_PROFILED, model)):
             _show_profile(profile(name, latency=False))
-        split = capture_card(card)
+        split = capture_card(card, how)
         edge.wait_ready()
         print(f"{photo.name} through every cut of {model}: heads here, tails in process {edge.pid} at {edge.address}")
         with EdgeClient(edge.address, ClientSettings(allocator_tuning=True)) as client:

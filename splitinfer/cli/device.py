@@ -10,6 +10,7 @@ import typer
 from splitinfer.cli.options import (
     Cards,
     ClientCert,
+    EngineName,
     Images,
     MaxMessageMib,
     MeterName,
@@ -33,6 +34,7 @@ def device(
     images: Images = None,
     cards: Cards = None,
     threads: Threads = 1,
+    engine: EngineName = "torch",
     max_message_mib: MaxMessageMib = 64,
     meter: MeterName = "none",
     tls_ca: TlsCa = None,
@@ -52,6 +54,7 @@ def device(
     from splitinfer.energy.meter import find_meter
     from splitinfer.errors import CheckFailedError
     from splitinfer.graph.engines import set_threads
+    from splitinfer.models import CaptureOptions
     from splitinfer.models.photos import photos
     from splitinfer.runtime.loop import run_device
     from splitinfer.runtime.loop.device_run import check_device
@@ -73,7 +76,9 @@ def device(
     readings_j: list[float] = []
     set_threads(threads)
     sys.setswitchinterval(SWITCH_S)
-    services = ServiceLoader(card_files(cards or []), pictures).services(world, index)
+    services = ServiceLoader(card_files(cards or []), pictures, options=CaptureOptions(engine=engine)).services(
+        world, index
+    )
     print(f"device {index}: {', '.join(service.split.name for service in services)}; waiting for {target}", flush=True)
 
     def on_start(start: pb.Start) -> None:

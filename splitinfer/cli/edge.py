@@ -16,6 +16,7 @@ from splitinfer.cli.options import (
     CompareRun,
     DrainS,
     Duration,
+    EngineName,
     Host,
     Insecure,
     MaxMessageMib,
@@ -46,6 +47,7 @@ def edge(
     patience_s: PatienceS = 0.0,
     join_s: Annotated[float, typer.Option(help="Longest wait for the devices, seconds.")] = 300.0,
     threads: Threads = 1,
+    engine: EngineName = "torch",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Tails computed at the same time; as many as fill the processors.")
     ] = None,
@@ -78,6 +80,7 @@ def edge(
     from splitinfer.cli.serve import limits_of
     from splitinfer.cli.watching import watching
     from splitinfer.graph.engines import set_threads
+    from splitinfer.models import CaptureOptions
     from splitinfer.policies import named_policy
     from splitinfer.runtime.loop import LiveRecord, LoopSettings, run_edge
     from splitinfer.runtime.loop.services import ServiceLoader, card_files
@@ -118,7 +121,7 @@ def edge(
     check_policy(chosen, world)
     set_threads(threads)
     sys.setswitchinterval(SWITCH_S)
-    models = ServiceLoader(card_files(cards or [])).models(world)
+    models = ServiceLoader(card_files(cards or []), options=CaptureOptions(engine=engine)).models(world)
     record = LiveRecord()
 
     def on_listen(address: str) -> None:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitinfer.cli.options import ClientCert, MaxMessageMib, OnFailureName, TlsCa, TlsKey, TokenFile
+from splitinfer.cli.options import (
+    ClientCert,
+    EngineName,
+    MaxMessageMib,
+    OnFailureName,
+    TlsCa,
+    TlsKey,
+    TokenFile,
+)
 from splitinfer.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,6 +65,7 @@ def infer(
     stream: Annotated[
         bool, typer.Option("--stream", help="Compute the next head while earlier requests are under way.")
     ] = False,
+    engine: EngineName = "torch",
     threads: Annotated[int, typer.Option(min=1, help="Threads inside one operation of the head.")] = 1,
     deadline_s: Annotated[float, typer.Option(help="Longest wait for an answer, seconds.")] = 30.0,
     output: Annotated[
@@ -96,6 +105,7 @@ def infer(
     from splitinfer.cli.output import progress_bar
     from splitinfer.cli.serve import limits_of
     from splitinfer.graph.engines import set_threads
+    from splitinfer.models.options import CaptureOptions
     from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess, ServerSettings
     from splitinfer.runtime.loading import capture_card
     from splitinfer.runtime.perseverance import checked_on_failure
@@ -104,6 +114,7 @@ def infer(
     if server is None and (tls_ca or token_file):
         raise InputError("--tls-ca and --token-file are for a server of your own: give --server HOST:PORT too")
     set_threads(threads)
+    how = CaptureOptions(engine=engine)
     limits = limits_of(max_message_mib)
     chosen = checked_on_failure(on_failure)
     security = ClientSecurity(tls_ca, tls_cert, tls_key, token_file)
@@ -121,16 +132,17 @@ def infer(
         if target is not None:
             client = stack.enter_context(EdgeClient(target, settings, on_failure=chosen))
         else:
-            embedded = EdgeProcess([model], ServerSettings(limits=limits))
+            embedded = EdgeProcess([model], ServerSettings(limits=limits), options=how)
             stack.callback(embedded.stop)
             embedded.start()
-        split = capture_card(card)
+        split = capture_card(card, how)
         k = split.find_cut(cut)
         if embedded is not None:
             embedded.wait_ready()
             target = embedded.address
             client = stack.enter_context(EdgeClient(target, settings, on_failure=chosen))
         client.infer(split, k, *first_inputs)  # connects and compiles both halves, which no later call does
+        edge_engine = _edge_engine(client, split)
         progress = stack.enter_context(progress_bar("pictures")) if not single else _no_progress
         reference = _Reference(split, k, codec, client.tolerance(split)) if check else None
         results: list[InferenceResult] = []
@@ -150,11 +162,22 @@ def infer(
     report = _report(card, split, results, answers, target=target or "", embedded=server is None, codec=codec)
     report |= {"milliseconds_apart": wall_s / len(results) * 1e3, "checked": None}
     report |= reference.found() if reference is not None else {}
+    report |= {"engine": split.engine, "edge_engine": edge_engine}
     report["output"] = None if output is None else str(output)
     if as_json:
         print(json.dumps(report))
     else:
         _show(report)
+
+
+def _edge_engine(client: EdgeClient, split: SplitModel) -> str:
+    """What computes tails at the edge; empty where the edge does not answer."""
+    from splitinfer.errors import SplitInferError
+
+    try:
+        return client.describe().models[split.name].engine
+    except SplitInferError:
+        return ""
 
 
 def _no_progress(done: int, total: int) -> None:
@@ -281,6 +304,8 @@ def _show(report: dict[str, Any]) -> None:
 
     where = f"{report['server']} (started for this command)" if report["server_is_embedded"] else report["server"]
     print(f"{report['model']}, cut {report['cut']} of {report['num_cuts']} after {report['layer']}, edge {where}")
+    if report["engine"] != "torch" or report["edge_engine"] not in ("", "torch"):
+        print(f"computed by {report['engine']} here and {report['edge_engine']} at the edge")
     print()
     single = report["inputs"] == 1
     if single and report["top"]:

@@ -17,6 +17,9 @@ PolicyName = Annotated[str, typer.Option(help=POLICY_HELP)]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the scenario.")
 ]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="What computes halves here: torch, or onnxruntime (extra [onnx]; to 1e-4).")
+]
 Allocation = Annotated[
     str | None,
     typer.Option(help="drift-plus-penalty (the paper's), price, or your own package.module:Class."),

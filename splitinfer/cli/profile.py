@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from splitinfer.cli.options import EngineName
 from splitinfer.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def profile(
     ] = None,
     latency: Annotated[bool, typer.Option("--latency/--no-latency", help="Measure head and tail at every cut.")] = True,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the latency measurement.")] = 1,
+    engine: EngineName = "torch",
     repeats: Annotated[int, typer.Option(min=1, help="Measured runs of every cut.")] = 10,
     weights: Annotated[
         str | None, typer.Option(help="A torchvision weight enum or a file, instead of the card's weights.")
@@ -60,7 +62,9 @@ def profile(
     target = _save_path(save, model)
     settings = _latency_settings(threads, repeats) if latency else False
     with progress_bar(f"measuring {model}") as progress:
-        measured = measure(model, latency=settings, batch=batch, input_size=size, weights=weights, progress=progress)
+        measured = measure(
+            model, latency=settings, batch=batch, input_size=size, weights=weights, engine=engine, progress=progress
+        )
     if target is not None:
         measured.save(target)
     if plot is not None:

@@ -15,6 +15,7 @@ from splitinfer.cli.options import (
     CompareRun,
     DeviceName,
     Duration,
+    EngineName,
     Images,
     LatencyPrice,
     MeterName,
@@ -47,6 +48,7 @@ def run(
     latency_price: LatencyPrice = None,
     device: DeviceName = None,
     threads: Threads = 1,
+    engine: EngineName = "torch",
     workers: Annotated[int, typer.Option(min=1, help="Tails computed at the same time at the edge.")] = 1,
     batch: Batch = 1,
     meter: MeterName = "none",
@@ -99,7 +101,9 @@ def run(
     ):
         if metrics is not None:
             observer.add("the metrics", metrics.add, most_waiting=None)
-        record = run_locally(world, policy, loop, cards=card_files(cards or []), images=pictures, observer=observer)
+        record = run_locally(
+            world, policy, loop, cards=card_files(cards or []), images=pictures, engine=engine, observer=observer
+        )
     measured: tuple[float | None, str] | None = None
     if host_meter is not None:
         measured = readings_j[-1] - readings_j[0], about_meter

@@ -10,6 +10,7 @@ from splitinfer.cli.options import (
     Batch,
     ClientCa,
     DrainS,
+    EngineName,
     Host,
     Insecure,
     MaxMessageMib,
@@ -34,6 +35,7 @@ def serve(
     host: Host = "127.0.0.1",
     port: Port = 50051,
     threads: Threads = 1,
+    engine: EngineName = "torch",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Tails computed at the same time; as many as fill the processors.")
     ] = None,
@@ -92,7 +94,7 @@ def serve(
         drain_s=drain_s,
         limits=limits_of(max_message_mib),
     )
-    options = CaptureOptions(input_size=parse_input_size(input_size), threads=threads)
+    options = CaptureOptions(input_size=parse_input_size(input_size), threads=threads, engine=engine)
     batches = BatchCounts()
     observers = [batches.add] if batch > 1 else []
     with metrics_at(metrics_port, settings) as metrics:

@@ -82,7 +82,7 @@ class SplitModel:
         self._halves: dict[tuple[str, int, int], Half] = {}
         self._lock = threading.Lock()
         self._parts: Parts | None = None
-        if self._engine.in_parts:
+        if getattr(self._engine, "in_parts", False):
             self._parts = Parts(self._engine, self._program.inputs, self._crossing_nodes, self._program.outputs)
             self._engine.key = self.fingerprint  # type: ignore[attr-defined]
 

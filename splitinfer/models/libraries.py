@@ -7,7 +7,6 @@ downloaded: weights are random from the card's seed unless a file is given, and 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -162,13 +161,13 @@ def _hf_card(name: str) -> dict[str, Any]:
 
 
 def _main_input(config: Any) -> str:
-    from transformers.models.auto.auto_factory import _get_model_class
-    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+    from transformers import MODEL_MAPPING
 
-    return str(_get_model_class(config, MODEL_MAPPING).main_input_name)
+    found: Any = MODEL_MAPPING[type(config)]
+    return str((found[0] if isinstance(found, tuple) else found).main_input_name)
 
 
-def _hf_model(name: str) -> tuple[Callable[..., Any] | type, Any]:
+def _hf_model(name: str) -> tuple[Any, Any]:
     """What makes the model, and the configuration it is made from."""
     if find_spec("transformers") is None:
         raise MissingExtraError("transformers", "hf")
@@ -183,7 +182,7 @@ def _hf_model(name: str) -> tuple[Callable[..., Any] | type, Any]:
     if inspect.isclass(found) and issubclass(found, transformers.PreTrainedConfig):
         return transformers.AutoModel.from_config, found()
     if inspect.isclass(found) and issubclass(found, transformers.PreTrainedModel):
-        return found, found.config_class()
+        return found, found.config_class()  # type: ignore[misc]
     if name in CONFIG_MAPPING:
         return transformers.AutoModel.from_config, CONFIG_MAPPING[name]()
     raise InputError(

@@ -32,6 +32,7 @@ def profile(
     threads: int | None = None,
     weights: str | Path | None = None,
     name: str | None = None,
+    engine: str = "torch",
     progress: Progress | None = None,
 ) -> Profile:
     """Measure c^k and d^k of a model at one input size, and the latency of head and tail at every cut.
@@ -45,13 +46,14 @@ def profile(
         threads: threads of the latency measurement, instead of the settings' one.
         weights: a torchvision weight enum or a file, instead of the card's; matters for latency only.
         name: what to call the model in the profile.
+        engine: what computes halves while latencies are measured.
         progress: called with (measurements done, measurements to do).
 
     Raises:
         InputError: no such model, or inputs that do not fit.
         CaptureError: the model cannot be captured.
     """
-    split = _capture(model, inputs, kwargs, batch, input_size, weights, name, with_values=bool(latency))
+    split = _capture(model, inputs, kwargs, batch, input_size, weights, name, engine, with_values=bool(latency))
     latencies: list[tuple[LatencyRecord, LatencyRecord]] | None = None
     host: dict[str, Any] | None = None
     if latency:
@@ -60,7 +62,7 @@ def profile(
         settings = latency if isinstance(latency, LatencySettings) else LatencySettings()
         settings = settings if threads is None else settings.replace(threads=threads)
         latencies = measure_latency(split, settings, progress=progress)
-        host = describe_host(settings)
+        host = describe_host(settings) | {"engine": engine}
     return _to_profile(split, latencies, host)
 
 
@@ -72,6 +74,7 @@ def _capture(
     input_size: ImageSize | None,
     weights: str | Path | None,
     name: str | None,
+    engine: str,
     *,
     with_values: bool,
 ) -> SplitModel:
@@ -88,7 +91,7 @@ def _capture(
             raise InputError("profile of a module needs its inputs, for example profile(model, (image,))")
         if weights is not None or input_size is not None or batch != 1:
             raise InputError("weights, batch and input_size go with a model card; a module comes with its inputs")
-        return SplitModel.capture(model, inputs, kwargs, optimize=with_values, name=name)
+        return SplitModel.capture(model, inputs, kwargs, optimize=with_values, name=name, engine=engine)
     if inputs is not None or kwargs:
         raise InputError("inputs go with a module; a model card brings its own")
     card = load_card(model) if isinstance(model, (str, Path)) else model
@@ -96,7 +99,9 @@ def _capture(
     examples = card.example_inputs(batch=batch, input_size=input_size)
     with inputs_explained(card):
         if with_values or weights is not None:
-            return SplitModel.capture(load_model(card, weights=weights), examples, optimize=with_values, name=name)
+            return SplitModel.capture(
+                load_model(card, weights=weights), examples, optimize=with_values, name=name, engine=engine
+            )
         structure = load_structure(card)
         if any(parameter.is_meta for parameter in structure.parameters()):
             shapes = tuple(tensor.to("meta") for tensor in examples)

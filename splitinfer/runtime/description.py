@@ -37,7 +37,7 @@ class RemoteModel:
     """A model as the server describes it.
 
     ``tolerance`` is the largest difference of its answers to those of the captured graph, relative to the largest
-    magnitude of each output tensor; 0 promises the same bits.
+    magnitude of each output tensor; 0 promises the same bits. ``engine`` computes its tails.
     """
 
     name: str
@@ -46,6 +46,7 @@ class RemoteModel:
     outputs: tuple[ArraySpec, ...]
     cuts: tuple[RemoteCut, ...]
     tolerance: float = 0.0
+    engine: str = ""
 
     @property
     def num_cuts(self) -> int:
@@ -155,6 +156,7 @@ def _describe_model(name: str, held: HeldModel) -> pb.ModelDescription:
             )
             for cut in held.split.cuts
         ],
+        engine=held.split.engine,
         tolerance=held.tolerance,
     )
 
@@ -175,6 +177,7 @@ def _read_model(model: pb.ModelDescription) -> RemoteModel:
         inputs=_read_tensors(model.inputs),
         outputs=_read_tensors(model.outputs),
         cuts=tuple(RemoteCut(cut.index, cut.name, cut.macs_before, _read_tensors(cut.crossing)) for cut in model.cuts),
+        engine=model.engine,
         tolerance=model.tolerance,
     )
 

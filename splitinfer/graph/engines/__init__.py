@@ -40,12 +40,12 @@ class Engine(Protocol):
         tolerance: largest error of an answer against the captured graph's, relative to its largest magnitude; 0
             promises the same bits.
         in_parts: True where everything that it compiles holds weights of its own. A model is then compiled in parts
-            between the cuts in use, which heads and tails share, so that each weight is held once.
+            between the cuts in use, which heads and tails share, so that each weight is held once. False where an
+            engine does not say.
     """
 
     name: str
     tolerance: float
-    in_parts: bool
 
     def __init__(self, order: Sequence[fx.Node], weights: Mapping[str, Any]) -> None: ...
 

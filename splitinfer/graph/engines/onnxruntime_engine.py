@@ -1,9 +1,9 @@
 """The engine ``onnxruntime``: parts of a model as ONNX Runtime sessions, checked against torch, kept on disk.
 
 A part is exported on first use from the captured operations, and its first answer is compared with torch's on the
-very tensors that came. Where they differ by more than ``CHECK_TOLERANCE``, or the export or the runtime fails, torch computes
-the part from then on, and a warning says which operator and why. Exported files are kept in a folder by a key of
-fingerprint, part and versions, so that a second start finds them.
+very tensors that came. Where they differ by more than ``CHECK_TOLERANCE``, or the export or the runtime fails, torch
+computes the part from then on, and a warning says which operator and why. Exported files are kept in a folder by a key
+of fingerprint, part and versions, so that a second start finds them.
 """
 
 from __future__ import annotations

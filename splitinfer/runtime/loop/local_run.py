@@ -33,6 +33,7 @@ def run_locally(
     cards: Mapping[str, str] | None = None,
     images: Sequence[Path] = (),
     port: int = 0,
+    engine: str = "torch",
     observer: Observer = nobody,
 ) -> LiveRecord:
     """Run a scenario on real processes, once. ``LocalProcesses`` makes several runs without loading the models again.
@@ -44,6 +45,7 @@ def run_locally(
         cards: card files by model name, for models that are no shipped cards.
         images: pictures for the models; random inputs without.
         port: of the edge; 0 picks a free one.
+        engine: what computes halves.
         observer: told every event, for a live view or a trace file.
 
     Returns:
@@ -57,7 +59,9 @@ def run_locally(
     check_models(scenario, cards or {})
     check_policy(named_policy(policy, scenario), scenario)  # a wrong name is said before anything is started
     threads = settings.torch_threads
-    with LocalProcesses(scenario, cards=cards, images=images, port=port, torch_threads=threads) as processes:
+    with LocalProcesses(
+        scenario, cards=cards, images=images, port=port, torch_threads=threads, engine=engine
+    ) as processes:
         return processes.run(policy, settings, observer=observer)
 
 
@@ -73,6 +77,7 @@ class LocalProcesses:
         images: pictures for the models; random inputs without.
         port: of the edge; 0 picks a free one for each run.
         torch_threads: threads inside one operation.
+        engine: what computes halves.
 
     Raises:
         ScenarioError: a field is in the way of a live run.
@@ -86,6 +91,7 @@ class LocalProcesses:
         images: Sequence[Path] = (),
         port: int = 0,
         torch_threads: int = 1,
+        engine: str = "torch",
     ) -> None:
         check_live(scenario)
         check_models(scenario, cards or {})
@@ -93,7 +99,7 @@ class LocalProcesses:
         self._threads = torch_threads
         self._common = {
             "cards": {name: str(Path(path).resolve()) for name, path in (cards or {}).items()},
-            "options": CaptureOptions(threads=torch_threads).to_dict(),
+            "options": CaptureOptions(threads=torch_threads, engine=engine).to_dict(),
         }
         self._images = [str(image) for image in images]
         self._port = port
