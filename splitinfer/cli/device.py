@@ -14,6 +14,7 @@ from splitinfer.cli.options import (
     Images,
     MaxMessageMib,
     MeterName,
+    OnFailureName,
     Threads,
     TlsCa,
     TlsKey,
@@ -21,6 +22,10 @@ from splitinfer.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from splitinfer.errors import RemoteError
+    from splitinfer.runtime.loop.device import PeriodMeans
     from splitinfer.wire import splitinfer_pb2 as pb
 
 
@@ -37,6 +42,7 @@ def device(
     engine: EngineName = "torch",
     max_message_mib: MaxMessageMib = 64,
     meter: MeterName = "none",
+    on_failure: OnFailureName = "fail",
     tls_ca: TlsCa = None,
     tls_cert: ClientCert = None,
     tls_key: TlsKey = None,
@@ -45,7 +51,7 @@ def device(
     """Run the heads of one device: its queues, its allocation each slot, its emulated clock and radio.
 
     The edge decides when the run starts, how long it is, how fast time goes, and the cuts. Every answer is compared
-    with the whole model's.
+    with the whole model's. With --on-failure fallback a device whose edge goes away finishes the run by itself.
 
     Example:
       splitinfer device --server 192.168.1.10:50051 --index 0 --scenario table2
@@ -61,6 +67,7 @@ def device(
     from splitinfer.runtime.loop.services import ServiceLoader, card_files
     from splitinfer.runtime.loop.ticker import SWITCH_S
     from splitinfer.runtime.loop.world import check_models
+    from splitinfer.runtime.perseverance import checked_on_failure
     from splitinfer.runtime.security import ClientSecurity
     from splitinfer.runtime.transport import checked_target
     from splitinfer.simulation import find_scenario, with_settings
@@ -86,12 +93,32 @@ def device(
         if host_meter is not None:
             readings_j.append(host_meter.joules())
 
-    limits = limits_of(max_message_mib)
-    farewell = run_device(target, world, index, services, limits=limits, security=security, on_start=on_start)
+    spent_j = [0.0, 0.0]
+
+    def on_period(slot: int, means: PeriodMeans, cuts: Sequence[int]) -> None:
+        spent_j[0] += means.local_energy_j * means.slots
+        spent_j[1] += means.transmission_energy_j * means.slots
+
+    def on_alone(slot: int, stranded: int, error: RemoteError) -> None:
+        print(f"device {index}: alone from slot {slot} on, with {stranded} tasks to finish here: {error}", flush=True)
+
+    farewell = run_device(
+        target,
+        world,
+        index,
+        services,
+        limits=limits_of(max_message_mib),
+        security=security,
+        on_failure=checked_on_failure(on_failure),
+        on_alone=on_alone,
+        on_start=on_start,
+        on_period=on_period,
+    )
     _show(index, farewell)
+    print(f"device {index}: {spent_j[0]:.4g} J of computing and {spent_j[1]:.4g} J of sending, by the model")
     if host_meter is not None:
-        spent_j = host_meter.joules() - readings_j[0]
-        print(f"device {index}: measured meanwhile {spent_j:.1f} J, {about_meter}, whatever else this host did")
+        measured_j = host_meter.joules() - readings_j[0]
+        print(f"device {index}: measured meanwhile {measured_j:.1f} J, {about_meter}, whatever else this host did")
     elif meter != "none":
         print(about_meter)
     if farewell.wrong or farewell.unexpected:

@@ -49,6 +49,9 @@ class Link(Protocol):
     def submit(self, queue: int, key: Any, data: bytes, bits: float) -> None:
         """Put a message at the end of a queue; it can be sent from the next slot on."""
 
+    def clear(self) -> None:
+        """Forget every message that has not been sent."""
+
     def open_slot(self, rate_bps: Floats, power_w: float) -> list[Piece]:
         """Send at these rates, one per queue, for one slot; returns the bytes that leave in it, in order."""
 
@@ -79,6 +82,9 @@ class EmulatedLink:
 
     def submit(self, queue: int, key: Any, data: bytes, bits: float) -> None:
         self._queues[queue].enter((key, memoryview(data)), bits)
+
+    def clear(self) -> None:
+        self._queues = [WorkQueue() for _ in self._queues]
 
     def open_slot(self, rate_bps: Floats, power_w: float) -> list[Piece]:
         pieces = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,6 +114,7 @@ class DeviceLoop:
         link: sends what crosses the cuts, one queue per service.
         exchange: builds the requests.
         rule: decides frequencies and rates; started with the setting.
+        keeps_crossing: keep what crosses the cut of every task until it is answered, for :meth:`go_alone`.
     """
 
     def __init__(
@@ -126,6 +127,8 @@ class DeviceLoop:
         link: Link,
         exchange: Exchange,
         rule: AllocationRule,
+        *,
+        keeps_crossing: bool = False,
     ) -> None:
         self.check = AnswerCheck()
         self._setting = setting
@@ -140,11 +143,29 @@ class DeviceLoop:
         self._under_way: dict[int, LiveTask] = {}
         self._lock = threading.Lock()
         self._sums = _Sums(len(services))
+        self._keeps_crossing = keeps_crossing
+        self._crossing: dict[int, tuple[Any, ...]] = {}
+        self._left: set[int] = set()
+        self._is_alone = False
 
     @property
     def under_way(self) -> int:
         """Tasks without an answer."""
         return len(self._under_way)
+
+    def go_alone(self) -> int:
+        """Do without the edge from now on: finish here what was meant for it, from what crosses the cuts.
+
+        The tails enter the local queues with the cycles that they take; nothing is sent any more. Returns how many.
+        """
+        self._is_alone = True
+        self._link.clear()
+        with self._lock:
+            stranded = [self._under_way[number] for number in sorted(self._left & self._under_way.keys())]
+            self._left.clear()
+        for task in stranded:
+            self._finish_here(task)
+        return len(stranded)
 
     def open_slot(self, slot: int) -> list[Piece]:
         """Allocate for the slot and spend what they give; returns the bytes that leave in it."""
@@ -186,12 +207,14 @@ class DeviceLoop:
     def close_slot(self, slot: int, cuts: Sequence[int]) -> Closed:
         """Move on what is done at the end of the slot, and admit the slot's requests with ``cuts``."""
         finished = []
-        for service, job in self._clock.close_slot():
+        for _, job in self._clock.close_slot():
             task = job.key
             assert isinstance(task, LiveTask)
             bits = self._work(self._setting.transmission_bits, task)
-            if bits > 0:
-                self._link.submit(service, task, job.result, bits)
+            if bits > 0 and self._is_alone:
+                self._finish_here(task)
+            elif bits > 0:
+                self._send(task, job.result, bits)
             else:
                 finished.append((task, job.result))
                 self._answered(task, job.result)
@@ -220,7 +243,11 @@ class DeviceLoop:
     def _answered(self, task: LiveTask, leaves: Sequence[Any]) -> None:
         right = self._services[task.service].is_right(task.cut, task.number, leaves)
         with self._lock:
-            del self._under_way[task.number]
+            if self._under_way.pop(task.number, None) is None:
+                self.check.unexpected += 1
+                return
+            self._crossing.pop(task.number, None)
+            self._left.discard(task.number)
             self.check.checked += 1
             self.check.wrong += 0 if right else 1
 
@@ -234,7 +261,22 @@ class DeviceLoop:
             bits = self._work(self._setting.transmission_bits, task)
             request = self._run_head(task)  # nothing to compute: the input itself crosses
             assert isinstance(request, bytes)
-            self._link.submit(task.service, task, request, bits)
+            self._send(task, request, bits)
+
+    def _send(self, task: LiveTask, request: bytes, bits: float) -> None:
+        with self._lock:
+            self._left.add(task.number)
+        self._link.submit(task.service, task, request, bits)
+
+    def _finish_here(self, task: LiveTask) -> None:
+        """Put the tail of a task into its local queue; the task counts as one of the last cut from now on."""
+        last = replace(task, cut=self._services[task.service].split.num_cuts)
+        cycles = self._work(self._setting.local_cycles, last) - self._work(self._setting.local_cycles, task)
+        self._clock.submit(task.service, Job(last, lambda: self._run_tail(task)), cycles)
+
+    def _run_tail(self, task: LiveTask) -> tuple[Any, ...]:
+        leaves = self._services[task.service].split.run_tail_leaves(task.cut, self._crossing[task.number])
+        return tuple(leaves)
 
     def _run_head(self, task: LiveTask) -> bytes | tuple[Any, ...]:
         """Return the bytes of the request for the tail; or the answer, where there is no tail."""
@@ -242,6 +284,9 @@ class DeviceLoop:
         tensors = service.run_head(task.cut, task.number)
         if task.cut == service.split.num_cuts:
             return tensors
+        if self._keeps_crossing:
+            with self._lock:
+                self._crossing[task.number] = tensors
         return self._exchange.request(service.split.name, service.fingerprint, task.cut, tensors, task.number)
 
     def _work(self, table: Floats, task: LiveTask) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from splitinfer.errors import InputError, RemoteError
+from splitinfer.errors import DeadlineError, InputError, RemoteError
 from splitinfer.runtime.description import read_codecs
 from splitinfer.runtime.emulation import EmulatedClock, EmulatedLink, Piece
 from splitinfer.runtime.exchange import Exchange
@@ -18,6 +18,7 @@ from splitinfer.runtime.loop.attendance import Attendance
 from splitinfer.runtime.loop.device import Closed, DeviceLoop, PeriodMeans
 from splitinfer.runtime.loop.ticker import Ticker
 from splitinfer.runtime.loop.world import DeviceWorld, check_live, warm_allocation
+from splitinfer.runtime.perseverance import OnFailure, checked_on_failure
 from splitinfer.runtime.security import ClientSecurity
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.simulation.build import rule_of, setting_of
@@ -38,7 +39,7 @@ class DeviceTimes:
     Attributes:
         connect_s: for the server to answer.
         join_s: for the other devices.
-        silence_s: for the edge to finish after the last slot.
+        silence_s: for the edge to finish after the last slot, and for its cuts where the device can do without it.
     """
 
     connect_s: float = 60.0
@@ -54,6 +55,8 @@ def run_device(
     *,
     limits: WireLimits | None = None,
     security: ClientSecurity | None = None,
+    on_failure: OnFailure = "fail",
+    on_alone: Callable[[int, int, RemoteError], None] = lambda slot, tasks, error: None,
     times: DeviceTimes | None = None,
     on_start: Callable[[pb.Start], None] = lambda start: None,
     on_period: Callable[[int, PeriodMeans, Sequence[int]], None] = lambda slot, means, cuts: None,
@@ -67,6 +70,9 @@ def run_device(
         services: the device's models.
         limits: of messages.
         security: TLS, and what the device shows of itself.
+        on_failure: what follows when the edge goes away during the run: ``fail``, or ``fallback``: the device finishes
+            the run by itself, with every cut at the last and the tails of stranded tasks in its own queues.
+        on_alone: called when it begins to, with the slot, the number of stranded tasks, and why.
         times: how long to wait.
         on_start: called when every device is there.
         on_period: called after each period with the slot that follows it, its means and the cuts in force.
@@ -75,14 +81,18 @@ def run_device(
         What this device alone knows of the run; the edge has it too.
 
     Raises:
-        InputError: there is no such device.
+        InputError: there is no such device, or it is to wait: slots do not.
         RemoteError: the edge refuses, or goes away.
     """
     check_device(scenario, device)
     connection = ClientSettings(
         limits=limits or WireLimits(), codec=scenario.codecs or RAW.name, security=security or ClientSecurity()
     )
-    return _DeviceRun(target, scenario, device, services, connection, times or DeviceTimes()).run(on_start, on_period)
+    if checked_on_failure(on_failure) == "wait":
+        raise InputError("on_failure: the slots of a live run do not wait for an edge; take fallback or fail")
+    run = _DeviceRun(target, scenario, device, services, connection, times or DeviceTimes())
+    run.on_alone = on_alone if on_failure == "fallback" else None
+    return run.run(on_start, on_period)
 
 
 def check_device(scenario: Scenario, device: int) -> None:
@@ -118,6 +128,8 @@ class _DeviceRun:
         self._time_scale = 1.0
         self._wall_latency_s: list[float] = []
         self._late_cuts = 0
+        self.on_alone: Callable[[int, int, RemoteError], None] | None = None
+        self._is_alone = False
 
     def run(
         self,
@@ -139,7 +151,8 @@ class _DeviceRun:
             # One thread is the device's processor: heads run one after the other, as they are served.
             with ThreadPoolExecutor(1, "splitinfer-head", self._services[0].prepare_thread) as processor:
                 farewell = self._slots(start, processor, on_period)
-            self._attendance.leave(farewell)
+            if not self._is_alone:
+                self._attendance.leave(farewell)
         finally:
             self._attendance.close()
         return farewell
@@ -159,7 +172,19 @@ class _DeviceRun:
         clock = EmulatedClock(count, slot_s=setting.slot_s, executor=processor, wait_s=start.patience_s)
         link = EmulatedLink(count, slot_s=setting.slot_s)
         world = DeviceWorld(self._scenario, start.seed, self._device)
-        loop = DeviceLoop(setting, self._device, self._services, world, clock, link, self._exchange, self._rule)
+        loop = DeviceLoop(
+            setting,
+            self._device,
+            self._services,
+            world,
+            clock,
+            link,
+            self._exchange,
+            self._rule,
+            keeps_crossing=self.on_alone is not None,
+        )
+        last_cuts = [service.split.num_cuts for service in self._services]
+        patient_slots = self._times.silence_s / start.slot_wall_s
         self._ticker = ticker = Ticker(begins_s, start.slot_wall_s)
         self._time_scale = start.slot_wall_s / setting.slot_s
         self._loop = loop
@@ -172,9 +197,15 @@ class _DeviceRun:
             if slot > 0:
                 if slot > 1 and (slot - 1) % period == 0:
                     awaited = slot - 1
-                if awaited:
+                if awaited and not self._is_alone:
                     is_due = awaited == slot - 1
-                    came = self._attendance.cuts_from(awaited, start.patience_s if is_due else 0.0)
+                    try:
+                        came = self._attendance.cuts_from(awaited, start.patience_s if is_due else 0.0)
+                        if came is None and slot - awaited > patient_slots and self.on_alone is not None:
+                            raise DeadlineError(f"the edge sent no cuts for {self._times.silence_s:g} s")
+                    except RemoteError as error:
+                        self._go_alone(slot, error)
+                        came = last_cuts
                     self._late_cuts += came is None and is_due
                     cuts, awaited = (cuts, awaited) if came is None else (came, 0)
                 self._note(message, loop.close_slot(slot - 1, cuts))
@@ -184,10 +215,19 @@ class _DeviceRun:
                     means = loop.period_means()
                     _add_telemetry(message, means)
                     on_period(slot + 1, means, cuts)
-            self._attendance.send(message)
+            if not self._is_alone:
+                try:
+                    self._attendance.send(message)
+                except RemoteError as error:
+                    self._go_alone(slot, error)
+                    cuts = last_cuts
             if slot < start.slots:
                 ticker.done(slot)
-        self._attendance.wait_finished(self._times.silence_s)
+        if not self._is_alone:
+            try:
+                self._attendance.wait_finished(self._times.silence_s)
+            except RemoteError as error:
+                self._go_alone(start.slots, error)
         shortfall = clock.shortfall
         return pb.Farewell(
             checked=loop.check.checked,
@@ -204,6 +244,14 @@ class _DeviceRun:
             host_s=shortfall.host_s,
             wall_latency_s=self._wall_latency_s,
         )
+
+    def _go_alone(self, slot: int, error: RemoteError) -> None:
+        if self.on_alone is None:
+            raise error
+        assert self._loop is not None
+        self._is_alone = True
+        self._attendance.close()
+        self.on_alone(slot, self._loop.go_alone(), error)
 
     def _note(self, message: pb.Slot, closed: Closed) -> None:
         message.arrived.extend(closed.arrived.tolist())
