@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -23,7 +23,16 @@ from splitinfer.wire.codecs import RAW, Codec, Wire
 from splitinfer.wire.dtypes import Array
 from splitinfer.wire.envelope import Envelope, read_envelope, read_varint, varint, write_envelope
 from splitinfer.wire.limits import LimitError, WireLimits
-from splitinfer.wire.tensors import Payload, Record, pack, read_arrays, read_records
+from splitinfer.wire.tensors import (
+    Payload,
+    Record,
+    View,
+    pack,
+    plain_views,
+    read_arrays,
+    read_records,
+    read_views,
+)
 
 MIN_PROTOCOL_VERSION = 1
 MAX_PROTOCOL_VERSION = 1
@@ -206,12 +215,28 @@ class RequestHead:
     tensors: tuple[Record, ...] | InputError = ()
 
 
-class OpenedRequest(NamedTuple):
-    """A request of which the tensors have not been looked at."""
+class OpenedRequest:
+    """A request of which the tensors have not been looked at.
 
-    request_id: int
-    head: RequestHead
-    payload: memoryview
+    Attributes:
+        request_id: of the request.
+        head: what it is about.
+    """
+
+    __slots__ = ("_data", "_payload", "_views", "head", "request_id")
+
+    def __init__(
+        self, request_id: int, head: RequestHead, data: bytes, payload: memoryview | int, views: tuple[View, ...] | None
+    ) -> None:
+        self.request_id = request_id
+        self.head = head
+        self._data = data
+        self._payload = payload
+        self._views = views
+
+    @property
+    def payload(self) -> memoryview:
+        return memoryview(self._data)[self._payload :] if isinstance(self._payload, int) else self._payload
 
     def arrays(self) -> tuple[Array, ...]:
         """Return the tensors, on the payload's own memory where the codec allows.
@@ -219,6 +244,8 @@ class OpenedRequest(NamedTuple):
         Raises:
             InputError, LimitError: as :func:`splitinfer.wire.tensors.unpack`.
         """
+        if self._views is not None:
+            return read_views(self._views, self._data)
         return _arrays(self.head.tensors, self.payload)
 
 
@@ -236,7 +263,7 @@ def open_request(data: bytes, wire: Wire) -> OpenedRequest:
     if frame is not None and data.startswith(frame.before) and (frame.wire is wire or frame.wire == wire):
         request_id, stop = read_varint(data, len(frame.before))
         if stop == frame.stop and data[stop : frame.payload_start] == frame.after:
-            return OpenedRequest(request_id, frame.head, memoryview(data)[frame.payload_start :])
+            return OpenedRequest(request_id, frame.head, data, frame.payload_start, frame.views)
     envelope = _open(data, wire)
     header = _parsed(pb.RequestHeader, envelope.header)
     codec = header.reply_codec
@@ -249,8 +276,8 @@ def open_request(data: bytes, wire: Wire) -> OpenedRequest:
         _records(header.tensors, len(envelope.payload), wire),
     )
     start = _REQUEST_START + varint(header.protocol_version) + _REQUEST_ID
-    _keep(_request_frames, data, envelope, header, (start, varint(header.request_id)), head, wire)
-    return OpenedRequest(header.request_id, head, envelope.payload)
+    _keep(_request_frames, data, envelope, header, (start, varint(header.request_id)), head, head.tensors, wire)
+    return OpenedRequest(header.request_id, head, data, envelope.payload, None)
 
 
 def reply_writer(wire: Wire) -> Writer:
@@ -290,7 +317,10 @@ def decode_reply(data: bytes, wire: Wire) -> Reply:
             queue, queue_s, tail, tail_s, server, server_s = _TIMES.unpack_from(data, at)
             if (queue, tail, server) == (_QUEUE_S, _TAIL_S, _SERVER_S):
                 refusal, tensors = frame.head
-                arrays = _arrays(tensors, memoryview(data)[frame.payload_start :])
+                if frame.views is not None:
+                    arrays = read_views(frame.views, data)
+                else:
+                    arrays = _arrays(tensors, memoryview(data)[frame.payload_start :])
                 return Reply(request_id, arrays, refusal, queue_s, tail_s, server_s)
     envelope = _open(data, wire)
     header = _parsed(pb.ReplyHeader, envelope.header)
@@ -299,7 +329,7 @@ def decode_reply(data: bytes, wire: Wire) -> Reply:
     times = header.queue_s, header.tail_s, header.server_s
     changing = varint(header.request_id)
     changing += _TIMES.pack(_QUEUE_S, header.queue_s, _TAIL_S, header.tail_s, _SERVER_S, header.server_s)
-    _keep(_reply_frames, data, envelope, header, (_REPLY_ID, changing), (refusal, tensors), wire)
+    _keep(_reply_frames, data, envelope, header, (_REPLY_ID, changing), (refusal, tensors), tensors, wire)
     return Reply(header.request_id, _arrays(tensors, envelope.payload), refusal, *times)
 
 
@@ -352,6 +382,7 @@ class _Frame(Generic[_Head]):
     after: bytes
     payload_start: int
     head: _Head
+    views: tuple[View, ...] | None
     wire: Wire
 
 
@@ -366,6 +397,7 @@ def _keep(
     header: pb.RequestHeader | pb.ReplyHeader,
     start: tuple[bytes, bytes],
     head: _Head,
+    tensors: tuple[Record, ...] | InputError,
     wire: Wire,
 ) -> None:
     """Keep what a message says under its size, if its header starts as ours do: with what is the same and what changes.
@@ -384,7 +416,11 @@ def _keep(
         return
     if len(frames) >= _KEPT_FRAMES:
         frames.clear()
-    frames[len(data)] = _Frame(data[: at + len(start[0])], stop, data[stop:payload_start], payload_start, head, wire)
+    views = None
+    if not isinstance(tensors, InputError):
+        views = plain_views(tensors, payload_start, len(envelope.payload))
+    before = data[: at + len(start[0])]
+    frames[len(data)] = _Frame(before, stop, data[stop:payload_start], payload_start, head, views, wire)
 
 
 def _parsed(kind: type[_Header], serialized: bytes) -> _Header:

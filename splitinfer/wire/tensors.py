@@ -19,7 +19,7 @@ import numpy as np
 from splitinfer.errors import InputError
 from splitinfer.wire import splitinfer_pb2 as pb
 from splitinfer.wire.codecs import RAW, Buffer, Codec, Wire
-from splitinfer.wire.dtypes import Array, dtype_number, dtype_of_number, name_of
+from splitinfer.wire.dtypes import Array, DType, dtype_number, dtype_of_number, name_of
 from splitinfer.wire.layout import ArraySpec, dense
 from splitinfer.wire.limits import LimitError
 
@@ -182,6 +182,33 @@ def read_arrays(records: Sequence[Record], payload: memoryview) -> tuple[Array, 
     if len(payload) > end:
         raise InputError(f"the payload has {len(payload)} bytes but its tensors end at byte {end}")
     return tuple(arrays)
+
+
+View = tuple[tuple[int, ...], DType, int, tuple[int, ...]]
+"""Shape, dtype, byte of the first element and strides: what ``numpy.ndarray`` takes beside the bytes."""
+
+# Where the content of a ``bytes`` object begins, past an address that is a multiple of 16.
+_BYTES_HEADER = bytes.__basicsize__ - 1
+
+
+def plain_views(records: Sequence[Record], payload_start: int, payload_bytes: int) -> tuple[View, ...] | None:
+    """Return how tensors lie in a message, if looking at its bytes is all that reading them takes; else None."""
+    views = []
+    for spec, codec, offset, size in records:
+        start = payload_start + offset
+        if codec is not RAW or not spec.any_bits or not 0 < size == spec.nbytes:
+            return None
+        if (_BYTES_HEADER + start) % spec.dtype.alignment:
+            return None
+        views.append((spec.shape, spec.dtype, start, spec.strides))
+    if max((record.offset + record.size for record in records), default=0) != payload_bytes:
+        return None
+    return tuple(views)
+
+
+def read_views(views: Sequence[View], data: bytes) -> tuple[Array, ...]:
+    """Return the arrays of a message."""
+    return tuple([np.ndarray(shape, dtype, data, start, strides) for shape, dtype, start, strides in views])
 
 
 @contextmanager

@@ -160,6 +160,7 @@ def test_what_is_kept_of_one_message_never_changes_what_another_means(
         assert (head.model, head.cut) == (expected.header.model, expected.header.cut)
         assert head.protocol_version == expected.header.protocol_version
         assert opened.payload == expected.payload
+        assert opened.payload == expected.payload
         wanted = outcome(lambda expected=expected: unpack(expected.header.tensors, memoryview(expected.payload), WIRE))
         assert outcome(opened.arrays) == wanted
 
