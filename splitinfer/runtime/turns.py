@@ -131,8 +131,7 @@ class Turns:
         """Return the requests to compute now, without those that nobody waits for."""
         if first.wake is None and first.is_wanted():  # it found a processor free, so nobody else waits
             first.queue_s = time.perf_counter() - first.arrived
-            if self._released is not None:
-                self._released(first.key, 1, first.queue_s, IDLE, 0)
+            self._tell([first], IDLE, 0)
             return [first]
         batch: list[Turn] = []
         dropped: list[Turn] = []
@@ -160,11 +159,17 @@ class Turns:
                 _wake(turn)
         for turn in batch:
             turn.queue_s = now - turn.arrived
-        if batch and self._released is not None:
-            reason = FULL if len(batch) == sizes[-1] else SPLIT if len(batch) < wanted else QUEUED
-            reason = SINGLE if sizes[-1] == 1 else reason
-            self._released(first.key, len(batch), max(turn.queue_s for turn in batch), reason, len(dropped))
+        reason = FULL if len(batch) == sizes[-1] else SPLIT if len(batch) < wanted else QUEUED
+        self._tell(batch, SINGLE if sizes[-1] == 1 else reason, len(dropped))
         return batch
+
+    def _tell(self, batch: list[Turn], reason: str, dropped: int) -> None:
+        if self._released is None or not batch:
+            return
+        try:
+            self._released(batch[0].key, len(batch), max(turn.queue_s for turn in batch), reason, dropped)
+        except Exception:
+            logger.exception("whoever is told of batches failed")  # and no request waits for ever because of that
 
     def _compute(self, batch: list[Turn]) -> None:
         together = len(batch) > 1

@@ -148,6 +148,34 @@ def test_a_run_that_does_not_end_shows() -> None:
     assert held.turns.stuck_s() == 0.0
 
 
+def test_whoever_fails_around_a_batch_holds_nobody_up() -> None:
+    held = Held()
+    turns = [held.queue("a", work) for work in range(3)]
+
+    def fail(*_: object) -> None:
+        raise ValueError("a fault of the observer")
+
+    held.turns._released = fail
+    held.end()
+    assert [turn.result(LONG_S).result for turn in turns] == [("a", work) for work in range(3)]
+
+    calls: list[str] = []
+
+    def sizes(key: str) -> tuple[int, ...]:
+        calls.append(key)
+        if len(calls) == 1:
+            raise ValueError("a fault of the sizes")
+        return (1, 2)
+
+    held = Held()
+    turns = [held.queue("a", work) for work in range(3)]
+    held.turns._sizes = sizes
+    held.end()
+    with pytest.raises(ValueError, match="of the sizes"):
+        turns[0].result(LONG_S)
+    assert [turn.result(LONG_S).result for turn in turns[1:]] == [("a", 1), ("a", 2)]
+
+
 def test_everyone_gets_the_own_answer_under_load() -> None:
     turns = Turns(3, lambda key, works: [(key, work) for work in works], sizes=lambda key: (1, 2, 4))
 
