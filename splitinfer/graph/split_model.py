@@ -139,6 +139,11 @@ class SplitModel:
         return self._engine.tolerance
 
     @property
+    def shares_weights(self) -> bool:
+        """Whether all halves run on one set of weights; if not, each size of batch of a tail has one of its own."""
+        return not getattr(self._engine, "in_parts", False)
+
+    @property
     def fingerprint(self) -> str:
         """Hash of architecture, weights and cuts: equal on two machines when they mean the same by every cut."""
         with self._lock:

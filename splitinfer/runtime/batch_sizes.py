@@ -79,9 +79,9 @@ class BatchSizes:
         self._sizes[tail] = tuple(each for each in self._sizes[tail] if each < size)
 
     def warm(self) -> None:
-        """Find out the sizes of every tail now."""
+        """Find out the sizes of every tail now, of engines whose halves share their weights."""
         for name, split in self._models.items():
-            for k in range(split.num_cuts):
+            for k in range(split.num_cuts if split.shares_weights else 0):
                 self._sizes[name, k] = self._try((name, k))
 
     def close(self) -> None:
