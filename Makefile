@@ -36,6 +36,9 @@ format: $(STAMP) ## let ruff mend what it can
 bench: $(STAMP) ## every benchmark, one table at the end
 	$(BIN)/python -m benchmarks
 
+sweep: $(STAMP) ## capture some 280 architectures of torchvision, timm and transformers, where installed
+	$(BIN)/python -m benchmarks.architectures
+
 proto: $(STAMP) ## regenerate the gRPC code from the .proto file
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. splitinfer/wire/splitinfer.proto
 

@@ -298,6 +298,9 @@ def _work(pipe: Connection) -> None:
     warnings.simplefilter("ignore")
     prepare_torchvision()
     torch.set_num_threads(1)
+    # Under no_grad nn.MultiheadAttention takes another kernel, with other roundings; the captured graph has the one
+    # that the layer uses otherwise.
+    torch.backends.mha.set_fastpath_enabled(False)
     while True:
         name = pipe.recv()
         if name is None:

@@ -42,7 +42,6 @@ _SHOWN_INPUTS = 20
 
 def infer(
     model: Annotated[str, typer.Argument(help="A card's name, package.module:factory, or a card file.")],
-    cut: Annotated[str, typer.Option(help="Cut after this layer's name, or an index 0..K; K runs everything here.")],
     wanted: Annotated[
         list[str],
         typer.Option(
@@ -52,6 +51,9 @@ def infer(
             "order; also several times.",
         ),
     ],
+    cut: Annotated[
+        str | None, typer.Option(help="Cut after this layer's name, or an index 0..K; K runs everything here.")
+    ] = None,
     server: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="The edge server; one is started for the time if absent.")
     ] = None,
@@ -89,13 +91,41 @@ def infer(
     Example:
       splitinfer infer resnet18 --cut layer2.0.conv1 --input photo.jpg --check
       splitinfer infer resnet18 --cut 7 --input photo.jpg --server 127.0.0.1:50051 --repeat 20
+      splitinfer infer resnet18-head/ --input photo.jpg --server 127.0.0.1:50051
       splitinfer infer resnet18 --cut 7 --input photos/ --input clip.mp4 --output answers.jsonl
     """
+    from splitinfer.artifacts.manifest import is_artifact
+    from splitinfer.cli.infer_exported import check_exported_options, infer_exported
+    from splitinfer.cli.serve import limits_of
     from splitinfer.models import load_card
     from splitinfer.models.answers import AnswerFile
     from splitinfer.models.sources import find_sources
+    from splitinfer.runtime.security import ClientSecurity
+    from splitinfer.runtime.settings import ClientSettings
     from splitinfer.wire.codecs import codecs_named
 
+    if is_artifact(model):
+        if server is None:
+            raise InputError("--server: an exported head needs an edge that runs its tail; give --server HOST:PORT")
+        check_exported_options({"--check": check, "--stream": stream, "--cut": cut is not None})
+        security = ClientSecurity(tls_ca, tls_cert, tls_key, token_file)
+        settings = ClientSettings(
+            deadline_s=deadline_s, security=security, codec=codec, limits=limits_of(max_message_mib)
+        )
+        infer_exported(
+            model,
+            wanted,
+            server,
+            settings,
+            repeat=repeat,
+            threads=threads,
+            max_pixels=max_pixels,
+            output=output,
+            as_json=as_json,
+        )
+        return
+    if cut is None:
+        raise InputError("--cut is missing: the name of a layer or an index; splitinfer profile lists them")
     card = load_card(model)  # all of this before torch is imported: what is wrong is said at once
     requests = find_sources(card, wanted, max_pixels=max_pixels, frames=frames)
     codecs_named([codec])
@@ -103,13 +133,11 @@ def infer(
     single = requests.total == 1
 
     from splitinfer.cli.output import progress_bar
-    from splitinfer.cli.serve import limits_of
     from splitinfer.graph.engines import set_threads
     from splitinfer.models.options import CaptureOptions
-    from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess, ServerSettings
+    from splitinfer.runtime import EdgeClient, EdgeProcess, ServerSettings
     from splitinfer.runtime.loading import capture_card
     from splitinfer.runtime.perseverance import checked_on_failure
-    from splitinfer.runtime.security import ClientSecurity
 
     if server is None and (tls_ca or token_file):
         raise InputError("--tls-ca and --token-file are for a server of your own: give --server HOST:PORT too")

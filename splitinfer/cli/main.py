@@ -25,7 +25,8 @@ _GROUPS = {
     },
     "Split inference": {
         "serve": "run the edge server",
-        "infer": "run one real split inference of an image",
+        "infer": "run real split inferences of pictures",
+        "export": "write head and tail as files, for devices without torch",
         "certs": "make a private CA and certificates for the edge and its devices",
     },
     "Scheduling": {

@@ -25,20 +25,34 @@ def leaves(answer: Any, name: str = "") -> list[tuple[str, Any]]:
 
 def describe(answer: Any) -> list[dict[str, str]]:
     """Return name, dtype, shape and range of every part of an answer."""
-    import torch
-
     rows = []
     for name, value in leaves(answer):
-        if not isinstance(value, torch.Tensor):
+        if not _is_tensor(value):
             rows.append({"name": name or "answer", "dtype": type(value).__name__, "shape": "", "range": repr(value)})
             continue
-        span = "empty"
-        if value.numel():
-            numbers = value.float() if not value.is_complex() else value.abs()
+        span, numbers = "empty", _array(value)
+        if numbers.size:
+            numbers = (abs(numbers) if numbers.dtype.kind == "c" else numbers).astype("float64")
             span = f"{numbers.min():.4g} to {numbers.max():.4g}, mean {numbers.mean():.4g}"
         shape = "x".join(map(str, value.shape)) or "one number"
-        rows.append({"name": name or "answer", "dtype": str(value.dtype)[6:], "shape": shape, "range": span})
+        rows.append({"name": name or "answer", "dtype": _dtype(value), "shape": shape, "range": span})
     return rows
+
+
+def _is_tensor(value: Any) -> bool:
+    """A tensor of torch or an array of numpy, either without importing it."""
+    return hasattr(value, "dtype") and hasattr(value, "tolist")
+
+
+def _dtype(value: Any) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _array(value: Any) -> Any:
+    if hasattr(value, "detach"):
+        value = value.detach()
+        value = (value.float() if _dtype(value) == "bfloat16" else value).numpy()
+    return value
 
 
 class AnswerFile:
@@ -76,23 +90,20 @@ class AnswerFile:
         Raises:
             InputError: the file cannot be written.
         """
-        import torch
-
         parts = [(part or "answer", value) for part, value in leaves(answer)]
         if self._path.suffix == ".npz":
             number = len(self._records)
             self._records.append({"input": name})
             for part, value in parts:
-                if isinstance(value, torch.Tensor):
-                    is_wide = value.dtype is torch.bfloat16
-                    self._arrays[f"{number}/{part}"] = (value.float() if is_wide else value).detach().numpy().copy()
+                if _is_tensor(value):
+                    self._arrays[f"{number}/{part}"] = _array(value).copy()
             return
         record = {
             "input": name,
             "top": top,
             "answer": {
-                part: {"dtype": str(value.dtype)[6:], "shape": list(value.shape), "values": value.tolist()}
-                if isinstance(value, torch.Tensor)
+                part: {"dtype": _dtype(value), "shape": list(value.shape), "values": value.tolist()}
+                if _is_tensor(value)
                 else value
                 for part, value in parts
             },

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 
 from splitinfer.errors import InputError
-from splitinfer.models.card import InputTensor, ModelCard, Preprocessing
+from splitinfer.models.card import InputTensor, ModelCard
 from splitinfer.models.options import ImageSize
-from splitinfer.models.pictures import MAX_PIXELS, open_picture, resize_and_crop
+from splitinfer.models.pictures import MAX_PIXELS, picture_array
 
 _IMAGE_DIMENSIONS = 3  # channels, height, width
 
@@ -64,20 +63,6 @@ def preprocess(
     channels, height, width = input_shapes(card, input_size)[0]
     if channels != len(rules.mean):
         raise InputError(f"model {card.name} takes {channels} channels but has {len(rules.mean)} means")
-    picture = open_picture(image, "RGB" if channels == _IMAGE_DIMENSIONS else "L", max_pixels=max_pixels)
-    resample = getattr(Image.Resampling, rules.interpolation.upper())
-    picture = resize_and_crop(picture, _resize_target(rules, spec, (height, width)), (height, width), resample)
-    pixels = torch.from_numpy(np.array(picture)).reshape(height, width, channels).permute(2, 0, 1)
-    tensor = pixels.contiguous().to(torch.float32).div(255)
-    mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (rules.mean, rules.std))
-    result: torch.Tensor = tensor.sub_(mean).div_(std).unsqueeze(0).to(getattr(torch, spec.dtype))
+    pixels = picture_array(image, rules, spec.shape[1:], (height, width), max_pixels=max_pixels)
+    result: torch.Tensor = torch.from_numpy(pixels).to(getattr(torch, spec.dtype))
     return result
-
-
-def _resize_target(rules: Preprocessing, spec: InputTensor, size: tuple[int, int]) -> list[int]:
-    """Return the resize of the card, scaled along when another input size is asked for."""
-    if isinstance(rules.resize, tuple):
-        return [
-            round(length * now / usual) for length, now, usual in zip(rules.resize, size, spec.shape[1:], strict=True)
-        ]
-    return [round(rules.resize * max(now / usual for now, usual in zip(size, spec.shape[1:], strict=True)))]

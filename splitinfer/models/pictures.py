@@ -7,10 +7,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from splitinfer.errors import InputError, SplitInferError
+
+if TYPE_CHECKING:
+    from splitinfer.models.card import Preprocessing
 
 MAX_PIXELS = 100_000_000
 """Largest picture that is decoded: 300 MB as RGB."""
@@ -113,8 +119,6 @@ def _eight_bits(image: Image.Image, mode: str, what: str) -> Image.Image:
 
 
 def _from_sixteen_bits(image: Image.Image, what: str) -> Image.Image:
-    import numpy as np
-
     values = np.asarray(image)
     if values.size and (values.min() < 0 or values.max() > 65535):
         raise InputError(
@@ -169,3 +173,45 @@ def resize_and_crop(picture: Image.Image, resize: list[int], crop: tuple[int, in
     box = (x0 * scale_x, y0 * scale_y, min(x1 * scale_x, width), min(y1 * scale_y, height))
     part = picture.resize((x1 - x0, y1 - y0), filter_, box=box)
     return part.crop((left - x0, top - y0, left - x0 + crop[1], top - y0 + crop[0]))
+
+
+def picture_array(
+    image: Image.Image | str | Path,
+    rules: Preprocessing,
+    usual: tuple[int, ...],
+    size: tuple[int, int],
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> NDArray[np.float32]:
+    """Make a picture fit for a model: resize, crop, scale to 0..1, subtract mean, divide by std. Needs no torch.
+
+    Args:
+        image: a PIL image, or the path of a file.
+        rules: of the card.
+        usual: (height, width) that the rules are for.
+        size: (height, width) wanted.
+        max_pixels: largest picture taken.
+
+    Returns:
+        (1, channels, height, width), float32.
+
+    Raises:
+        InputError: as ``open_picture``.
+    """
+    channels = len(rules.mean)
+    picture = open_picture(image, "RGB" if channels == 3 else "L", max_pixels=max_pixels)
+    resample = getattr(Image.Resampling, rules.interpolation.upper())
+    picture = resize_and_crop(picture, _resize_target(rules, usual, size), size, resample)
+    pixels = np.asarray(picture).reshape(*size, channels).transpose(2, 0, 1).astype(np.float32)
+    pixels /= np.float32(255)
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (rules.mean, rules.std))
+    pixels -= mean
+    pixels /= std
+    return np.ascontiguousarray(pixels)[None]
+
+
+def _resize_target(rules: Preprocessing, usual: tuple[int, ...], size: tuple[int, int]) -> list[int]:
+    """Return the resize of the card, scaled along when another input size is asked for."""
+    if isinstance(rules.resize, tuple):
+        return [round(length * now / then) for length, now, then in zip(rules.resize, size, usual, strict=True)]
+    return [round(rules.resize * max(now / then for now, then in zip(size, usual, strict=True)))]

@@ -145,21 +145,43 @@ def _picture(card: ModelCard, path: Path, max_pixels: int) -> Callable[[], Itera
 
 def _tensors(card: ModelCard, path: Path) -> Callable[[], Iterator[Source]]:
     def load() -> tuple[torch.Tensor, ...]:
-        import numpy as np
         import torch
 
-        try:
-            if path.suffix.lower() == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
+            try:
                 from safetensors.torch import load_file
 
                 return tuple(load_file(path).values())
-            held = np.load(path, allow_pickle=False)
-            arrays = [held] if isinstance(held, np.ndarray) else [held[key] for key in held.files]
-            return tuple(torch.from_numpy(np.array(array)) for array in arrays)
-        except Exception as error:  # noqa: BLE001 - readers of foreign files fail in any way
-            raise InputError(f"--input: {path} holds no tensors: {type(error).__name__}: {error}") from None
+            except Exception as error:  # noqa: BLE001 - readers of foreign files fail in any way
+                raise InputError(f"--input: {path} holds no tensors: {type(error).__name__}: {error}") from None
+        return tuple(torch.from_numpy(array) for array in read_arrays(path))
 
     return lambda: iter((Source(str(path), load),))
+
+
+def read_arrays(path: Path) -> list[Any]:
+    """Return the arrays of a ``.npy`` or ``.npz`` file in order. Needs no torch.
+
+    Raises:
+        InputError: it holds none, or objects.
+    """
+    import numpy as np
+
+    try:
+        held = np.load(path, allow_pickle=False)
+        arrays = [held] if isinstance(held, np.ndarray) else [held[key] for key in held.files]
+        return [np.array(array) for array in arrays]
+    except Exception as error:  # noqa: BLE001 - readers of foreign files fail in any way
+        raise InputError(f"--input: {path} holds no tensors: {type(error).__name__}: {error}") from None
+
+
+def input_files(wanted: Sequence[str]) -> list[Path]:
+    """Return the files that names of files, folders and globs stand for.
+
+    Raises:
+        InputError: one is not there.
+    """
+    return [path for name in wanted for path in _paths(name)]
 
 
 def _frames_of(card: ModelCard, name: str, frames: Iterator[Image.Image], most: int | None) -> Iterator[Source]:

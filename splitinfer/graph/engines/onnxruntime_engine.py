@@ -9,7 +9,6 @@ of fingerprint, part and versions, so that a second start finds them.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import tempfile
 import threading
@@ -24,6 +23,7 @@ from torch import fx
 
 from splitinfer.errors import MissingExtraError
 from splitinfer.graph.engines import Half
+from splitinfer.graph.engines.export import export_onnx, part_module
 from splitinfer.graph.engines.torch_engine import TorchEngine
 
 CHECK_TOLERANCE = 1e-4
@@ -86,7 +86,8 @@ class OnnxRuntimeEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         path = self._path(used, made)
         if path is None or not path.is_file():
-            content = self._export(used, made, operations)
+            order = [node for node, _ in sorted(self._torch._index.items(), key=lambda item: item[1])]
+            content = export_onnx(*part_module(order, self._weights, used, made))
             if path is None:
                 return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             _keep(path, content)
@@ -102,17 +103,6 @@ class OnnxRuntimeEngine:
         part += [[index[node] for node in used], [index[node] for node in made]]
         name = hashlib.sha256(repr(part).encode()).hexdigest()[:32]
         return cache_folder() / "onnxruntime" / f"{name}.onnx"
-
-    def _export(self, used: Sequence[fx.Node], made: Sequence[fx.Node], operations: Sequence[fx.Node]) -> bytes:
-        module, examples = _module(used, made, operations, self._weights)
-        with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                torch.export.export(module, examples), dynamo=True, verbose=False, optimize=True
-            )
-        assert program is not None
-        content: bytes = program.model_proto.SerializeToString()
-        return content
 
 
 class _CheckedPart:
@@ -193,39 +183,6 @@ def _difference(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor])
     return ""
 
 
-def _module(
-    used: Sequence[fx.Node], made: Sequence[fx.Node], operations: Sequence[fx.Node], weights: Mapping[str, Any]
-) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
-    """The part as a module of its own, with example tensors."""
-    root = torch.nn.Module()
-    graph = fx.Graph()
-    copied: dict[fx.Node, fx.Node] = {}
-    for i, node in enumerate(used):
-        copied[node] = graph.placeholder(f"input_{i}")
-    for operation in operations:
-        for source in operation.all_input_nodes:
-            if source not in copied:  # a weight, or what is made of weights alone
-                _copy_constant(source, graph, root, copied, weights)
-        copied[operation] = graph.node_copy(operation, copied.__getitem__)
-    graph.output(tuple(copied[node] for node in made))
-    examples = tuple(torch.zeros(node.meta["val"].shape, dtype=node.meta["val"].dtype) for node in used)
-    return fx.GraphModule(root, graph).eval(), examples
-
-
-def _copy_constant(
-    node: fx.Node, graph: fx.Graph, root: torch.nn.Module, copied: dict[fx.Node, fx.Node], weights: Mapping[str, Any]
-) -> None:
-    for source in node.all_input_nodes:
-        if source not in copied:
-            _copy_constant(source, graph, root, copied, weights)
-    if node.op != "get_attr":
-        copied[node] = graph.node_copy(node, copied.__getitem__)
-        return
-    name = f"weight_{len(list(root.buffers(recurse=False)))}"
-    root.register_buffer(name, weights[str(node.target)].detach())
-    copied[node] = graph.get_attr(name)
-
-
 def _keep(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; another process may write the same one."""
     try:
@@ -236,19 +193,3 @@ def _keep(path: Path, content: bytes) -> None:
         Path(name).replace(path)
     except OSError as error:
         raise OSError(f"cannot keep {path} ({error.strerror}); set SPLITINFER_CACHE to a folder with room") from None
-
-
-class _quiet:  # noqa: N801 - used like a function
-    """Keeps loggers down to errors for a while."""
-
-    def __init__(self, *names: str) -> None:
-        self._loggers = [logging.getLogger(name) for name in names]
-
-    def __enter__(self) -> None:
-        self._levels = [logger.level for logger in self._loggers]
-        for logger in self._loggers:
-            logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *exc: object) -> None:
-        for logger, level in zip(self._loggers, self._levels, strict=True):
-            logger.setLevel(level)
