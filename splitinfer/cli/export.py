@@ -42,9 +42,7 @@ def export(
         if name is not None:
             what = f"{out / name}, {(out / name).stat().st_size / 2**20:.1f} MiB"
         print(f"{side}: {what}")
-    print(
-        f"{manifest.model}, cut {manifest.cut} of {manifest.num_cuts} after {manifest.layer}, {manifest.fingerprint[:12]}"
-    )
+    print(f"{manifest.model}, cut {manifest.cut} of {manifest.num_cuts} after {manifest.layer}")
     if format == "pt2":
         print("a .pt2 file from others is code: open only those that you wrote")
     print(f"wrote {out}")
