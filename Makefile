@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 PYTEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench proto profiles clean
+.PHONY: help install demo test lint format chaos fuzz audit bench proto profiles clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,16 @@ lint: $(STAMP) ## ruff and mypy
 format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+chaos: $(STAMP) ## 10,000 tasks under random faults; CHAOS="--tasks 500 --seed 1" for others
+	$(BIN)/python -m benchmarks.faults.chaos $(or $(CHAOS),--tasks 10000)
+
+fuzz: $(STAMP) ## feed random bytes to everything that reads a stranger's; FUZZ_SECONDS=60 each
+	$(BIN)/python -m benchmarks.faults.fuzz --seconds $(or $(FUZZ_SECONDS),60)
+
+audit: $(STAMP) ## look for known vulnerabilities in what constraints.txt pins
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m pip_audit --progress-spinner off -r constraints.txt --no-deps
 
 bench: $(STAMP) ## every benchmark, one table at the end
 	$(BIN)/python -m benchmarks

@@ -16,7 +16,9 @@ import benchmarks
 def main(argv: list[str] | None = None) -> int:
     """Return 1 if a benchmark could not run; slow is not a failure."""
     names = sorted(
-        module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")
+        module.name
+        for module in pkgutil.iter_modules(benchmarks.__path__)
+        if not module.name.startswith("_") and not module.ispkg
     )
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which to run; all by default: {', '.join(names)}")

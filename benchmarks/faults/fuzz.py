@@ -1,0 +1,195 @@
+"""Random bytes into everything that reads a stranger's: no crash, no hang, no memory beyond the limits.
+
+With ``atheris`` (pip install atheris) the search follows coverage and keeps a corpus; without it, bytes are changed at
+random from the same seeds. Each target may refuse what it gets with an error of splitinfer's own and nothing else.
+
+    python -m benchmarks.faults.fuzz --seconds 60 [--target request] [--corpus DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from splitinfer.errors import SplitInferError
+from splitinfer.runtime.description import read_description
+from splitinfer.runtime.loop.edge import EdgeTask, RequestAssembly
+from splitinfer.wire import Reply, Request, Wire, WireLimits, decode_reply, encode_request, open_request
+from splitinfer.wire.messages import encode_reply
+
+_LIMITS = WireLimits(max_message_bytes=1 << 20, max_tensor_bytes=1 << 20, max_decoded_bytes=1 << 20)
+_WIRE = Wire(_LIMITS)
+_MOST_BYTES = 1 << 16
+_SLOW_S = 1.0
+
+
+def request(data: bytes) -> None:
+    open_request(data, _WIRE).arrays()
+
+
+def reply(data: bytes) -> None:
+    decode_reply(data, _WIRE)
+
+
+def description(data: bytes) -> None:
+    from splitinfer.errors import RemoteError
+
+    try:
+        read_description(data, _LIMITS)
+    except RemoteError:
+        return
+
+
+def assembly(data: bytes) -> None:
+    parts = RequestAssembly(max_message_bytes=4096, max_pending_bytes=8192)
+    for start in range(0, len(data) - 8, 8):
+        task, offset, size, length = data[start], data[start + 1], data[start + 2], data[start + 3]
+        parts.add(EdgeTask(0, 0, task, 0, 0), offset, size, data[start : start + length])
+
+
+def text_files(data: bytes) -> None:
+    """Scenario, profile and model card, each from a file of these bytes."""
+    from splitinfer.models import load_card
+    from splitinfer.profiling.profile import Profile
+    from splitinfer.simulation import Scenario
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, load in (("a.toml", Scenario.load), ("b.json", Profile.load), ("c.toml", load_card)):
+            file = Path(folder) / name
+            file.write_bytes(data)
+            try:
+                load(file)  # type: ignore[operator]
+            except SplitInferError:
+                continue
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "request": request,
+    "reply": reply,
+    "description": description,
+    "assembly": assembly,
+    "text_files": text_files,
+}
+
+
+def seeds(target: str) -> list[bytes]:
+    """Return bytes that a target takes."""
+    arrays = [np.arange(12, dtype=np.float32).reshape(3, 4), np.zeros((2, 2), np.int64)]
+    if target == "request":
+        return [encode_request(Request("plain", "f" * 64, 1, arrays, 7), _WIRE)]
+    if target == "reply":
+        return [encode_reply(Reply(7, arrays), _WIRE), encode_reply(Reply(7, refusal=(3, "no")), _WIRE)]
+    if target == "text_files":
+        from splitinfer.data import data_folder
+
+        return [
+            path.read_bytes()
+            for kind, name in (("models", "resnet18.toml"), ("profiles", "alexnet.json"))
+            if (path := data_folder(kind) / name).is_file()
+        ] or [b"a = 1\n"]
+    return [bytes(range(64))]
+
+
+def mutated(draw: random.Random, data: bytes) -> bytes:
+    """Return the bytes with a few changes: turned bits, cut, repeated, inserted."""
+    changed = bytearray(data)
+    for _ in range(draw.randrange(1, 8)):
+        at = draw.randrange(len(changed) + 1)
+        kind = draw.randrange(5)
+        if kind == 0 and changed:
+            changed[at % len(changed)] ^= 1 << draw.randrange(8)
+        elif kind == 1:
+            changed[at:at] = draw.randbytes(draw.randrange(1, 16))
+        elif kind == 2:
+            del changed[at : at + draw.randrange(1, 64)]
+        elif kind == 3:
+            changed[at:at] = changed[at : at + draw.randrange(1, 64)] * draw.randrange(1, 64)
+        else:
+            changed[at:at] = draw.choice((b"\xff" * 9 + b"\x01", b"\x00" * 8, b"\x80" * 10, b"[" * 100, b"-1", b"nan"))
+    return bytes(changed[:_MOST_BYTES])
+
+
+def check(target: Callable[[bytes], None], data: bytes) -> None:
+    """Run a target on bytes; an error of ours is an answer, everything else is a finding.
+
+    Raises:
+        AssertionError: it took longer than a second.
+        Exception: what the target raised beside errors of splitinfer's own.
+    """
+    start = time.process_time()
+    with contextlib.suppress(SplitInferError):
+        target(data)
+    taken_s = time.process_time() - start
+    assert taken_s < _SLOW_S, f"{taken_s:.1f} s for {len(data)} bytes"
+
+
+def campaign(name: str, seconds: float, seed: int) -> int:
+    """Mutate for so long; returns the number of inputs tried."""
+    draw, corpus, tried = random.Random(seed), seeds(name), 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        data = mutated(draw, draw.choice(corpus))
+        tried += 1
+        try:
+            check(TARGETS[name], data)
+        except Exception:
+            print(f"{name}: finding with seed {seed} after {tried} inputs: {data!r}", file=sys.stderr)
+            raise
+        if len(corpus) < 256 and tried % 100 == 0:
+            corpus.append(data)
+    return tried
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0, help="for each target")
+    parser.add_argument("--target", choices=list(TARGETS))
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--corpus", type=Path, default=Path(".fuzz"), help="folder of atheris' corpus")
+    parser.add_argument("--atheris", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.atheris:
+        return _atheris(arguments.target, arguments.seconds, arguments.corpus)
+    try:
+        import atheris  # noqa: F401
+    except ImportError:
+        has_atheris = False
+    else:
+        has_atheris = True
+    seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1 << 31)
+    for name in [arguments.target] if arguments.target else TARGETS:
+        if has_atheris:
+            command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, "--atheris", "--target", name]
+            command += ["--seconds", str(arguments.seconds), "--corpus", str(arguments.corpus)]
+            if (code := subprocess.run(command, check=False).returncode) != 0:
+                return code
+        else:
+            print(f"{name}: {campaign(name, arguments.seconds, seed)} inputs with seed {seed}, no finding", flush=True)
+    return 0
+
+
+def _atheris(name: str, seconds: float, corpus: Path) -> int:
+    import atheris
+
+    own = corpus / name
+    own.mkdir(parents=True, exist_ok=True)
+    for number, data in enumerate(seeds(name)):
+        (own / f"seed-{number}").write_bytes(data)
+    atheris.instrument_all()
+    options = [sys.argv[0], str(own), f"-max_total_time={int(seconds)}", f"-max_len={_MOST_BYTES}", "-timeout=5"]
+    atheris.Setup([*options, "-rss_limit_mb=2048"], lambda data: check(TARGETS[name], data))
+    atheris.Fuzz()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
