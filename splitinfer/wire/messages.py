@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -197,7 +197,7 @@ def encode_request(request: Request, wire: Wire) -> bytes:
     return writer.write(request.tensors, request.request_id)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class RequestHead:
     """What a request is about, checked in itself; the same object for the usual requests of one model, cut and codec.
 
@@ -213,6 +213,13 @@ class RequestHead:
     cut: int = 0
     reply_codec: tuple[int, int] | None = None
     tensors: tuple[Record, ...] | InputError = ()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.model, self.fingerprint, self.cut, self.reply_codec))
 
 
 class OpenedRequest:

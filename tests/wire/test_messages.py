@@ -87,7 +87,7 @@ def test_malformed_messages_are_input_errors(data: bytes) -> None:
 def test_no_bytes_are_an_empty_message() -> None:
     opened = open_request(b"", WIRE)
     assert opened.request_id == 0
-    assert vars(opened.head) == vars(RequestHead())
+    assert opened.head == RequestHead()
     assert len(open_request(b"", WIRE).payload) == 0
 
 
@@ -100,6 +100,21 @@ def test_a_writer_writes_what_it_would_write_first(messages: list[list[torch.Ten
     for number, tensors in enumerate(each for message in messages for each in (message, message)):
         for sent in (tensors, [tensor.clone() for tensor in tensors]):
             assert writer.write(sent, number * 60) == encode_request(Request("m", "f", 3, sent, number * 60), WIRE)
+
+
+def test_what_requests_are_about_is_equal_whether_it_was_kept_or_read_anew() -> None:
+    # A repeated request is known by this, and whatever came between them may have taken the kept one's place.
+    def head(model: str, number: int, *tensors: torch.Tensor) -> RequestHead:
+        return open_request(encode_request(Request(model, "f", 3, tensors, number), WIRE), WIRE).head
+
+    first = head("m", 1, torch.ones(3))
+    assert head("m", 2, torch.zeros(3)) is first
+    assert head("n", 1, torch.ones(3)) != first
+    again = head("m", 1, torch.ones(3))
+    assert again == first
+    assert again is not first
+    assert hash(again) == hash(first)
+    assert head("m", 1, torch.ones(3).int()) != first
 
 
 def test_a_writer_knows_arrays_and_what_has_no_array_of_its_own() -> None:
