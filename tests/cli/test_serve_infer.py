@@ -116,7 +116,7 @@ def test_a_wrong_answer_is_exit_code_1(
         (["--cut", "1", "--server", "nonsense"], "HOST:PORT"),
         (["--cut", "1", "--server", "127.0.0.1:1"], "no edge server answers at 127.0.0.1:1"),
         (["--cut", "1", "--deadline-s", "-1", "--server", "127.0.0.1:1"], "deadline_s"),
-        (["--cut", "1", "--codec", "zip"], "codec: there is no codec 'zip'; known: float16, raw"),
+        (["--cut", "1", "--codec", "zip"], "codec: there is no codec 'zip'; known: bfloat16, bfloat16+zstd, float16"),
         (["--cut", "1", "--input", "nowhere.jpg", "--server", "127.0.0.1:1"], "nowhere.jpg"),
         (["--cut", "1", "--input", __file__, "--server", "127.0.0.1:1"], "test_serve_infer.py"),
     ],

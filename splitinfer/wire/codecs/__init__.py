@@ -12,16 +12,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from splitinfer.errors import InputError
+from splitinfer.wire.codecs.affine import AffineCodec
 from splitinfer.wire.codecs.base import Buffer, Codec
+from splitinfer.wire.codecs.bfloat16 import BFloat16Codec
 from splitinfer.wire.codecs.float16 import Float16Codec
 from splitinfer.wire.codecs.raw import RawCodec
+from splitinfer.wire.codecs.zstd import ZstdCodec
 from splitinfer.wire.limits import WireLimits
 
 __all__ = ["CODECS", "RAW", "Buffer", "Codec", "Wire", "codecs_named"]
 
 RAW = RawCodec()
 # Of several versions of one name the first is sent to a peer that accepts it.
-CODECS: tuple[Codec, ...] = (RAW, Float16Codec())
+_PLAIN: tuple[Codec, ...] = (
+    RAW,
+    Float16Codec(),
+    BFloat16Codec(),
+    AffineCodec(8, 3),
+    AffineCodec(4, 4),
+    AffineCodec(2, 5),
+)
+CODECS: tuple[Codec, ...] = (*_PLAIN, *(ZstdCodec(codec) for codec in _PLAIN))
 
 
 @dataclass(frozen=True)

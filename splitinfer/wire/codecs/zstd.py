@@ -1,0 +1,77 @@
+"""Another codec's bytes, compressed by Zstandard. Decompression stops at the size that the other codec declares."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from splitinfer.errors import InputError
+from splitinfer.wire.codecs.base import Buffer, Codec
+from splitinfer.wire.dtypes import Array, DType
+from splitinfer.wire.layout import ArraySpec
+
+LEVEL = 1
+"""Of compression: higher ones take several times as long for some per cent."""
+
+WINDOW_LOG_MAX = 23
+"""Most memory that a frame may ask of the decoder, as a power of two: 8 MiB."""
+
+NUMBER_BASE = 32
+"""The number of a compressed codec is this plus the other's."""
+
+
+class ZstdCodec:
+    """``inner`` with its bytes compressed.
+
+    Args:
+        inner: writes the elements.
+    """
+
+    version = 1
+
+    def __init__(self, inner: Codec) -> None:
+        self.name = f"{inner.name}+zstd"
+        self.number = NUMBER_BASE + inner.number
+        self.exact = inner.exact
+        self._inner = inner
+
+    def takes(self, dtype: DType) -> bool:
+        return self._inner.takes(dtype)
+
+    def bits_per_element(self, dtype: DType) -> float:
+        """The other codec's: what compression saves depends on the values, and a profile measures it."""
+        return self._inner.bits_per_element(dtype)
+
+    def max_bytes(self, spec: ArraySpec) -> int:
+        size = self._inner.max_bytes(spec)
+        return size + size // 128 + 256
+
+    def encode(self, values: Array, spec: ArraySpec) -> Buffer | None:
+        plain = self._inner.encode(values, spec)
+        if plain is None:
+            return None
+        compressed: bytes = _zstd().compress(plain, level=LEVEL)
+        return compressed
+
+    def decode(self, data: memoryview, spec: ArraySpec) -> Array:
+        zstd = _zstd()
+        limit = self._inner.max_bytes(spec)
+        options = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG_MAX}
+        decoder = zstd.ZstdDecompressor(options=options)
+        try:
+            plain = decoder.decompress(bytes(data), max_length=limit + 1)
+        except (zstd.ZstdError, EOFError, ValueError) as error:
+            raise InputError(f"{self.name}: {error}") from None
+        if len(plain) > limit or not decoder.eof or decoder.unused_data:
+            raise InputError(f"{self.name}: the bytes are no frame of at most {limit} bytes")
+        return self._inner.decode(memoryview(plain), spec)
+
+
+def _zstd() -> Any:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+
+        return zstd
+    from backports import zstd as backported
+
+    return backported
