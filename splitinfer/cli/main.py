@@ -21,6 +21,7 @@ _GROUPS = {
     "Models": {
         "demo": "the main job in one command: profile, split at every cut over a real edge, compare",
         "models": "list what can be profiled and served",
+        "advise": "whether and where to split a model, for a link and a device",
         "profile": "measure a model: MACs, crossing tensors and latency at every cut",
     },
     "Split inference": {

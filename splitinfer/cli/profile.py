@@ -38,6 +38,13 @@ def profile(
     threads: Annotated[int, typer.Option(min=1, help="Threads of the latency measurement.")] = 1,
     engine: EngineName = "torch",
     repeats: Annotated[int, typer.Option(min=1, help="Measured runs of every cut.")] = 10,
+    codecs: Annotated[
+        bool,
+        typer.Option("--codecs", help="Also encode what crosses the Pareto cuts: bits, time, error, changed answers."),
+    ] = False,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of pictures for --codecs; two photographs by default.")
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="A torchvision weight enum or a file, instead of the card's weights.")
     ] = None,
@@ -49,6 +56,7 @@ def profile(
 
     Example:
       splitinfer profile resnet18 --no-latency
+      splitinfer profile resnet18 --no-latency --codecs
       splitinfer profile mobilenet_v2 --input-size 160 --plot mobilenet_v2.png
     """
     from splitinfer.cli.output import progress_bar
@@ -65,6 +73,8 @@ def profile(
         measured = measure(
             model, latency=settings, batch=batch, input_size=size, weights=weights, engine=engine, progress=progress
         )
+    if codecs:
+        measured = _with_codecs(measured, model, weights, size, images)
     if target is not None:
         measured.save(target)
     if plot is not None:
@@ -75,6 +85,27 @@ def profile(
         print(json.dumps(measured.to_dict()))
     else:
         show(measured)
+
+
+def _with_codecs(
+    measured: Profile, model: str, weights: str | None, size: tuple[int, int] | None, images: Path | None
+) -> Profile:
+    from dataclasses import replace
+
+    from splitinfer.cli.output import progress_bar
+    from splitinfer.models import CaptureOptions, load_card
+    from splitinfer.profiling.codecs import measure_codecs, sample_photos
+    from splitinfer.runtime.loading import capture_card
+    from splitinfer.scheduling import pareto_cuts
+
+    if size is not None:
+        raise InputError("--codecs measures at the card's own input size; leave out --input-size")
+    card = load_card(model)
+    split = capture_card(card, CaptureOptions(weights=weights))
+    cuts = [int(k) for k in pareto_cuts(measured.compute_ratio, measured.feature_ratio) if k < measured.num_cuts]
+    with progress_bar("measuring codecs") as progress:
+        records = measure_codecs(split, card, sample_photos(images), cuts=cuts, progress=progress)
+    return replace(measured, codecs=records)
 
 
 def parse_input_size(text: str | None) -> tuple[int, int] | None:
@@ -116,6 +147,9 @@ def show(measured: Profile) -> None:
         rows.append(row)
     print_table(columns, rows, left=("after layer", "output", "crossing"))
     print()
+    if measured.codecs:
+        show_codecs(measured)
+        print()
     print(summary(measured))
     if measured.latency_host is not None:
         host = measured.latency_host
@@ -127,6 +161,27 @@ def show(measured: Profile) -> None:
         ops = sorted(measured.uncounted_ops.items(), key=lambda item: (-item[1], item[0]))
         more = f", and {len(ops) - _OPS_SHOWN} more (see --json)" if len(ops) > _OPS_SHOWN else ""
         print(f"no MACs counted for: {', '.join(f'{name} x{n}' for name, n in ops[:_OPS_SHOWN])}{more}")
+
+
+def show_codecs(measured: Profile) -> None:
+    """Print what codecs make of each Pareto cut."""
+    from splitinfer.cli.output import print_table
+
+    rows = [
+        [
+            str(one.cut),
+            one.codec,
+            f"{one.bits / _BITS_PER_KIB:,.1f}",
+            f"{one.bits / measured.cuts[one.cut].crossing_elements:.2f}",
+            f"{one.encode_s * 1e3:.2f}",
+            f"{one.decode_s * 1e3:.2f}",
+            f"{one.error:.1e}",
+            f"{one.same_top:.0%}",
+        ]
+        for one in measured.codecs
+    ]
+    columns = ["k", "codec", "KiB", "bits/element", "encode ms", "decode ms", "error", "same top class"]
+    print_table(columns, rows, left=("codec",))
 
 
 def summary(measured: Profile) -> str:

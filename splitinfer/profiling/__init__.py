@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from splitinfer.profiling.profile import CutRecord, LatencyRecord, Profile, TensorRecord  # isort: skip
+from splitinfer.profiling.profile import CodecRecord, CutRecord, LatencyRecord, Profile, TensorRecord  # isort: skip
 
 # After the line above, so that the name means the function and not the submodule.
 from splitinfer.profiling.measure import profile  # isort: skip
 
-__all__ = ["CutRecord", "LatencyRecord", "Profile", "TensorRecord", "profile"]
+__all__ = ["CodecRecord", "CutRecord", "LatencyRecord", "Profile", "TensorRecord", "profile"]

@@ -95,6 +95,28 @@ class CutRecord:
 
 
 @dataclass(frozen=True)
+class CodecRecord:
+    """What one codec made of the tensors of one cut, means over the pictures that were tried.
+
+    Attributes:
+        cut: k.
+        codec: its name.
+        bits: of all crossing tensors together, as they were really encoded.
+        encode_s, decode_s: time, one thread of the host of the measurement.
+        error: root mean square of the answer's difference, relative to the answer's own.
+        same_top: share of the pictures whose largest entry of the answer stayed the same.
+    """
+
+    cut: int
+    codec: str
+    bits: float
+    encode_s: float
+    decode_s: float
+    error: float
+    same_top: float
+
+
+@dataclass(frozen=True)
 class Profile:
     """c^k and d^k of one model at one input size (SPEC 1), with what they were computed from.
 
@@ -106,6 +128,7 @@ class Profile:
         cuts: cut points 0..K in order.
         uncounted_ops: operators in the graph that no MAC rule covers, with how often each occurs.
         latency_host: where and how latencies were measured (processor, threads, repeats); None if they were not.
+        codecs: what codecs make of the crossing tensors, where that was measured.
     """
 
     model: str
@@ -115,6 +138,7 @@ class Profile:
     cuts: tuple[CutRecord, ...]
     uncounted_ops: dict[str, int] = field(default_factory=dict)
     latency_host: dict[str, Any] | None = None
+    codecs: tuple[CodecRecord, ...] = ()
 
     @property
     def num_cuts(self) -> int:
@@ -158,6 +182,8 @@ class Profile:
         ]
         if self.latency_host is None:
             del record["latency_host"]
+        if not self.codecs:
+            del record["codecs"]
         return {
             "schema_version": SCHEMA_VERSION,
             "num_cuts": self.num_cuts,
@@ -204,6 +230,7 @@ class Profile:
                 cuts=tuple(_cut(item) for item in record["cuts"]),
                 uncounted_ops={str(op): int(count) for op, count in record["uncounted_ops"].items()},
                 latency_host=record.get("latency_host"),
+                codecs=tuple(_codec(item) for item in record.get("codecs", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{source} is not a profile: bad or missing {error}") from None
@@ -231,6 +258,13 @@ def _tensor(item: dict[str, Any]) -> TensorRecord:
 
 def _latency(item: dict[str, Any] | None) -> LatencyRecord | None:
     return None if item is None else LatencyRecord(float(item["median_s"]), float(item["iqr_s"]))
+
+
+def _codec(item: dict[str, Any]) -> CodecRecord:
+    numbers = {name: float(item[name]) for name in ("bits", "encode_s", "decode_s", "error", "same_top")}
+    if not all(np.isfinite(value) and value >= 0 for value in numbers.values()):
+        raise ValueError("codecs: numbers of at least 0")
+    return CodecRecord(int(item["cut"]), str(item["codec"]), **numbers)
 
 
 def _cut(item: dict[str, Any]) -> CutRecord:

@@ -1,0 +1,274 @@
+"""Whether and where to split a model: every cut and codec by latency, energy or bits, from a profile and a device card.
+
+    head:  MACs before the cut · cycles per MAC / F          on the device's core at its highest frequency
+    wire:  bits / bandwidth + round trip                     nothing at k = K
+    tail:  the other MACs · cycles per MAC / F               at the edge
+    J:     head · P(F)  +  sending time · what the radio draws at full power
+
+Bits are measured where the profile has codecs, else the codec's estimate for each tensor's dtype.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from splitinfer.energy.card import DeviceCard
+from splitinfer.energy.transmitter import radio_power_w
+from splitinfer.errors import InputError
+from splitinfer.profiling.profile import Profile
+from splitinfer.wire.codecs import CODECS, Codec
+from splitinfer.wire.dtypes import DTYPES
+
+Objective = Literal["latency", "energy", "bits"]
+OBJECTIVES: tuple[Objective, ...] = ("latency", "energy", "bits")
+
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+_PARAMETER_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to run the model.
+
+    Attributes:
+        cut, layer: where it is cut; K runs everything on the device.
+        codec: how tensors are sent; empty at K.
+        head_s, wire_s, tail_s: time of the parts.
+        energy_j: of the device, an inference.
+        bits: sent.
+        same_top: measured share of unchanged answers; None where it was not measured.
+        memory_bytes: weights of the head and its largest tensors, at least.
+    """
+
+    cut: int
+    layer: str
+    codec: str
+    head_s: float
+    wire_s: float
+    tail_s: float
+    energy_j: float
+    bits: float
+    same_top: float | None
+    memory_bytes: float
+
+    @property
+    def total_s(self) -> float:
+        """From picture to answer."""
+        return self.head_s + self.wire_s + self.tail_s
+
+    @property
+    def limit(self) -> str:
+        """What takes the longest."""
+        parts = {"device": self.head_s, "link": self.wire_s, "edge": self.tail_s}
+        return max(parts, key=parts.__getitem__)
+
+    def value(self, objective: Objective) -> float:
+        """What is to be small."""
+        return {"latency": self.total_s, "energy": self.energy_j, "bits": self.bits}[objective]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What was found.
+
+    Attributes:
+        options: those that the device can run and that are accurate enough, best first.
+        refused: reasons for those that are not, each with how many it is about.
+        changes: bandwidths (bit/s) at which another cut becomes the best, with that cut, rising.
+        words: in a sentence or two.
+    """
+
+    options: tuple[Option, ...]
+    refused: dict[str, int]
+    changes: tuple[tuple[float, int], ...]
+    words: str
+
+
+def parse_rate_bps(text: str) -> float:
+    """Read ``20Mbps``, ``1.5 Mbit/s``, ``800kbps`` or a number of bit/s.
+
+    Raises:
+        InputError: the text is none, or not above 0.
+    """
+    pattern = r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmg]?)(?:i?bps|bit/s|bits/s|b/s)?\s*"
+    match = re.fullmatch(pattern, text, flags=re.IGNORECASE)
+    value = _number(match[1]) * _UNITS[match[2].lower()] if match else 0.0
+    if not 0 < value < 1e15:
+        raise InputError(f"--bandwidth: write a rate such as 20Mbps or 800kbps, not {text!r}")
+    return value
+
+
+def parse_time_s(text: str) -> float:
+    """Read ``10ms``, ``0.2s`` or a number of seconds.
+
+    Raises:
+        InputError: the text is none, or negative.
+    """
+    match = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(us|ms|s)?\s*", text)
+    value = _number(match[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0, None: 1.0}[match[2]] if match else -1.0
+    if not 0 <= value < 1e6:
+        raise InputError(f"--rtt: write a time such as 10ms or 0.2s, not {text!r}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def options_of(
+    profile: Profile,
+    device: DeviceCard,
+    *,
+    bandwidth_bps: float,
+    rtt_s: float,
+    edge_macs_per_s: float,
+    codecs: Sequence[Codec] = CODECS,
+) -> list[Option]:
+    """Return every cut with every codec.
+
+    Args:
+        profile: of the model.
+        device: its core, radio and memory.
+        bandwidth_bps: of the way up.
+        rtt_s: round trip, once per inference.
+        edge_macs_per_s: how fast the edge computes.
+        codecs: that are considered.
+    """
+    core, radio = device.used_core, device.used_radio
+    seconds_per_mac = core.cycles_per_mac / core.limit_hz
+    busy_w = core.power_w(core.limit_hz)
+    sending_w = radio_power_w(radio.row()[None], 0, radio.max_power_w, bandwidth_bps)
+    measured = {(one.cut, one.codec): one for one in profile.codecs}
+    found = []
+    for cut in profile.cuts:
+        head_s = cut.macs_before * seconds_per_mac
+        tail_s = (profile.total_macs - cut.macs_before) / edge_macs_per_s
+        weights = profile.parameters * _PARAMETER_BYTES * cut.macs_before / max(profile.total_macs, 1)
+        memory = weights + profile.input_bits / 8 + cut.crossing_bits / 8
+        if cut.index == profile.num_cuts:
+            found.append(Option(cut.index, cut.name, "", head_s, 0.0, 0.0, head_s * busy_w, 0.0, 1.0, memory))
+            continue
+        for codec in codecs:
+            seen = measured.get((cut.index, codec.name))
+            if seen is None and codec.name.endswith("+zstd"):
+                continue  # what compression saves is not known without the values
+            bits = seen.bits if seen is not None else _estimate(profile, cut.index, codec)
+            extra_s = seen.encode_s + seen.decode_s if seen is not None else 0.0
+            sending_s = bits / bandwidth_bps
+            same = seen.same_top if seen is not None else (1.0 if codec.exact else None)
+            energy_j = head_s * busy_w + sending_s * sending_w
+            found.append(
+                Option(
+                    cut.index,
+                    cut.name,
+                    codec.name,
+                    head_s,
+                    sending_s + rtt_s + extra_s,
+                    tail_s,
+                    energy_j,
+                    bits,
+                    same,
+                    memory,
+                )
+            )
+    return found
+
+
+def _estimate(profile: Profile, k: int, codec: Codec) -> float:
+    total = 0.0
+    for tensor in profile.cuts[k].crossing:
+        dtype = DTYPES.get(tensor.dtype)
+        taken = dtype is not None and codec.takes(dtype)
+        total += tensor.elements * codec.bits_per_element(dtype) if taken and dtype is not None else tensor.bits
+    return total
+
+
+def advise(
+    profile: Profile,
+    device: DeviceCard,
+    *,
+    bandwidth_bps: float,
+    rtt_s: float,
+    edge_macs_per_s: float,
+    objective: Objective = "latency",
+    min_accuracy: float | None = None,
+    codecs: Sequence[Codec] = CODECS,
+) -> Advice:
+    """Rank the ways to run a model.
+
+    Args:
+        profile, device, bandwidth_bps, rtt_s, edge_macs_per_s, codecs: as ``options_of``.
+        objective: what is to be small.
+        min_accuracy: least share of unchanged answers; codecs that change bits and were not measured are left out. By
+            default only codecs that keep every bit, and those measured to keep every answer.
+
+    Raises:
+        InputError: the device can run none.
+    """
+
+    def ranked(rate: float) -> tuple[list[Option], dict[str, int]]:
+        kept, refused = [], dict[str, int]()
+        for option in options_of(
+            profile, device, bandwidth_bps=rate, rtt_s=rtt_s, edge_macs_per_s=edge_macs_per_s, codecs=codecs
+        ):
+            reason = _refusal(option, device, 1.0 if min_accuracy is None else min_accuracy)
+            if reason:
+                refused[reason] = refused.get(reason, 0) + 1
+            else:
+                kept.append(option)
+        return sorted(kept, key=lambda one: (one.value(objective), one.total_s, one.bits)), refused
+
+    options, refused = ranked(bandwidth_bps)
+    if not options:
+        raise InputError(f"advise: {device.name} can run no cut of {profile.model}: {', '.join(refused)}")
+    changes, last = [], None
+    for rate in np.geomspace(1e4, 1e10, 241):
+        best = ranked(float(rate))[0][0].cut
+        if best != last:
+            if last is not None:
+                changes.append((float(rate), best))
+            last = best
+    words = _words(profile, options, objective, bandwidth_bps, rtt_s)
+    return Advice(tuple(options), refused, tuple(changes), words)
+
+
+def _refusal(option: Option, device: DeviceCard, floor: float) -> str:
+    if device.memory_bytes is not None and option.memory_bytes > device.memory_bytes:
+        return f"head does not fit into {device.memory_bytes / 1e9:.3g} GB"
+    if option.same_top is None:
+        return "codec changes bits and was not measured (splitinfer profile --codecs --save)"
+    if option.same_top < floor:
+        return f"answers unchanged in less than {floor:.0%} of the pictures"
+    return ""
+
+
+def _words(profile: Profile, options: list[Option], objective: Objective, bandwidth_bps: float, rtt_s: float) -> str:
+    best = options[0]
+    local = next((one for one in options if one.cut == profile.num_cuts), None)
+    whole = next((one for one in options if one.cut == 0), None)
+    if best.cut == profile.num_cuts:
+        text = f"Do not split: all of {profile.model} on the device is best in {objective}."
+        if whole is not None and objective == "latency":
+            sending, here = whole.wire_s * 1e3, best.head_s * 1e3
+            text += f" Sending the input alone takes {sending:.0f} ms, the whole model here {here:.0f} ms."
+    elif best.cut == 0:
+        text = (
+            f"Do not split: send the input ({best.codec}, {best.bits / 8192:.0f} KiB) and compute at the edge. Where "
+            "the picture is a file already, sending the JPEG itself takes fewer bits still."
+        )
+    else:
+        text = f"Split after {best.layer} (cut {best.cut}) and send {best.bits / 8192:.1f} KiB as {best.codec}."
+        gains = []
+        for name, other in (("all on the device", local), ("sending the input", whole)):
+            if other is not None and best.value(objective) > 0:
+                gains.append(f"{other.value(objective) / best.value(objective):.2f}x better than {name}")
+        text += f" In {objective} that is {' and '.join(gains)}." if gains else ""
+    return f"{text} The {best.limit} takes the longest."

@@ -1,0 +1,112 @@
+"""Advice against the sums worked out by hand, and the words that go with it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from splitinfer.cli.main import main
+from splitinfer.energy.card import load_device
+from splitinfer.errors import InputError
+from splitinfer.experiments.advise import advise, options_of, parse_rate_bps, parse_time_s
+from splitinfer.profiling.profile import CodecRecord
+from tests.simulation.small import BIG
+
+PAPER = load_device("paper")
+LINK = {"bandwidth_bps": 1e6, "rtt_s": 0.01, "edge_macs_per_s": 1e11}
+
+
+def test_times_and_energies_are_the_sums_worked_out_by_hand():
+    options = {(one.cut, one.codec): one for one in options_of(BIG, PAPER, **LINK)}
+    raw = options[2, "raw"]
+    assert raw.head_s == pytest.approx(0.9e9 * 0.12 / 1.5e9)
+    assert raw.wire_s == pytest.approx(8000 * 32 / 1e6 + 0.01)
+    assert raw.tail_s == pytest.approx(0.1e9 / 1e11)
+    assert raw.energy_j == pytest.approx(raw.head_s * 1e-28 * 1.5e9**3 + 8000 * 32 / 1e6 * 0.3)
+    assert (raw.limit, raw.same_top) == ("link", 1.0)
+    assert options[2, "int8"].bits == 8000 * 8
+    local = options[3, ""]
+    assert (local.wire_s, local.tail_s, local.bits) == (0.0, 0.0, 0.0)
+
+
+def best(objective="latency", **changes):
+    return advise(BIG, PAPER, objective=objective, **LINK | changes).options[0]
+
+
+def test_the_best_is_the_least_of_its_kind_and_moves_with_the_link():
+    assert best().cut == 3
+    assert best(bandwidth_bps=1e9).cut == 0
+    advice = advise(BIG, PAPER, **LINK)
+    rates = [rate for rate, _ in advice.changes]
+    assert rates == sorted(rates)
+    assert advice.changes[-1][1] == 0
+    for rate, cut in advice.changes:
+        assert best(bandwidth_bps=rate * 1.02).cut == cut
+    for objective in ("latency", "energy", "bits"):
+        values = [one.value(objective) for one in advise(BIG, PAPER, objective=objective, **LINK).options]
+        assert values == sorted(values)
+
+
+def test_codecs_that_change_bits_have_to_be_measured():
+    advice = advise(BIG, PAPER, **LINK)
+    assert {one.codec for one in advice.options} == {"raw", ""}
+    assert any("was not measured" in reason for reason in advice.refused)
+    records = [
+        CodecRecord(2, "int4", 33_000.0, 1e-4, 1e-4, 0.01, 1.0),
+        CodecRecord(2, "int2", 17_000.0, 0, 0, 0.3, 0.5),
+    ]
+    measured = replace(BIG, codecs=tuple(records))
+    found = {one.codec: one for one in advise(measured, PAPER, **LINK).options if one.cut == 2}
+    assert found["int4"].wire_s == pytest.approx(0.033 + 0.01 + 2e-4)
+    assert "int2" not in found
+    assert any(one.codec == "int2" for one in advise(measured, PAPER, min_accuracy=0.5, **LINK).options)
+
+
+def test_a_head_that_does_not_fit_is_refused():
+    small = PAPER.model_copy(update={"memory_bytes": 1e6})
+    heavy = replace(BIG, parameters=1_000_000)
+    advice = advise(heavy, small, **LINK)
+    assert all(one.cut == 0 for one in advice.options)
+    assert any("does not fit into 0.001 GB" in reason for reason in advice.refused)
+    with pytest.raises(InputError, match="paper can run no cut of big"):
+        advise(heavy, PAPER.model_copy(update={"memory_bytes": 10.0}), **LINK)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("20Mbps", 2e7), ("800 kbps", 8e5), ("1.5 Mbit/s", 1.5e6), ("1e6", 1e6), ("2Gbps", 2e9)]
+)
+def test_rates(text, rate):
+    assert parse_rate_bps(text) == rate
+
+
+@pytest.mark.parametrize("text", ["fast", "", "-1Mbps", "0", "nanMbps", "1.2.3Mbps", "1Tbps", "1e99"])
+def test_what_is_no_rate(text):
+    with pytest.raises(InputError, match="--bandwidth: write a rate"):
+        parse_rate_bps(text)
+
+
+def test_times():
+    assert (parse_time_s("10ms"), parse_time_s("0.2s"), parse_time_s("3")) == (0.01, 0.2, 3.0)
+    with pytest.raises(InputError, match="--rtt: write a time"):
+        parse_time_s("soon")
+
+
+def test_the_verb(capsys):
+    arguments = ["advise", "resnet50", "--bandwidth", "20Mbps", "--rtt", "10ms", "--device", "pixel6:wifi"]
+    assert main([*arguments, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    totals = [one["total_s"] for one in record["options"]]
+    assert totals == sorted(totals)
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "Do not split: all of resnet50 on the device is best in latency" in text
+    assert "Mbit/s on, cut 0 (input) is best" in text
+    for wrong, says in (
+        (["--bandwidth", "x"], "--bandwidth"),
+        (["--bandwidth", "1Mbps", "--device", "x"], "device: no 'x'"),
+        (["--bandwidth", "1Mbps", "--objective", "joy"], "--objective"),
+    ):
+        assert main(["advise", "resnet50", *wrong]) == 2
+        assert says in capsys.readouterr().err
