@@ -29,6 +29,7 @@ import torch
 from torch import nn
 
 from benchmarks.faults.proxy import Proxy
+from benchmarks.load import resources
 from splitinfer.errors import RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess, ServerSettings
@@ -210,17 +211,6 @@ class Campaign:
                 outcome.unexpected.append(f"{policy}: ran at the device")
 
 
-def resources() -> dict[str, int]:
-    """Return this process's threads, descriptors and resident KiB."""
-    status = Path("/proc/self/status").read_text()
-    fields = dict(line.split(":", 1) for line in status.splitlines())
-    return {
-        "threads": int(fields["Threads"]),
-        "descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208 - no paths are needed
-        "resident_kib": int(fields["VmRSS"].split()[0]),
-    }
-
-
 def reconnect(address: str, settings: ClientSettings, split: SplitModel, image: torch.Tensor, times: int) -> None:
     """Open a client, ask once and close it, many times."""
     for _ in range(times):
@@ -256,9 +246,9 @@ def measure_reconnects(campaign: Campaign, times: int) -> dict[str, Any]:
     with EdgeProcess([campaign._card], campaign._server) as edge:
         settings, split, image = campaign._settings, campaign._split, campaign._inputs[0]
         reconnect(edge.address, settings, split, image, min(100, times))
-        before = resources()
+        before = resources(os.getpid())
         reconnect(edge.address, settings, split, image, times)
-        return {"times": times, "before": before, "after": resources()}
+        return {"times": times, "before": before, "after": resources(os.getpid())}
 
 
 if __name__ == "__main__":

@@ -20,11 +20,17 @@ from pathlib import Path
 
 import numpy as np
 
-from splitinfer.errors import SplitInferError
-from splitinfer.runtime.description import read_description
-from splitinfer.runtime.loop.edge import EdgeTask, RequestAssembly
-from splitinfer.wire import Reply, Request, Wire, WireLimits, decode_reply, encode_request, open_request
-from splitinfer.wire.messages import encode_reply
+# Coverage is of what is imported inside; the libraries around would take minutes to prepare.
+try:
+    import atheris
+except ImportError:
+    atheris = None
+with contextlib.nullcontext() if atheris is None else atheris.instrument_imports(include=["splitinfer"]):
+    from splitinfer.errors import SplitInferError
+    from splitinfer.runtime.description import read_description
+    from splitinfer.runtime.loop.edge import EdgeTask, RequestAssembly
+    from splitinfer.wire import Reply, Request, Wire, WireLimits, decode_reply, encode_request, open_request
+    from splitinfer.wire.messages import encode_reply
 
 _LIMITS = WireLimits(max_message_bytes=1 << 20, max_tensor_bytes=1 << 20, max_decoded_bytes=1 << 20)
 _WIRE = Wire(_LIMITS)
@@ -159,15 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.atheris:
         return _atheris(arguments.target, arguments.seconds, arguments.corpus)
-    try:
-        import atheris  # noqa: F401
-    except ImportError:
-        has_atheris = False
-    else:
-        has_atheris = True
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1 << 31)
     for name in [arguments.target] if arguments.target else TARGETS:
-        if has_atheris:
+        if atheris is not None:
             command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, "--atheris", "--target", name]
             command += ["--seconds", str(arguments.seconds), "--corpus", str(arguments.corpus)]
             if (code := subprocess.run(command, check=False).returncode) != 0:
@@ -178,13 +178,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _atheris(name: str, seconds: float, corpus: Path) -> int:
-    import atheris
-
     own = corpus / name
     own.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(seeds(name)):
         (own / f"seed-{number}").write_bytes(data)
-    atheris.instrument_all()
     options = [sys.argv[0], str(own), f"-max_total_time={int(seconds)}", f"-max_len={_MOST_BYTES}", "-timeout=5"]
     atheris.Setup([*options, "-rss_limit_mb=2048"], lambda data: check(TARGETS[name], data))
     atheris.Fuzz()
