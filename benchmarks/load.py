@@ -1,8 +1,8 @@
 """Many devices on one edge: goodput, latency, and whether memory, threads and descriptors stay flat.
 
-64 devices with 4 services each, every service a thread that sends tails of a small model. First all send as fast as
-they get answers, which gives the peak; then requests come at random times, at 0.7 times the peak for ``--seconds``, and
-at twice the peak. Devices and edge share this machine, so the peak is that of both together.
+64 devices with 4 services each, every service a thread that sends requests for the tail of a small model. First a few
+of them send as fast as they get answers, which gives the peak; then requests of all come at random times, at 0.7 times
+the peak for ``--seconds``, and at twice the peak. Devices and edge share this machine.
 
     python -m benchmarks.load --seconds 600
 """
@@ -24,12 +24,26 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CARD = """
-source = "benchmarks.faults.chaos:small_model"
+source = "benchmarks.load:model"
 seed = {seed}
 [[inputs]]
-shape = [3, 16, 16]
+shape = [1024]
 """
 _DEADLINE_S = 2.0
+_LAYERS = 12
+_PEAK_SENDERS = 16
+
+
+def model() -> Any:
+    """Return a model with small requests and tails of milliseconds, so that the edge is the bottleneck."""
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    for _ in range(_LAYERS):
+        layers += [nn.Linear(1024, 1024), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(1024, 10))
+
+
 _CUT = 1
 
 
@@ -39,8 +53,11 @@ class Load:
     def __init__(self, clients: list[Any], requests: list[tuple[Any, Any]], seed: int) -> None:
         self._clients, self._requests, self._seed = clients, requests, seed
 
-    def phase(self, seconds: float, rate_hz: float | None) -> dict[str, float]:
-        """Send for so long, as fast as answers come or at so many requests a second in all; return what came back."""
+    def phase(self, seconds: float, rate_hz: float | None, senders: int | None = None) -> dict[str, float]:
+        """Send for so long, as fast as answers come or at so many requests a second in all; return what came back.
+
+        ``senders`` are the first so many threads; all by default.
+        """
         from splitinfer.errors import RemoteError
 
         ends = time.perf_counter() + seconds
@@ -82,7 +99,7 @@ class Load:
             threading.Thread(target=send, args=(client, model, tensors, random.Random(f"{self._seed} {n} {m}")))
             for n, client in enumerate(self._clients)
             for m, (model, tensors) in enumerate(self._requests)
-        ]
+        ][:senders]
         begin = time.perf_counter()
         for thread in threads:
             thread.start()
@@ -117,14 +134,14 @@ def measure(devices: int, services: int, seconds: float, seed: int) -> dict[str,
             requests = []
             for card in cards:
                 split = capture_card(card)
-                arrays = [t.numpy() for t in split.run_head(_CUT, torch.ones(1, 3, 16, 16))]
+                arrays = [t.numpy() for t in split.run_head(_CUT, torch.ones(1, 1024))]
                 requests.append((ModelId(split.name, split.fingerprint), arrays))
             settings = ClientSettings(deadline_s=_DEADLINE_S, retries=0)
             clients = [EdgeClient(edge.address, settings) for _ in range(devices)]
             try:
                 load = Load(clients, requests, seed)
                 load.phase(max(3.0, seconds / 20), None)  # warm: connections, compiled tails, allocators
-                peak = load.phase(max(5.0, seconds / 10), None)
+                peak = load.phase(max(5.0, seconds / 10), None, _PEAK_SENDERS)
                 load.phase(max(3.0, seconds / 20), 0.7 * peak["goodput_hz"])
                 before = resources(edge.pid)
                 steady = load.phase(seconds, 0.7 * peak["goodput_hz"])

@@ -18,7 +18,8 @@ import grpc
 
 from splitinfer.errors import RemoteError
 
-_UNDER_WAY_S = 1.0
+_UNDER_WAY_S = 0.25
+"""Silence in which the message of a new call may still be on its way, seconds."""
 
 
 class OpenCalls:
@@ -55,14 +56,12 @@ class OpenCalls:
             victim = None
             own = [each for each in self._open if each.peer == name] if name and self._named_limit else []
             if self._named_limit is not None and len(own) >= self._named_limit:
-                # A call whose message is on its way is silent for a moment, too.
-                now = time.monotonic()
-                victim = self._most_dispensable(each for each in own if now - each.silent_since_s > _UNDER_WAY_S)
+                victim = self._most_dispensable(own, share=len(own))
                 if victim is None:
                     raise _busy(f"all {self._named_limit} calls that this edge takes of {name} at once are busy")
                 self._open.discard(victim)
             elif len(self._open) >= self._limit:
-                victim = self._most_dispensable(self._open)
+                victim = self._most_dispensable(self._open, share=self._limit // 8)
                 if victim is None:
                     raise _busy(f"all {self._limit} calls that this edge takes at once are busy")
                 self._open.discard(victim)
@@ -99,9 +98,14 @@ class OpenCalls:
         with self._changed:
             self._open.discard(call)
 
-    def _most_dispensable(self, among: Iterable[OpenCall]) -> OpenCall | None:
+    def _most_dispensable(self, among: Iterable[OpenCall], share: int) -> OpenCall | None:
+        """Return the silent call to end: of who holds most, the oldest. One whose message may be on its way is spared,
+        unless its peer holds more than its share of the places.
+        """
+        now = time.monotonic()
         silent = [call for call in among if not call.busy]
         held = Counter(call.peer for call in silent)
+        silent = [call for call in silent if now - call.silent_since_s > _UNDER_WAY_S or held[call.peer] > share]
         return max(silent, key=lambda call: (held[call.peer], -call.silent_since_s), default=None)
 
     def _sweep(self) -> None:

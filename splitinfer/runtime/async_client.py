@@ -27,7 +27,7 @@ from splitinfer.runtime.malloc import tune_allocator
 from splitinfer.runtime.perseverance import Attempts, Breaker, OnFailure, checked_on_failure
 from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
-from splitinfer.runtime.statuses import error_of_call
+from splitinfer.runtime.statuses import StreamEndedError, error_of_call
 from splitinfer.runtime.transport import DESCRIBE, INFER, checked_target, open_async_channel
 
 if TYPE_CHECKING:
@@ -200,7 +200,8 @@ class AsyncEdgeClient:
             reply: bytes = await call
         except grpc.RpcError as error:
             failure = error_of_call(error, self.target)
-            if isinstance(failure, EdgeUnavailableError | DeadlineError) and self._channel is channel:
+            is_lost = isinstance(failure, EdgeUnavailableError | DeadlineError)
+            if is_lost and not isinstance(failure, StreamEndedError) and self._channel is channel:
                 self._retire(channel)
                 if isinstance(failure, EdgeUnavailableError):
                     self._exchange.forget()

@@ -31,7 +31,7 @@ from splitinfer.runtime.malloc import tune_allocator
 from splitinfer.runtime.perseverance import Attempts, Breaker, OnFailure, checked_on_failure
 from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
-from splitinfer.runtime.statuses import error_of_call
+from splitinfer.runtime.statuses import StreamEndedError, error_of_call
 from splitinfer.runtime.timed_lane import TimedLane
 from splitinfer.runtime.transport import DESCRIBE, INFER, Metadata, checked_target, open_channel
 
@@ -409,7 +409,7 @@ class EdgeClient:
 
     def _note(self, error: RemoteError, channel: grpc.Channel | None) -> None:
         """After a lost or silent connection start afresh: a new channel has no waiting time behind it."""
-        if not isinstance(error, EdgeUnavailableError | DeadlineError):
+        if isinstance(error, StreamEndedError) or not isinstance(error, EdgeUnavailableError | DeadlineError):
             return
         is_lost = isinstance(error, EdgeUnavailableError)
         now = time.monotonic()

@@ -21,6 +21,11 @@ from splitinfer.wire.limits import LimitError
 
 logger = logging.getLogger(__name__)
 
+
+class StreamEndedError(EdgeUnavailableError):
+    """One call or stream was ended from outside; others on the connection go on."""
+
+
 # The first row that fits counts, so a class stands before its base.
 _CODE_OF: tuple[tuple[type[SplitInferError], grpc.StatusCode], ...] = (
     (LimitError, grpc.StatusCode.RESOURCE_EXHAUSTED),
@@ -94,8 +99,13 @@ def error_of_status(
             "(WireLimits, or --max-message-mib)",
             status=grpc.StatusCode.RESOURCE_EXHAUSTED.name,
         )
-    if code in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-        # gRPC cancels a stream that it closes under us, and a server that stops ends it with OK.
+    if code in (grpc.StatusCode.OK, grpc.StatusCode.CANCELLED):
+        # A server that makes room or stops ends a stream so; the connection may be well.
+        return StreamEndedError(
+            f"the edge at {target} ended the call, or the connection was lost: {message}",
+            status=grpc.StatusCode.UNAVAILABLE.name,
+        )
+    if code is grpc.StatusCode.UNAVAILABLE:
         why = next((why for sign, why in _TLS_TROUBLE if sign in message), message)
         return EdgeUnavailableError(
             f"no edge server answers at {target}, or the connection was lost: {why}",

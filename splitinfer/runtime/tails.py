@@ -147,7 +147,7 @@ class TailRunner:
                 return self._compute(request, len(data), start, is_wanted)
             answer, is_first = self._once.answer(
                 (sender, request_id),
-                (len(data), request.head),
+                (len(data), request.head.model, request.head.fingerprint, request.head.cut),
                 is_wanted,
                 lambda wanted: self._compute(request, len(data), start, wanted),
             )
