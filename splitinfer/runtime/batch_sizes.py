@@ -57,6 +57,8 @@ class BatchSizes:
         self._sizes: dict[tuple[str, int], tuple[int, ...]] = {}
         self._lock = threading.Lock()
         self._asked: queue.SimpleQueue[tuple[str, int] | None] = queue.SimpleQueue()
+        self._untried = 0
+        self._is_closed = False
         self._thread: threading.Thread | None = None
 
     def __call__(self, tail: tuple[str, int]) -> tuple[int, ...]:
@@ -66,6 +68,7 @@ class BatchSizes:
             with self._lock:
                 if tail not in self._sizes:
                     self._sizes[tail] = (1,)
+                    self._untried += 1
                     self._asked.put(tail)
                     if self._thread is None:
                         self._thread = threading.Thread(target=self._follow, name="splitinfer-batches", daemon=True)
@@ -84,8 +87,14 @@ class BatchSizes:
             for k in range(split.num_cuts if split.shares_weights else 0):
                 self._sizes[name, k] = self._try((name, k))
 
+    @property
+    def untried(self) -> int:
+        """Tails whose trial is to come, or under way."""
+        return self._untried
+
     def close(self) -> None:
-        """End the thread."""
+        """End the thread, after the size that it tries."""
+        self._is_closed = True
         self._asked.put(None)
         if self._thread is not None:
             self._thread.join()
@@ -94,8 +103,9 @@ class BatchSizes:
         from splitinfer.graph.engines import set_threads
 
         set_threads(self._torch_threads)
-        while (tail := self._asked.get()) is not None:
+        while (tail := self._asked.get()) is not None and not self._is_closed:
             self._sizes[tail] = self._try(tail)
+            self._untried -= 1
 
     def _try(self, tail: tuple[str, int]) -> tuple[int, ...]:
         from splitinfer.runtime.verify import check_answer
@@ -106,7 +116,7 @@ class BatchSizes:
             trials = [split.trial_tensors(k, seed) for seed in (0, 1)]
             singly = [split.run_tail_leaves(k, tensors) for tensors in trials]
             single_s = _least_s(partial(split.run_tails, k, trials[:1]))
-            for size in (size for size in SIZES if 1 < size <= self._most):
+            for size in (size for size in SIZES if 1 < size <= self._most and not self._is_closed):
                 batch = [trials[index % 2] for index in range(size)]
                 for got, want in zip(split.run_tails(k, batch), singly * (size // 2), strict=True):
                     check_answer(got, want, f"a batch of {size}", tolerance=max(BATCH_TOLERANCE, split.tolerance))

@@ -228,13 +228,30 @@ def test_a_tail_is_tried_behind_the_requests() -> None:
     split = SplitModel.capture(Words(), (torch.zeros(1, dtype=torch.int64),), name="words")
     sizes = BatchSizes({"words": split}, 8, torch_threads=1)
     assert sizes(("words", 0)) == (1,)  # nobody waits for the trial
-    sizes.close()  # which waits for what was asked before
+    wait_until(lambda: sizes.untried == 0)
     known = sizes(("words", 0))
     assert known[0] == 1
     assert set(known) <= {1, 2, 4, 8}
     if len(known) > 1:
         sizes.failed(("words", 0), known[-1])
         assert sizes(("words", 0)) == known[:-1]
+    sizes.close()
+
+
+def test_nobody_waits_at_the_end_for_trials_that_are_to_come(models: dict[str, SplitModel]) -> None:
+    small.entered.clear()
+    small.release.clear()
+    sizes = BatchSizes({"waiting": models["waiting"], "plain": models["plain"]}, 8, torch_threads=1)
+    sizes(("waiting", 0))
+    for k in range(models["plain"].num_cuts):
+        sizes(("plain", k))
+    assert small.entered.wait(LONG_S)
+    closing = threading.Thread(target=sizes.close)
+    closing.start()
+    small.release.set()
+    closing.join(LONG_S)
+    assert not closing.is_alive()
+    assert sizes.untried >= models["plain"].num_cuts
 
 
 def test_tails_without_batches_run_alone(models: dict[str, SplitModel]) -> None:
