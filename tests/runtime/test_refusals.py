@@ -112,7 +112,7 @@ BAD: dict[str, tuple[Change, grpc.StatusCode, str]] = {
     "two tensors": (_twice, grpc.StatusCode.INVALID_ARGUMENT, "takes 1 tensors at cut 1, not 2"),
     "truncated": (_truncated, grpc.StatusCode.INVALID_ARGUMENT, "of a payload of"),
     "huge tensor": (_tensor(shape=[2**40, 2**40]), grpc.StatusCode.RESOURCE_EXHAUSTED, "max_tensor_bytes is 67108864"),
-    "unknown codec": (_tensor(codec=5), grpc.StatusCode.INVALID_ARGUMENT, "unknown codec 5"),
+    "unknown codec": (_tensor(codec=4000), grpc.StatusCode.INVALID_ARGUMENT, "unknown codec 4000"),
 }
 
 
