@@ -46,8 +46,10 @@ def import_user_module(name: str, what: str) -> ModuleType:
         what: what it is for, the start of an error's line.
 
     Raises:
-        InputError: there is none, or importing it fails.
+        InputError: there is none, importing it fails, or it is Python's own.
     """
+    if name.partition(".")[0] in sys.stdlib_module_names:  # os:system is nobody's model
+        raise InputError(f"{what}: {name} is a module of Python itself, which makes no models, policies or rules")
     # A console script does not have the working folder on its path, and a user's module is usually there.
     here = os.fspath(Path.cwd())
     if here not in sys.path and "" not in sys.path:

@@ -6,12 +6,17 @@ A verb is one module of this package with one function of the same name, whose d
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 import typer
@@ -51,6 +56,7 @@ _VERBS = {name: about for group in _GROUPS.values() for name, about in group.ite
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 _INTERRUPTED = 130
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
 _BROKEN_PIPE = 141
 
 
@@ -108,17 +114,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code.
 
     0 on success, 2 with one line on standard error for a mistake in the command line or its values, 1 when a check
-    that was asked for does not hold, 130 when interrupted. With SPLITINFER_DEBUG=1 in the environment the traceback of
-    an error comes before its line.
+    that was asked for does not hold, 130 when interrupted, 143 when told to end (SIGTERM).
+    With SPLITINFER_DEBUG=1 in the environment the traceback of an error comes before its line.
     """
     from splitinfer.errors import SplitInferError
 
     # gRPC's core writes lines of its own to standard error about whatever we say in one.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    ended_by: list[int] = []
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        result = app(arguments or ["--help"], prog_name="splitinfer", standalone_mode=False)
-        sys.stdout.flush()
+        with _ended_by_signals(ended_by):
+            result = app(arguments or ["--help"], prog_name="splitinfer", standalone_mode=False)
+            sys.stdout.flush()
     except SplitInferError as error:
         if os.environ.get("SPLITINFER_DEBUG", "0") not in ("", "0"):
             traceback.print_exception(error)
@@ -127,6 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = error.ctx.command_path if error.ctx is not None else "splitinfer"
         return _fail(f"{error.format_message().rstrip('.')} (see '{command} --help')", 2)
     except (KeyboardInterrupt, typer.Abort):
+        if ended_by:
+            return 128 + ended_by[0]
         print(file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
@@ -136,10 +146,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _reader_is_gone()
         raise
     except OSError as error:
+        if error.filename is None and error.errno in _NO_ROOM:
+            return _fail(f"cannot write, or open more: {error.strerror}", 2)
         if error.filename is None:
             raise
         return _fail(f"cannot use {error.filename}: {error.strerror}", 2)
+    if ended_by:  # typer has made a result of the interruption
+        return 128 + ended_by[0]
     return result if isinstance(result, int) else 0
+
+
+@contextmanager
+def _ended_by_signals(which: list[int]) -> Iterator[None]:
+    """Take SIGTERM and SIGHUP as Ctrl-C in this block, unless somebody else takes them; add what came to a list."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        which.append(number)
+        raise KeyboardInterrupt
+
+    taken = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _fail(message: str, exit_code: int) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from splitinfer.cli.live_view import LiveView
 from splitinfer.errors import InputError
-from splitinfer.runtime.events import Ended, Event, Fanout, Started
+from splitinfer.runtime.events import Ended, Event, Fanout, PeriodEnded, Started
 
 if TYPE_CHECKING:
     from splitinfer.energy.meter import EnergyMeter
@@ -33,9 +35,19 @@ def watching(trace: Path | None, readings_j: list[float], meter: EnergyMeter | N
     except OSError as error:
         raise InputError(f"--trace: cannot write {trace}: {error.strerror}") from None
 
+    failed: list[OSError] = []
+
     def write(event: Event) -> None:
         assert file is not None
-        file.write(json.dumps(event.to_dict()) + "\n")
+        if failed:
+            return
+        try:
+            file.write(json.dumps(event.to_dict()) + "\n")
+            if isinstance(event, (PeriodEnded, Ended)):
+                file.flush()  # what is over is kept, however this process ends
+        except OSError as error:  # the run goes on, and its report is worth more than its trace
+            failed.append(error)
+            print(f"--trace: {trace} ends here: {error.strerror}", file=sys.stderr, flush=True)
 
     def read_meter(event: Event) -> None:
         if meter is not None and isinstance(event, (Started, Ended)):
@@ -51,4 +63,5 @@ def watching(trace: Path | None, readings_j: list[float], meter: EnergyMeter | N
             yield fanout
     finally:
         if file is not None:
-            file.close()
+            with contextlib.suppress(OSError):  # said above; a full disk refuses what is left, too
+                file.close()

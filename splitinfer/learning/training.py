@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import fcntl
+import os
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -76,22 +79,42 @@ def train(
     if resume and done >= settings.slots:
         return folder
     student = learner(world, settings, done=done)
-    folder.mkdir(parents=True, exist_ok=True)
-    if resume:
-        _restore(student, folder / CHECKPOINT_FILE, record["history"])
-        history = record["history"]
-    else:
-        if isinstance(world, Scenario):
-            world.save(folder / SCENARIO_FILE)
-        history = student.begin()
-    # With `resume` the curve goes on; TensorBoard keeps every session's file.
-    student.model.set_logger(configure(str(folder / "tensorboard"), ["tensorboard"]))
-    keeper = _Keeper(student, world, settings, folder, done, began - seconds, history, progress)
-    worlds = student.worlds
-    steps = (settings.slots - done) * worlds.num_envs // (settings.environments * worlds.slots_per_period)
-    student.model.learn(max(1, steps), callback=keeper)
-    keeper.save()
+    with _alone_in(folder):
+        if not resume and (folder / RUN_FILE).exists():  # made by somebody while we prepared
+            raise InputError(f"out: {folder} holds a training run already; name another folder")
+        if resume:
+            _restore(student, folder / CHECKPOINT_FILE, record["history"])
+            history = record["history"]
+        else:
+            if isinstance(world, Scenario):
+                world.save(folder / SCENARIO_FILE)
+            history = student.begin()
+        # With `resume` the curve goes on; TensorBoard keeps every session's file.
+        student.model.set_logger(configure(str(folder / "tensorboard"), ["tensorboard"]))
+        keeper = _Keeper(student, world, settings, folder, done, began - seconds, history, progress)
+        worlds = student.worlds
+        steps = (settings.slots - done) * worlds.num_envs // (settings.environments * worlds.slots_per_period)
+        student.model.learn(max(1, steps), callback=keeper)
+        keeper.save()
     return folder
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep others from training into it in this block.
+
+    Raises:
+        InputError: another process does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(f"out: another training writes into {folder} now; name another folder") from None
+    finally:
+        os.close(held)
 
 
 def _world_of(folder: Path, record: dict[str, Any]) -> Scenario | WorldFamily:

@@ -21,17 +21,21 @@ def load_weights(path: Path) -> dict[str, Floats]:
     """Read a safetensors file.
 
     Raises:
-        InputError: there is no such file, or it is damaged.
+        InputError: there is no such file, or it is damaged: not finite numbers decide nothing.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
-        return dict(load_file(path))
+        weights = dict(load_file(path))
     except FileNotFoundError:
         raise InputError(f"policy: {path} does not exist") from None
     except SafetensorError as error:
         raise InputError(f"policy: {path} is damaged: {error}") from None
+    for name, values in weights.items():
+        if not np.isfinite(values).all():
+            raise InputError(f"policy: {path} is damaged: {name} holds numbers that are not finite")
+    return weights
 
 
 class Perceptron:

@@ -40,6 +40,7 @@ from splitinfer.simulation.identity import digest
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.simulation.simulate import prepare
 from splitinfer.simulation.surroundings import POLICY, stream
+from splitinfer.wire import open_request
 from splitinfer.wire import splitinfer_pb2 as pb
 
 Floats = NDArray[np.float64]
@@ -108,6 +109,7 @@ class _EdgeRun:
         shape = setting.active.shape
         self._telemetry: list[pb.Telemetry | None] = [None] * shape[0]
         self._arrived = np.zeros(shape, np.int64)
+        self._numbers: list[set[int]] = [set() for _ in range(shape[0])]
 
     def run(self, on_listen: Callable[[str], None]) -> None:
         scenario, settings, setting = self._scenario, self._settings, self._setting
@@ -172,7 +174,7 @@ class _EdgeRun:
 
     def _close(self, hub: Hub, edge: EdgeLoop, slot: int) -> None:
         """Close a slot: what was done here is answered, and what has come over the link enters its queue."""
-        messages = [hub.slot(device, slot, self._settings.silence_s) for device in self._devices]
+        messages = [self._next_slot(hub, device, slot) for device in self._devices]
         for device, message in enumerate(messages):
             self._note(device, message)
         for task, reply in edge.close_slot():
@@ -183,6 +185,44 @@ class _EdgeRun:
             for piece in message.pieces:
                 self._take_piece(edge, device, piece)
 
+    def _next_slot(self, hub: Hub, device: int, slot: int) -> pb.Slot:
+        """Return a device's message of a slot, which decides cuts and figures: everything in it has to make sense.
+
+        Raises:
+            RemoteError: something does not; the message names the device.
+        """
+        message = hub.slot(device, slot, self._settings.silence_s)
+        services = self._scenario.num_services[device]
+        wrong = ""
+        if len(message.arrived) not in (0, services):
+            wrong = f"counts of {len(message.arrived)} services; it has {services}"
+        for done in message.finished:
+            if done.service >= services or done.cut > self._setting.num_cuts[device, done.service]:
+                wrong = f"a finished task of service {done.service} at cut {done.cut}, which it has not"
+            elif done.arrival_slot >= max(slot, 1) or not self._is_new(device, done.task):
+                wrong = f"task {done.task} finished twice, or before it came"
+        if message.HasField("telemetry"):
+            sent = message.telemetry
+            rows = sent.local_queue_cycles, sent.transmission_queue_bits, sent.local_frequency_hz, sent.rate_bps
+            scalars = sent.power_w, sent.max_rate_bps, sent.local_energy_j, sent.transmission_energy_j
+            numbers = np.concatenate([np.asarray(each, float).ravel() for each in (*rows, scalars)])
+            if any(len(each) != services for each in rows):
+                wrong = f"telemetry of another number of services than {services}"
+            elif not (np.isfinite(numbers).all() and (numbers >= 0).all()):
+                wrong = "telemetry with numbers that are not finite, or below 0"
+            elif not 0 < sent.slots <= self._setting.slots_per_period:
+                wrong = f"telemetry of {sent.slots} slots"
+        if wrong:
+            raise RemoteError(f"device {device} sends {wrong}", status="INVALID_ARGUMENT")
+        return message
+
+    def _is_new(self, device: int, number: int) -> bool:
+        """Whether a device uses a task's number for the first time; takes note of it."""
+        seen = self._numbers[device]
+        is_new = number not in seen
+        seen.add(number)
+        return is_new
+
     def _take_piece(self, edge: EdgeLoop, device: int, piece: pb.TaskPiece) -> None:
         services = self._scenario.num_services[device]
         if piece.service >= services or piece.cut >= self._setting.num_cuts[device, piece.service]:
@@ -192,7 +232,15 @@ class _EdgeRun:
             )
         task = EdgeTask(device, piece.service, piece.task, piece.cut, piece.arrival_slot)
         request = self._assembly.add(task, piece.byte_offset, piece.message_bytes, piece.data)
+        if piece.byte_offset == 0 and not self._is_new(device, piece.task):
+            raise RemoteError(f"device {device} uses number {piece.task} for two tasks", status="INVALID_ARGUMENT")
         if request is not None:
+            head = open_request(request, self._server.wire).head
+            if (head.fingerprint, head.cut) != (self._fingerprints[device][piece.service], piece.cut):
+                raise RemoteError(
+                    f"device {device}, task {piece.task}: the request is for another model or cut than its pieces say",
+                    status="INVALID_ARGUMENT",
+                )
             edge.admit(task, lambda: self._run_tail(request))
 
     def _tell_batch(self, event: Event) -> None:
@@ -266,7 +314,7 @@ class _EdgeRun:
 
     def _finish(self, hub: Hub, clock: EmulatedClock, ticker: Ticker) -> None:
         for device in self._devices:
-            self._note(device, hub.slot(device, self._settings.slots, self._settings.silence_s))
+            self._note(device, self._next_slot(hub, device, self._settings.slots))
             hub.send(device, pb.EdgeMessage(finish=pb.Finish()))
         for device in self._devices:
             farewell = hub.farewell(device, self._settings.silence_s)

@@ -1,0 +1,100 @@
+"""Signals, full disks, damaged weights, two who write at once: one line, and what was done is kept."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from splitinfer.cli.main import main
+from splitinfer.errors import InputError
+from splitinfer.learning.run_folder import POLICY_FILE
+from splitinfer.profiling import profile
+from splitinfer.simulation import Scenario
+from tests.runtime.loop.conftest import CARD, write_joint_run
+
+PROGRAM = [sys.executable, "-m", "splitinfer.cli.main"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("world")
+    card = folder / "plain.toml"
+    card.write_text(CARD.format(factory="plain"))
+    scenario = Scenario(
+        name="tiny",
+        services=(profile(card),),
+        num_devices=1,
+        arrival_rate_hz=8.0,
+        slots_per_period=5,
+        cycles_per_mac=20.0,
+        max_local_frequency_hz=1.5e8,
+        bandwidth_hz=2e5,
+    )
+    scenario.save(folder / "tiny.toml")
+    return ["--scenario", str(folder / "tiny.toml"), "--card", str(card)]
+
+
+def test_a_live_run_that_is_told_to_end_keeps_its_trace_and_leaves_no_folder(world: list[str], tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    command = [*PROGRAM, "run", *world, "--duration", "600", "--time-scale", "0.5", "--trace", str(trace)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        while process.poll() is None and not (trace.exists() and trace.read_text().count("\n") > 3):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in errors
+    kinds = [json.loads(line)["event"] for line in trace.read_text().splitlines()]
+    assert kinds[0] == "start"
+    assert "period" in kinds
+    assert list(tmp_path.glob("splitinfer-run-*")) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_line_and_costs_no_report(world: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *world, "--duration", "1", "--time-scale", "0.2", "--trace", "/dev/full"]) == 0
+    said = capfd.readouterr()
+    assert "equal the whole model's" in said.out
+    assert said.err.startswith("--trace: /dev/full ends here: No space left on device")
+    code = "import sys; from splitinfer.cli.main import main; sys.exit(main(['models']))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "No space left on device" in done.stderr
+
+
+def test_weights_that_are_no_numbers_decide_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_joint_run(tmp_path)
+    weights = load_file(folder / POLICY_FILE)
+    name = sorted(weights)[-1]
+    save_file(weights | {name: np.full_like(weights[name], np.nan)}, folder / POLICY_FILE)
+    assert main(["simulate", "--policy", str(folder), "--slots", "100"]) == 2
+    assert f"{name} holds numbers that are not finite" in capsys.readouterr().err
+
+
+def test_two_trainings_into_one_folder(tmp_path: Path) -> None:
+    from splitinfer.learning.settings import TrainingSettings
+    from splitinfer.learning.training import train
+
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(InputError, match="another training writes into"):
+            train(Scenario.preset("table2"), TrainingSettings.for_algorithm("lyappo", slots=10), tmp_path)
+    finally:
+        os.close(held)
+    assert list(tmp_path.iterdir()) == []
