@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
@@ -16,12 +17,18 @@ class Once:
 
     Args:
         max_bytes: of answers kept; the oldest go first. 0 keeps none, and then only what is under way is shared.
+        keep_s: for which an answer is kept at most, seconds.
+        clock: of the time.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(
+        self, max_bytes: int, keep_s: float = float("inf"), clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._max_bytes = max_bytes
+        self._keep_s = keep_s
+        self._clock = clock
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Hashable, tuple[Hashable, bytes]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[Hashable, bytes, float]] = OrderedDict()
         self._bytes = 0
         self._under_way: dict[Hashable, _Run] = {}
 
@@ -73,11 +80,16 @@ class Once:
     def _keep(self, key: Hashable, content: Hashable, answer: bytes) -> None:
         if len(answer) > self._max_bytes:
             return
-        self._kept[key] = content, answer
+        now = self._clock()
+        self._kept[key] = content, answer, now
         self._bytes += len(answer) + _ENTRY_BYTES
-        while self._bytes > self._max_bytes and self._kept:
-            _, (_, oldest) = self._kept.popitem(last=False)
-            self._bytes -= len(oldest) + _ENTRY_BYTES
+        while self._kept:
+            oldest = next(iter(self._kept))
+            _, kept, since = self._kept[oldest]
+            if self._bytes <= self._max_bytes and now - since <= self._keep_s:
+                break
+            del self._kept[oldest]
+            self._bytes -= len(kept) + _ENTRY_BYTES
 
 
 _ENTRY_BYTES = 512

@@ -71,6 +71,7 @@ class EdgeServer:
             torch_threads=self.settings.torch_threads,
             batch=self.settings.batch,
             kept_bytes=self.settings.kept_answer_bytes,
+            keep_s=self.settings.kept_answer_s,
             observer=observer,
         )
         self.models = tuple(self._runner.models)

@@ -39,6 +39,7 @@ class ServerSettings:
         max_calls: calls open at the same time, each with its own thread; an open stream is one call. A further call
             takes the place of one that waits for its client's next request, and is refused where all are at work.
         kept_answer_bytes: answers kept for clients that ask again with the same id.
+        kept_answer_s: for how long at most, seconds: longer than clients try.
         retry_after_s: when a client that is refused for want of a place may ask again, seconds.
         max_calls_per_name: of them, those of one peer that is known by a certificate or token; three quarters by
             default, so that no device keeps all others out.
@@ -65,6 +66,7 @@ class ServerSettings:
     stuck_s: float = 60.0
     max_calls: int = 64
     kept_answer_bytes: int = 64 << 20
+    kept_answer_s: float = 60.0
     retry_after_s: float = 0.1
     max_calls_per_name: int | None = None
     idle_s: float = 300.0
@@ -82,7 +84,7 @@ class ServerSettings:
         if self.max_calls_per_name is not None:
             _check_at_least(1, max_calls_per_name=self.max_calls_per_name)
         check_batch(self.batch)
-        _check_positive(stuck_s=self.stuck_s, retry_after_s=self.retry_after_s)
+        _check_positive(stuck_s=self.stuck_s, retry_after_s=self.retry_after_s, kept_answer_s=self.kept_answer_s)
         _check_at_least(0, kept_answer_bytes=self.kept_answer_bytes)
         _check_positive(idle_s=self.idle_s, hello_s=self.hello_s, drain_s=self.drain_s, keepalive_s=self.keepalive_s)
         if self.max_connection_age_s is not None:

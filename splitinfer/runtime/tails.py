@@ -72,7 +72,7 @@ class TailRunner:
         tails_at_once: runs at the same time.
         torch_threads: threads inside one operation.
         batch: most requests that are computed together; 1 computes each alone, with the same bits whatever else comes.
-        kept_bytes: answers kept for senders that ask again.
+        kept_bytes, keep_s: answers kept for senders that ask again, and for how long, seconds.
         observer: told of answers, refusals and batches.
 
     Attributes:
@@ -88,6 +88,7 @@ class TailRunner:
         torch_threads: int,
         batch: int = 1,
         kept_bytes: int = 0,
+        keep_s: float = 60.0,
         observer: Observer = nobody,
     ) -> None:
         from splitinfer.wire.torch_tensors import to_torch
@@ -104,7 +105,7 @@ class TailRunner:
             raise InputError("an edge server needs at least one model")
         self._wire = wire
         self._tell = observer
-        self._once = Once(kept_bytes)
+        self._once = Once(kept_bytes, keep_s)
         self._torch_threads = torch_threads
         self._of_thread = threading.local()
         # By the head of requests that were not refused; and, of these fewer, by model, cut and codec of the reply.

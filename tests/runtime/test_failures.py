@@ -213,6 +213,16 @@ def test_kept_answers_are_bounded() -> None:
     assert once._bytes <= 10_000
 
 
+def test_kept_answers_grow_old() -> None:
+    now = [0.0]
+    once = Once(1 << 20, keep_s=60.0, clock=lambda: now[0])
+    ask = [once.answer(key, "", lambda: True, lambda wanted: bytes(100))[1] for key in (1, 1)]
+    assert ask == [True, False]
+    now[0] = 61.0
+    once.answer(2, "", lambda: True, lambda wanted: b"")
+    assert once.answer(1, "", lambda: True, lambda wanted: b"")[1]
+
+
 def test_many_with_one_id_compute_once() -> None:
     once, runs, begin = Once(max_bytes=1 << 20), [], threading.Event()
 
