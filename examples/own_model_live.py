@@ -1,7 +1,7 @@
 """A model of your own under the scheduler, live: real heads, a real edge, emulated clock and radio.
 
-The scenario names the factory in this file. Every answer is compared with the whole model's, bit for bit, and the run is
-simulated beside it: the same tasks, the same energy.
+The scenario names the factory in this file. Every answer is compared with the whole model's, bit for bit, and the run
+is simulated beside it: the same tasks, the same energy.
 """
 
 from __future__ import annotations

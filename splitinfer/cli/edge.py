@@ -33,6 +33,7 @@ from splitinfer.cli.options import (
     TlsKey,
     TokenFile,
     TraceFile,
+    WebPort,
 )
 
 
@@ -66,6 +67,7 @@ def edge(
     client_ca: ClientCa = None,
     token_file: TokenFile = None,
     metrics_port: MetricsPort = None,
+    web_port: WebPort = None,
 ) -> None:
     """Be the edge of one live run: wait for every device of a scenario, decide their cuts, run their tails.
 
@@ -91,6 +93,7 @@ def edge(
     from splitinfer.runtime.settings import ServerSettings
     from splitinfer.simulation import find_scenario, with_settings
     from splitinfer.simulation.plot import check_plot_path
+    from splitinfer.web.server import page_at
 
     server = ServerSettings(
         host=host,
@@ -128,7 +131,10 @@ def edge(
         waiting = f"waiting for {world.num_devices} devices of {world.name} on {address}"
         print(waiting, file=sys.stderr if as_json else sys.stdout, flush=True)
 
-    with metrics_at(metrics_port, server) as metrics, watching(trace, []) as observer:
+    with metrics_at(metrics_port, server) as metrics, page_at(web_port) as page, watching(trace, []) as observer:
+        if page is not None:
+            observer.add("the page", page.add, most_waiting=None)
+            print(f"live page at {page.address}", file=sys.stderr, flush=True)
         if metrics is not None:
             observer.add("the metrics", metrics.add, most_waiting=None)
         observer.add("the report", record.add, most_waiting=None)

@@ -92,6 +92,10 @@ OnFailureName = Annotated[
         help="What follows when the edge is gone, late or refuses: finish here, wait for it, or fail.",
     ),
 ]
+WebPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, metavar="P", help="Show a live page at http://127.0.0.1:P/; extra [web]."),
+]
 MetricsPort = Annotated[
     int | None,
     typer.Option(min=0, max=65535, metavar="P", help="Answer Prometheus at http://HOST:P/metrics; TLS as the edge."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -28,6 +29,7 @@ from splitinfer.cli.options import (
     Threads,
     TimeScale,
     TraceFile,
+    WebPort,
     scenario_from,
 )
 from splitinfer.errors import InputError
@@ -57,6 +59,7 @@ def run(
     compare: CompareRun = False,
     as_json: AsJson = False,
     metrics_port: MetricsPort = None,
+    web_port: WebPort = None,
 ) -> None:
     """Run a scenario on real processes: an edge, and one process per device.
 
@@ -77,6 +80,7 @@ def run(
     from splitinfer.runtime.metrics import metrics_at
     from splitinfer.runtime.settings import ServerSettings
     from splitinfer.simulation.plot import check_plot_path
+    from splitinfer.web.server import page_at
 
     world = scenario_from(scenario, settings, allocation=allocation, latency_price=latency_price, device=device)
     if devices is not None:
@@ -97,8 +101,12 @@ def run(
     readings_j: list[float] = []
     with (
         metrics_at(metrics_port, ServerSettings()) as metrics,
+        page_at(web_port) as page,
         watching(trace, readings_j, host_meter) as observer,
     ):
+        if page is not None:
+            observer.add("the page", page.add, most_waiting=None)
+            print(f"live page at {page.address}", file=sys.stderr, flush=True)
         if metrics is not None:
             observer.add("the metrics", metrics.add, most_waiting=None)
         record = run_locally(

@@ -20,6 +20,7 @@ from splitinfer.cli.options import (
     Threads,
     TlsKey,
     TokenFile,
+    WebPort,
 )
 from splitinfer.errors import InputError
 
@@ -55,6 +56,7 @@ def serve(
     client_ca: ClientCa = None,
     token_file: TokenFile = None,
     metrics_port: MetricsPort = None,
+    web_port: WebPort = None,
     scenario: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the edge server: it computes the tails of the models it holds.
@@ -78,6 +80,7 @@ def serve(
     from splitinfer.runtime.security import ServerSecurity
     from splitinfer.runtime.serving import serve as serve_until_stopped
     from splitinfer.runtime.settings import ServerSettings
+    from splitinfer.web.server import page_at
 
     names = [name.strip() for name in models.split(",") if name.strip()]
     if not names:
@@ -97,7 +100,9 @@ def serve(
     options = CaptureOptions(input_size=parse_input_size(input_size), threads=threads, engine=engine)
     batches = BatchCounts()
     observers = [batches.add] if batch > 1 else []
-    with metrics_at(metrics_port, settings) as metrics:
+    with metrics_at(metrics_port, settings) as metrics, page_at(web_port) as page:
+        if page is not None:
+            observers.append(page.add)
         if metrics is not None:
             observers.append(metrics.add)
 
@@ -106,6 +111,8 @@ def serve(
             if metrics is not None:
                 metrics.follow(server)
                 print(f"metrics at {metrics.address}", flush=True)
+            if page is not None:
+                print(f"live page at {page.address}", flush=True)
 
         serve_until_stopped(names, settings, announce=announce, warm=warm, options=options, observer=all_of(*observers))
     if batches.requests:
