@@ -96,6 +96,10 @@ WebPort = Annotated[
     int | None,
     typer.Option(min=0, max=65535, metavar="P", help="Show a live page at http://127.0.0.1:P/; extra [web]."),
 ]
+LogForm = Annotated[
+    str | None,
+    typer.Option("--log", metavar="text|json", help="Say every request and refusal on standard error."),
+]
 MetricsPort = Annotated[
     int | None,
     typer.Option(min=0, max=65535, metavar="P", help="Answer Prometheus at http://HOST:P/metrics; TLS as the edge."),

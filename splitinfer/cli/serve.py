@@ -13,6 +13,7 @@ from splitinfer.cli.options import (
     EngineName,
     Host,
     Insecure,
+    LogForm,
     MaxMessageMib,
     MetricsPort,
     Port,
@@ -57,6 +58,7 @@ def serve(
     token_file: TokenFile = None,
     metrics_port: MetricsPort = None,
     web_port: WebPort = None,
+    log: LogForm = None,
     scenario: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the edge server: it computes the tails of the models it holds.
@@ -76,6 +78,7 @@ def serve(
     from splitinfer.models.options import CaptureOptions
     from splitinfer.runtime.batch_sizes import BatchCounts
     from splitinfer.runtime.events import all_of
+    from splitinfer.runtime.logs import log_event, log_to_stderr
     from splitinfer.runtime.metrics import metrics_at
     from splitinfer.runtime.security import ServerSecurity
     from splitinfer.runtime.serving import serve as serve_until_stopped
@@ -100,6 +103,9 @@ def serve(
     options = CaptureOptions(input_size=parse_input_size(input_size), threads=threads, engine=engine)
     batches = BatchCounts()
     observers = [batches.add] if batch > 1 else []
+    if log is not None:
+        log_to_stderr(log)
+        observers.append(log_event)
     with metrics_at(metrics_port, settings) as metrics, page_at(web_port) as page:
         if page is not None:
             observers.append(page.add)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Any
@@ -25,6 +26,8 @@ from splitinfer.runtime.security import (
 
 _OPEN_TO_ALL = frozenset({"/grpc.health.v1.Health/Check"})
 """Methods that need no token: whoever watches over an edge learns only whether it is well."""
+
+logger = logging.getLogger(__name__)
 
 _UNKNOWN = "this edge asks for a token that it knows"
 _Digests = tuple[tuple[str, bytes], ...]
@@ -124,6 +127,7 @@ class _Bouncer(grpc.ServerInterceptor):  # type: ignore[misc]
     def intercept_service(self, continuation: Callable[[Any], Any], call: Any) -> Any:
         if call.method in _OPEN_TO_ALL or self._door.name_of_token(call.invocation_metadata) is not None:
             return continuation(call)
+        logger.warning("refused a call of %s without a token that is known", call.method)
         # A stream, whatever the method is: it answers before anything was read.
         return grpc.stream_stream_rpc_method_handler(_refuse)
 

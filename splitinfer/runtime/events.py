@@ -114,6 +114,7 @@ class TailServed(Event):
         queue_s: waiting for a free processor, seconds.
         tail_s: computing the tail, seconds.
         server_s: from the request's bytes to the output's tensors, seconds.
+        request_id, sender: of the request; the sender is its name, if it has one, and the start of its client's.
     """
 
     kind: ClassVar[str] = "tail"
@@ -124,6 +125,8 @@ class TailServed(Event):
     queue_s: float
     tail_s: float
     server_s: float = 0.0
+    request_id: int = 0
+    sender: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,8 @@ class Refused(Event):
     kind: ClassVar[str] = "refused"
     status: str
     message: str
+    request_id: int = 0
+    sender: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +170,8 @@ class Repeated(Event):
     kind: ClassVar[str] = "repeated"
     model: str
     cut: int
+    request_id: int = 0
+    sender: str = ""
 
 
 _KINDS: dict[str, type[Event]] = {

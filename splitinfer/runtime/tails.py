@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +126,7 @@ class TailRunner:
             )
 
     def answer(
-        self, data: bytes, *, is_wanted: Callable[[], bool] = lambda: True, sender: Hashable | None = None
+        self, data: bytes, *, is_wanted: Callable[[], bool] = lambda: True, sender: tuple[str, str] | None = None
     ) -> bytes:
         """Run the tail that a request asks for, and return the bytes of an ``InferReply``.
 
@@ -145,23 +145,28 @@ class TailRunner:
             request = open_request(data, self._wire)
             request_id = request.request_id
             if sender is None:
-                return self._compute(request, len(data), start, is_wanted)
+                return self._compute(request, len(data), start, is_wanted, sender)
             answer, is_first = self._once.answer(
                 (sender, request_id),
                 (len(data), request.head.model, request.head.fingerprint, request.head.cut),
                 is_wanted,
-                lambda wanted: self._compute(request, len(data), start, wanted),
+                lambda wanted: self._compute(request, len(data), start, wanted, sender),
             )
         except Exception as error:
             refused = RefusedRequestError(request_id, error)
-            self._tell(Refused(refused.code.name, refused.message))
+            self._tell(Refused(refused.code.name, refused.message, request_id, _who(sender)))
             raise refused from error
         if not is_first:
-            self._tell(Repeated(request.head.model, request.head.cut))
+            self._tell(Repeated(request.head.model, request.head.cut, request_id, _who(sender)))
         return answer
 
     def _compute(
-        self, request: OpenedRequest, request_bytes: int, start: float, is_wanted: Callable[[], bool]
+        self,
+        request: OpenedRequest,
+        request_bytes: int,
+        start: float,
+        is_wanted: Callable[[], bool],
+        sender: tuple[str, str] | None,
     ) -> bytes:
         tail = self._tails.get(request.head) or self._find(request.head)
         tensors = tuple(map(self._to_torch, request.arrays()))
@@ -173,7 +178,8 @@ class TailRunner:
         reply = Reply(request.request_id, turn.result, queue_s=turn.queue_s, tail_s=turn.run_s, server_s=server_s)
         answer = encode_reply(reply, self._wire, tail.writer)
         if self._tell is not nobody:
-            self._tell(TailServed(*tail.key, request_bytes, len(answer), turn.queue_s, turn.run_s, server_s))
+            done = *tail.key, request_bytes, len(answer), turn.queue_s, turn.run_s, server_s
+            self._tell(TailServed(*done, request.request_id, _who(sender)))
         return answer
 
     def refuse(self, request_id: int, code: int, message: str) -> bytes:
@@ -245,6 +251,11 @@ class TailRunner:
 
     def _tell_batch(self, tail: tuple[str, int], size: int, oldest_wait_s: float, reason: str, dropped: int) -> None:
         self._tell(BatchReleased(*tail, size, oldest_wait_s, reason, dropped))
+
+
+def _who(sender: tuple[str, str] | None) -> str:
+    """Return the name of a peer, if it has one, and the start of its client's, for logs."""
+    return "" if sender is None else f"{sender[0]}/{sender[1][:8]}".lstrip("/")
 
 
 class RefusedRequestError(Exception):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 import urllib.request
 from pathlib import Path
@@ -12,9 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from splitinfer.errors import InputError, RemoteError
 from splitinfer.graph import SplitModel
-from splitinfer.runtime import EdgeClient, EdgeServer, ModelId, ServerSettings
+from splitinfer.runtime import ClientSettings, EdgeClient, EdgeServer, ModelId, ServerSettings
 from splitinfer.runtime.events import PeriodEnded, Started, TaskDone
+from splitinfer.runtime.logs import log_event, log_to_stderr
 from splitinfer.runtime.metrics import Metrics, metrics_at
+from splitinfer.runtime.security import ClientSecurity, ServerSecurity
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 IMAGE = torch.ones(1, 3, 32, 32)
@@ -81,3 +85,34 @@ def test_a_taken_port_is_one_line() -> None:
         port = int(metrics.address.rpartition(":")[2].partition("/")[0])
         with pytest.raises(InputError, match="--metrics-port"), metrics_at(port, ServerSettings()):
             pass
+
+
+def test_logs_tell_requests_by_id_and_hold_no_tokens(
+    models: dict[str, SplitModel], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("device-0 a-secret-token\n")
+    of_package = logging.getLogger("splitinfer")
+    before = of_package.handlers, of_package.level, of_package.propagate
+    try:
+        log_to_stderr("json")
+        settings = ServerSettings(security=ServerSecurity(token_file=str(tokens)))
+        with EdgeServer([models["plain"]], settings, observer=log_event) as server:
+            knows = ClientSettings(security=ClientSecurity(token_file=str(tokens)))
+            with EdgeClient(server.address, knows) as client:
+                client.infer(models["plain"], 1, IMAGE)
+                with pytest.raises(RemoteError):
+                    client.run_tail(ModelId("plain", models["plain"].fingerprint), 99, [IMAGE])
+            with EdgeClient(server.address) as stranger, pytest.raises(RemoteError):
+                stranger.describe()
+        with pytest.raises(InputError, match="--log"):
+            log_to_stderr("xml")
+    finally:
+        of_package.handlers, of_package.level, of_package.propagate = before
+    text = capsys.readouterr().err
+    lines = [json.loads(line) for line in text.splitlines()]
+    told = [(line["level"], line["event"], line.get("request_id")) for line in lines if "event" in line]
+    assert told == [("info", "tail", 1), ("warning", "refused", 2)]
+    assert all(line["sender"].startswith("device-0/") for line in lines if "event" in line)
+    assert any("without a token" in line["message"] for line in lines)
+    assert "a-secret-token" not in text
