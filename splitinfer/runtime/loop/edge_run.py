@@ -10,7 +10,7 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
-from splitinfer.errors import RemoteError
+from splitinfer.errors import InputError, RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime.description import describe_wire
 from splitinfer.runtime.emulation import EmulatedClock
@@ -235,7 +235,10 @@ class _EdgeRun:
         if piece.byte_offset == 0 and not self._is_new(device, piece.task):
             raise RemoteError(f"device {device} uses number {piece.task} for two tasks", status="INVALID_ARGUMENT")
         if request is not None:
-            head = open_request(request, self._server.wire).head
+            try:
+                head = open_request(request, self._server.wire).head
+            except InputError as error:
+                raise RemoteError(f"device {device}, task {piece.task}: {error}", status="INVALID_ARGUMENT") from None
             if (head.fingerprint, head.cut) != (self._fingerprints[device][piece.service], piece.cut):
                 raise RemoteError(
                     f"device {device}, task {piece.task}: the request is for another model or cut than its pieces say",

@@ -1,0 +1,86 @@
+"""A device that tells its edge nonsense ends the run with one line that names it, whatever it says."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+
+import pytest
+
+from splitinfer.errors import RemoteError, SplitInferError
+from splitinfer.policies import named_policy
+from splitinfer.runtime.loop import LoopSettings, run_edge
+from splitinfer.runtime.loop.attendance import Attendance
+from splitinfer.runtime.loop.services import ServiceLoader
+from splitinfer.simulation.identity import digest
+from splitinfer.wire import splitinfer_pb2 as pb
+
+
+def telemetry(**changes: object) -> pb.Telemetry:
+    rows = ("local_queue_cycles", "transmission_queue_bits", "local_frequency_hz", "rate_bps")
+    return pb.Telemetry(**({"slots": 5} | {name: [0.0, 0.0] for name in rows} | changes))
+
+
+NONSENSE = {
+    "counts of too many services": (pb.Slot(arrived=[0, 0, 0]), "counts of 3 services"),
+    "an unknown service": (pb.Slot(finished=[pb.LocalTask(task=1, service=7, cut=0)]), "service 7"),
+    "an unknown cut": (pb.Slot(finished=[pb.LocalTask(task=1, service=0, cut=99)]), "cut 99"),
+    "a task of later": (pb.Slot(finished=[pb.LocalTask(task=1, arrival_slot=50)]), "before it came"),
+    "a number twice": (pb.Slot(finished=[pb.LocalTask(task=1)] * 2), "finished twice"),
+    "telemetry that is none": (pb.Slot(telemetry=telemetry(power_w=math.nan)), "not finite"),
+    "telemetry below nothing": (pb.Slot(telemetry=telemetry(rate_bps=[-1.0, 0.0])), "below 0"),
+    "telemetry of too few": (pb.Slot(telemetry=telemetry(rate_bps=[1.0])), "another number of services"),
+    "telemetry of no time": (pb.Slot(telemetry=telemetry(slots=10**6)), "telemetry of 1000000 slots"),
+    "a tail that is none": (
+        pb.Slot(pieces=[pb.TaskPiece(task=1, service=0, cut=99, message_bytes=4, data=b"1234")]),
+        "which has no tail",
+    ),
+    "a request that is none": (
+        pb.Slot(pieces=[pb.TaskPiece(task=1, service=0, cut=1, message_bytes=4, data=b"1234")]),
+        "malformed",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def models(tiny, tiny_cards):
+    return ServiceLoader(tiny_cards).models(tiny)
+
+
+@pytest.mark.parametrize("what", list(NONSENSE))
+def test_nonsense_ends_the_run_and_names_the_device(what, tiny, models):
+    nonsense, words = NONSENSE[what]
+    world = tiny.replace(num_devices=1)
+    listens: queue.SimpleQueue[str] = queue.SimpleQueue()
+    ended: list[BaseException] = []
+
+    def be_edge() -> None:
+        try:
+            run_edge(world, named_policy("fixed", world), models, LoopSettings(slots=20), on_listen=listens.put)
+        except BaseException as error:  # noqa: BLE001 - looked at below
+            ended.append(error)
+
+    edge = threading.Thread(target=be_edge)
+    edge.start()
+    attendance = Attendance(listens.get(timeout=60), lambda result: None)
+    prints = {split.name: split.fingerprint for split in models}
+    hello = pb.Hello(
+        protocol_version=1,
+        device=0,
+        scenario=digest(world),
+        fingerprints=[prints[profile.model] for profile in world.profiles[0]],
+    )
+    try:
+        attendance.join(hello, connect_s=30, join_s=30)
+        attendance.send(nonsense)
+        attendance.send(pb.Slot(slot=1))
+        edge.join(60)
+    except RemoteError:  # told before everything was sent
+        edge.join(60)
+    finally:
+        attendance.close()
+    (error,) = ended
+    assert isinstance(error, SplitInferError), repr(error)
+    assert words in str(error)
+    assert str(error).startswith("device 0")
