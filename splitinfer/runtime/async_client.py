@@ -13,6 +13,7 @@ import grpc
 
 from splitinfer.errors import DeadlineError, EdgeUnavailableError, InputError, RemoteError
 from splitinfer.runtime.description import EdgeDescription, read_description
+from splitinfer.runtime.events import Inferred, Observer, nobody
 from splitinfer.runtime.exchange import (
     Exchange,
     ModelId,
@@ -46,7 +47,14 @@ class AsyncEdgeClient:
         settings: as given; single requests are calls of their own, so ``stream_up_to_bytes`` plays no part.
     """
 
-    def __init__(self, target: str, settings: ClientSettings | None = None, *, on_failure: OnFailure = "fail") -> None:
+    def __init__(
+        self,
+        target: str,
+        settings: ClientSettings | None = None,
+        *,
+        on_failure: OnFailure = "fail",
+        observer: Observer = nobody,
+    ) -> None:
         """Prepare a client; nothing is connected yet. As :class:`EdgeClient`.
 
         Raises:
@@ -57,6 +65,7 @@ class AsyncEdgeClient:
         if self.settings.allocator_tuning:
             tune_allocator()
         self._on_failure = checked_on_failure(on_failure)
+        self._tell = observer
         self._breaker = Breaker.of(self.settings)
         self._exchange = Exchange(self.target, self.settings)
         self._channel: grpc.aio.Channel | None = None
@@ -186,8 +195,13 @@ class AsyncEdgeClient:
                 await asyncio.sleep(pause_s)
             else:
                 attempts.answered()
-                return replace(result, retries=attempts.retries) if attempts.retries else result
-        return await asyncio.to_thread(finished_here, model, cut, tensors, head_s, since_s, attempts)
+                return self._told(model.name, replace(result, retries=attempts.retries))
+        result = await asyncio.to_thread(finished_here, model, cut, tensors, head_s, since_s, attempts)
+        return self._told(model.name, result)
+
+    def _told(self, model: str, result: InferenceResult) -> InferenceResult:
+        self._tell(Inferred(model, result.cut, result.ran_at, result.retries))
+        return result
 
     async def _call(self, method: str, data: bytes, timeout_s: float) -> bytes:
         if self._is_closed:

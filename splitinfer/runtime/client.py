@@ -16,6 +16,7 @@ import grpc
 
 from splitinfer.errors import DeadlineError, EdgeUnavailableError, InputError, RemoteError
 from splitinfer.runtime.description import EdgeDescription, read_description
+from splitinfer.runtime.events import Inferred, Observer, nobody
 from splitinfer.runtime.exchange import (
     Exchange,
     ModelId,
@@ -56,7 +57,14 @@ class EdgeClient:
         settings: as given.
     """
 
-    def __init__(self, target: str, settings: ClientSettings | None = None, *, on_failure: OnFailure = "fail") -> None:
+    def __init__(
+        self,
+        target: str,
+        settings: ClientSettings | None = None,
+        *,
+        on_failure: OnFailure = "fail",
+        observer: Observer = nobody,
+    ) -> None:
         """Prepare a client; nothing is connected yet.
 
         Args:
@@ -67,6 +75,8 @@ class EdgeClient:
                 tensors that already cross the cut (``InferenceResult.ran_at`` says so), and asks the edge again by
                 itself later; ``wait`` tries until the edge answers.
 
+            observer: told ``Inferred`` of each task that was sent or finished here, on the caller's thread.
+
         Raises:
             InputError: the target is not ``host:port``, or there is no such ``on_failure``.
         """
@@ -75,6 +85,7 @@ class EdgeClient:
         if self.settings.allocator_tuning:
             tune_allocator()
         self._on_failure = checked_on_failure(on_failure)
+        self._tell = observer
         self._breaker = Breaker.of(self.settings)
         self._exchange = Exchange(self.target, self.settings)
         self._lock = threading.Lock()
@@ -221,7 +232,7 @@ class EdgeClient:
     async def __aenter__(self) -> AsyncEdgeClient:
         from splitinfer.runtime.async_client import AsyncEdgeClient
 
-        client = AsyncEdgeClient(self.target, self.settings, on_failure=self._on_failure)
+        client = AsyncEdgeClient(self.target, self.settings, on_failure=self._on_failure, observer=self._tell)
         self._async.setdefault(asyncio.current_task(), []).append(client)
         return client
 
@@ -270,8 +281,13 @@ class EdgeClient:
                     break
             else:
                 attempts.answered()
-                return replace(result, retries=attempts.retries) if attempts.retries else result
-        return finished_here(model, cut, tensors, head_s, since_s, attempts)
+                return self._told(model.name, replace(result, retries=attempts.retries) if attempts.retries else result)
+        return self._told(model.name, finished_here(model, cut, tensors, head_s, since_s, attempts))
+
+    def _told(self, model: str, result: InferenceResult) -> InferenceResult:
+        if self._tell is not nobody:
+            self._tell(Inferred(model, result.cut, result.ran_at, result.retries))
+        return result
 
     def _answer(
         self,
@@ -382,7 +398,7 @@ class EdgeClient:
                 attempts = self._attempts(on_failure, since_s=sent.started)
                 pause_s = attempts.failed(error)
                 if pause_s is None:
-                    yield _here(sent, attempts)
+                    yield self._told(sent.model.name, _here(sent, attempts))
                 else:
                     self._closing.wait(pause_s)
                     yield self._answer(sent.model, sent.cut, sent.tensors, sent.head_s, codec, attempts, sent)
@@ -396,7 +412,7 @@ class EdgeClient:
                 result = _here(sent, attempts)
         else:
             self._breaker.succeeded()
-        yield result
+        yield self._told(sent.model.name, result) if result.error is None else result
         return line
 
     def _open_channel(self) -> grpc.Channel:

@@ -174,9 +174,31 @@ class Repeated(Event):
     sender: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Inferred(Event):
+    """A client has a result: where its tail ran, after how many further tries."""
+
+    kind: ClassVar[str] = "inferred"
+    model: str
+    cut: int
+    ran_at: str
+    retries: int
+
+
 _KINDS: dict[str, type[Event]] = {
     cls.kind: cls
-    for cls in (Started, PeriodEnded, TaskDone, DeviceLeft, Ended, TailServed, BatchReleased, Refused, Repeated)
+    for cls in (
+        Started,
+        PeriodEnded,
+        TaskDone,
+        DeviceLeft,
+        Ended,
+        TailServed,
+        BatchReleased,
+        Refused,
+        Repeated,
+        Inferred,
+    )
 }
 
 Observer = Callable[[Event], None]

@@ -16,6 +16,7 @@ from splitinfer.runtime.batch_sizes import SIZES
 from splitinfer.runtime.events import (
     BatchReleased,
     Event,
+    Inferred,
     PeriodEnded,
     Refused,
     Repeated,
@@ -62,6 +63,8 @@ class Metrics:
         self._up = counter("inference_request_bytes", "Bytes of requests that were answered.", of_model)
         self._down = counter("inference_reply_bytes", "Bytes of answers.", of_model)
         self._repeated = counter("inference_repeated", "Requests that came again, answered once.", of_model)
+        self._fallback = counter("fallback", "Tails that a device ran because the edge did not.", of_model)
+        self._retry = counter("retry", "Further tries of a client.", of_model)
         self._batch = Histogram(
             "splitinfer_inference_batch_size",
             "Requests that were computed together.",
@@ -98,6 +101,9 @@ class Metrics:
             self._failure.labels(event.status).inc()
         elif isinstance(event, Repeated):
             self._repeated.labels(event.model).inc()
+        elif isinstance(event, Inferred):
+            self._fallback.labels(event.model).inc(event.ran_at == "device")
+            self._retry.labels(event.model).inc(event.retries)
         elif isinstance(event, BatchReleased):
             self._batch.labels(event.model).observe(event.size)
             self._oldest_wait_s.labels(event.model).observe(event.oldest_wait_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -14,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from splitinfer.errors import InputError, RemoteError
 from splitinfer.graph import SplitModel
-from splitinfer.runtime import ClientSettings, EdgeClient, EdgeServer, ModelId, ServerSettings
+from splitinfer.runtime import AsyncEdgeClient, ClientSettings, EdgeClient, EdgeServer, ModelId, ServerSettings
 from splitinfer.runtime.events import PeriodEnded, Started, TaskDone
 from splitinfer.runtime.logs import log_event, log_to_stderr
 from splitinfer.runtime.metrics import Metrics, metrics_at
@@ -77,6 +78,22 @@ def test_a_live_run_shows_energy_cuts_and_queues() -> None:
     assert seen["splitinfer_cut", *of_service] == 2
     assert seen["splitinfer_queue_backlog", *of_service, "stage=edge"] == 7.0
     assert seen["splitinfer_task_latency_seconds_sum", *of_service] == pytest.approx(0.05)
+
+
+def test_a_device_counts_fallbacks_and_retries(models: dict[str, SplitModel]) -> None:
+    metrics, settings = Metrics(), ClientSettings(retries=1, breaker_failures=9)
+    with EdgeClient("127.0.0.1:1", settings, on_failure="fallback", observer=metrics.add) as client:
+        client.infer(models["plain"], 1, IMAGE)
+        list(client.stream(models["plain"], 1, [IMAGE]))
+        client.infer(models["plain"], models["plain"].num_cuts, IMAGE)  # nothing to send: no fallback
+
+    async def ask() -> None:
+        async with AsyncEdgeClient("127.0.0.1:1", settings, on_failure="fallback", observer=metrics.add) as edge:
+            await edge.infer(models["plain"], 1, IMAGE)
+
+    asyncio.run(ask())
+    assert metrics.registry.get_sample_value("splitinfer_fallback_total", {"model": "plain"}) == 3
+    assert metrics.registry.get_sample_value("splitinfer_retry_total", {"model": "plain"}) == 3
 
 
 def test_a_taken_port_is_one_line() -> None:
