@@ -41,7 +41,7 @@ fuzz: $(STAMP) ## feed random bytes to everything that reads a stranger's; FUZZ_
 
 audit: $(STAMP) ## look for known vulnerabilities in what constraints.txt pins
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
-	$(BIN)/python -m pip_audit --progress-spinner off -r constraints.txt --no-deps
+	$(BIN)/python -m pip_audit --progress-spinner off -r constraints.txt --no-deps --disable-pip
 
 bench: $(STAMP) ## every benchmark, one table at the end
 	$(BIN)/python -m benchmarks
