@@ -178,11 +178,12 @@ def _hf_model(name: str) -> tuple[Any, Any]:
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    found = getattr(transformers, name, None)
-    if inspect.isclass(found) and issubclass(found, transformers.PreTrainedConfig):
+    found: Any = getattr(transformers, name, None)
+    bases = inspect.getmro(found) if inspect.isclass(found) else ()
+    if transformers.PreTrainedConfig in bases:
         return transformers.AutoModel.from_config, found()
-    if inspect.isclass(found) and issubclass(found, transformers.PreTrainedModel):
-        return found, found.config_class()  # type: ignore[misc]
+    if transformers.PreTrainedModel in bases:
+        return found, found.config_class()
     if name in CONFIG_MAPPING:
         return transformers.AutoModel.from_config, CONFIG_MAPPING[name]()
     raise InputError(
