@@ -18,7 +18,15 @@ from splitinfer.learning.agents import ServiceAgents
 from splitinfer.learning.imitation import greedy_actions
 from splitinfer.learning.network import CandidateScores, ConsequentialBuffer, SharedPolicy
 from splitinfer.learning.selection import TRIAL_ENVIRONMENTS, TRIAL_PERIODS, VALIDATION_SEED, Selection, State
-from splitinfer.learning.settings import TrainingSettings
+from splitinfer.learning.settings import (
+    DDPGSettings,
+    FlatSettings,
+    JointPPOSettings,
+    LyaPPOSettings,
+    PaperSettings,
+    PPOSettings,
+    TrainingSettings,
+)
 from splitinfer.learning.stacked import StackedSettings, stack_settings
 from splitinfer.learning.start import give_start
 from splitinfer.learning.vector import PeriodVecEnv
@@ -73,17 +81,19 @@ def learner(world: Scenario | WorldFamily, settings: TrainingSettings, *, done: 
     Raises:
         InputError: a flat policy cannot be trained over a family.
     """
-    if settings.name == "lyappo":
+    if isinstance(settings, LyaPPOSettings):
         return SharedLearner(world, settings, done)
     if isinstance(world, WorldFamily):
         raise InputError(f"worlds: {settings.name} fits the services of one scenario; only lyappo trains over many")
-    return FlatLearner(world, settings, done)
+    if isinstance(settings, FlatSettings):
+        return FlatLearner(world, settings, done)
+    raise InputError(f"settings: {type(settings).__name__} is of no algorithm; take those of for_algorithm()")
 
 
 class SharedLearner:
     """LyaPPO's default variant: PPO over one network that all services share."""
 
-    def __init__(self, world: Scenario | WorldFamily, settings: TrainingSettings, done: int) -> None:
+    def __init__(self, world: Scenario | WorldFamily, settings: LyaPPOSettings, done: int) -> None:
         self._world = world
         self._settings = settings
         if isinstance(world, WorldFamily):
@@ -164,7 +174,7 @@ class FlatLearner:
         layout: what an action means.
     """
 
-    def __init__(self, scenario: Scenario, settings: TrainingSettings, done: int) -> None:
+    def __init__(self, scenario: Scenario, settings: FlatSettings, done: int) -> None:
         layout = _layout(settings)
         self.layout = layout(stack_settings([setting_of(scenario)]))
         self.worlds: ServiceAgents | PeriodVecEnv = PeriodVecEnv(
@@ -177,8 +187,11 @@ class FlatLearner:
             VecNormalize(self.worlds, norm_obs=False, gamma=settings.gamma) if settings.reward_scaled else None
         )
         environment: VecEnv = self.worlds if self._scaled is None else self._scaled
-        make = _ddpg if settings.algorithm == "ddpg" else _flat_ppo
-        self.model: BaseAlgorithm = make(environment, settings, done)
+        self.model: BaseAlgorithm = (
+            _ddpg(environment, settings, done)
+            if isinstance(settings, DDPGSettings)
+            else _flat_ppo(environment, settings, done)
+        )
         self._actor_layers = _ACTOR_LAYERS[settings.algorithm]
         self.selection: Selection | None = None
         if settings.validations:
@@ -241,7 +254,7 @@ _ACTOR_LAYERS = {
 }
 
 
-def _layout(settings: TrainingSettings) -> Callable[[StackedSettings], ActionLayout]:
+def _layout(settings: FlatSettings) -> Callable[[StackedSettings], ActionLayout]:
     kinds: dict[str, Callable[[StackedSettings, str], ActionLayout]] = {
         "lyappo": CutActions,
         "ppo": JointActions,
@@ -264,7 +277,7 @@ def _falling_rate(settings: TrainingSettings, done: int) -> Callable[[float], fl
     return rate
 
 
-def _ppo_settings(settings: TrainingSettings, done: int) -> dict[str, Any]:
+def _ppo_settings(settings: PPOSettings, done: int) -> dict[str, Any]:
     return {
         "learning_rate": _falling_rate(settings, done),
         "n_steps": settings.periods_per_rollout,
@@ -278,10 +291,10 @@ def _ppo_settings(settings: TrainingSettings, done: int) -> dict[str, Any]:
     }
 
 
-def _flat_ppo(environment: VecEnv, settings: TrainingSettings, done: int) -> BaseAlgorithm:
+def _flat_ppo(environment: VecEnv, settings: PaperSettings | JointPPOSettings, done: int) -> BaseAlgorithm:
     rollout = settings.periods_per_rollout * environment.num_envs
     policy: dict[str, Any] = {"net_arch": [settings.hidden, settings.hidden]}
-    if settings.algorithm == "ppo":
+    if isinstance(settings, JointPPOSettings):
         policy["log_std_init"] = float(np.log(settings.initial_deviation))
     return PPO(
         "MlpPolicy",
@@ -292,7 +305,7 @@ def _flat_ppo(environment: VecEnv, settings: TrainingSettings, done: int) -> Bas
     )
 
 
-def _ddpg(environment: VecEnv, settings: TrainingSettings, done: int) -> BaseAlgorithm:
+def _ddpg(environment: VecEnv, settings: DDPGSettings, done: int) -> BaseAlgorithm:
     size = environment.action_space.shape
     assert size is not None, "rounded cuts are a box"
     return DDPG(

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from splitinfer.errors import InputError
 from splitinfer.learning.policies import FlatCutPolicy, JointPolicy, SharedCutPolicy
-from splitinfer.learning.settings import TrainingSettings
+from splitinfer.learning.settings import DDPGSettings, JointPPOSettings, LyaPPOSettings, PaperSettings, TrainingSettings
 from splitinfer.learning.shipped import SHIPPED_POLICY
 from splitinfer.learning.weights import load_weights
 from splitinfer.scheduling.policy import Policy
@@ -58,12 +57,13 @@ def load_run(folder: str | Path) -> Policy:
     record = read_run(folder)
     weights = load_weights(folder / POLICY_FILE)
     settings = settings_of(record)
-    if settings.name == "ppo":
+    if isinstance(settings, JointPPOSettings):
         return JointPolicy(weights, cuts=settings.candidates)
-    if settings.name == "ddpg":
+    if isinstance(settings, DDPGSettings):
         return FlatCutPolicy(weights, layout="rounded", cuts=settings.candidates, name="ddpg")
-    if settings.name.startswith("lyappo-paper"):
+    if isinstance(settings, PaperSettings):
         return FlatCutPolicy(weights, cuts=settings.candidates, name=settings.name)
+    assert isinstance(settings, LyaPPOSettings)
     return SharedCutPolicy(weights, energy_emphasis=settings.energy_emphasis, task_price=settings.task_price)
 
 
@@ -85,11 +85,17 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def settings_of(record: dict[str, Any]) -> TrainingSettings:
-    """Return the settings that a run was made with."""
+    """Return the settings that a run was made with.
+
+    Raises:
+        InputError: as ``load_policy``.
+    """
+    if not isinstance(record["settings"], dict):
+        raise InputError(f"{RUN_FILE}: settings: not a table")
     try:
-        return TrainingSettings(**record["settings"])
-    except TypeError:
-        raise InputError(f"{RUN_FILE}: settings: a value is of the wrong type, or unknown to this version") from None
+        return TrainingSettings.from_record(record["settings"])
+    except InputError as error:
+        raise InputError(f"{RUN_FILE}: settings: {error}") from None
 
 
 def write_run(
@@ -111,7 +117,7 @@ def write_run(
         "algorithm": settings.algorithm,
         "scenario": scenario,
         "worlds": worlds,
-        "settings": asdict(settings),
+        "settings": settings.record(),
         "slots_done": slots_done,
         "training_seconds": round(seconds, 1),
         "history": history or {},

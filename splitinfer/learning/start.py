@@ -8,7 +8,7 @@ from splitinfer.learning.agents import ServiceAgents
 from splitinfer.learning.imitation import imitate
 from splitinfer.learning.network import CandidateScores
 from splitinfer.learning.selection import TRIAL_PERIODS
-from splitinfer.learning.settings import TrainingSettings
+from splitinfer.learning.settings import LyaPPOSettings
 from splitinfer.simulation.scenario import Scenario
 
 CLEARLY_BETTER = 0.05
@@ -16,7 +16,7 @@ CLEARLY_BETTER = 0.05
 
 
 def give_start(
-    network: CandidateScores, agents: ServiceAgents, scenario: Scenario, settings: TrainingSettings
+    network: CandidateScores, agents: ServiceAgents, scenario: Scenario, settings: LyaPPOSettings
 ) -> dict[str, Any]:
     """Give the network its start.
 

@@ -9,7 +9,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def train(
     if resume:
         record = read_run(folder)
         slots, settings = settings.slots, settings_of(record)
-        settings = TrainingSettings(**{**settings.__dict__, "slots": max(slots, settings.slots)})
+        settings = replace(settings, slots=max(slots, settings.slots))
         done, seconds = int(record["slots_done"]), float(record["training_seconds"])
         world = _world_of(folder, record)
     elif (folder / RUN_FILE).exists():

@@ -15,6 +15,7 @@ from splitinfer.learning import TrainingSettings
 from splitinfer.learning.network import CandidateScores
 from splitinfer.learning.outlook import FEATURES, Outlook
 from splitinfer.learning.policies import network_input
+from splitinfer.learning.settings import TRAINABLE
 from splitinfer.learning.stacked import stack_observation, stack_settings
 from splitinfer.learning.training import train
 from splitinfer.scheduling import FixedCut, RandomCut
@@ -36,7 +37,7 @@ def one_thread():
 def settings(name="lyappo", **changes):
     base = TrainingSettings.for_algorithm(name, slots=16_000)
     small = {"environments": 4, "periods_per_rollout": 100, "epochs": 3, "validations": 2, "start": "expected-cost"}
-    return replace(base, **(small | changes))
+    return replace(base, **({name: value for name, value in small.items() if hasattr(base, name)} | changes))
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +169,36 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"slots": 0}, {"variant": "best"}, {"seed": -1}, {"environments": 0}, {"start": "luck"}]
+    "wrong", [{"slots": 0}, {"seed": -1}, {"environments": 0}, {"start": "luck"}, {"epochs": 0}, {"most_samples": 0}]
 )
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
-        TrainingSettings(**wrong)
+        replace(TrainingSettings.for_algorithm("lyappo"), **wrong)
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_settings_come_back_from_their_record(name):
+    wanted = TrainingSettings.for_algorithm(name, slots=1_234, seed=5)
+    assert TrainingSettings.from_record(json.loads(json.dumps(wanted.record()))) == wanted
+    assert wanted.name == name
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"algorithm": "sarsa"}, "algorithm: must be one of"),
+        ({"variant": "best"}, "must be one of"),
+        ({"slots": "many"}, "slots: is of the wrong type"),
+        ({"epochs": True}, "epochs: is of the wrong type"),
+        ({"clip": None}, "clip: is of the wrong type"),
+        ({"hidden": -3}, "hidden: must be at least 1"),
+    ],
+)
+def test_a_damaged_record_of_settings_is_one_line(wrong, said):
+    with pytest.raises(InputError, match=said):
+        TrainingSettings.from_record(TrainingSettings.for_algorithm().record() | wrong)
+
+
+def test_records_of_older_runs_hold_fields_of_other_algorithms():
+    wanted = TrainingSettings.for_algorithm()
+    assert TrainingSettings.from_record(wanted.record() | {"replay_periods": 5, "noise": 0.1}) == wanted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +54,7 @@ def tiny(tiny_cards: dict[str, str]) -> Scenario:
 
 def write_joint_run(folder: Path) -> Path:
     """Write a run folder of the joint baseline, which sets frequencies and powers itself; untrained."""
-    record = {"schema": SCHEMA, "settings": asdict(TrainingSettings.for_algorithm("ppo"))}
+    record = {"schema": SCHEMA, "settings": TrainingSettings.for_algorithm("ppo").record()}
     (folder / RUN_FILE).write_text(json.dumps(record), encoding="utf-8")
     sizes = (10, 8, 8, 5)
     rng = np.random.default_rng(0)
