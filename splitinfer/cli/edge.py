@@ -119,9 +119,9 @@ def edge(
     if plot is not None:
         check_plot_path(plot)
     check_live(world)
-    check_models(world, card_files(cards or []))
     chosen = named_policy(policy, world)
     check_policy(chosen, world)
+    check_models(world, card_files(cards or []))
     set_threads(threads)
     sys.setswitchinterval(SWITCH_S)
     models = ServiceLoader(card_files(cards or []), options=CaptureOptions(engine=engine)).models(world)

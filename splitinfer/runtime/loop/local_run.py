@@ -56,8 +56,8 @@ def run_locally(
         RemoteError: a process is lost or silent.
     """
     check_live(scenario)
-    check_models(scenario, cards or {})
     check_policy(named_policy(policy, scenario), scenario)  # a wrong name is said before anything is started
+    check_models(scenario, cards or {})
     threads = settings.torch_threads
     with LocalProcesses(
         scenario, cards=cards, images=images, port=port, torch_threads=threads, engine=engine
