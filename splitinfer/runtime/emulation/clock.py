@@ -90,6 +90,12 @@ class Clock(Protocol):
         """
 
 
+class MakeClock(Protocol):
+    """What makes the clock of a run, as ``EmulatedClock`` does: the arguments are its own."""
+
+    def __call__(self, queues: int, *, slot_s: float, executor: Executor, wait_s: float = 0.0) -> Clock: ...
+
+
 class EmulatedClock:
     """Paces real work by virtual cycles: a job is given back when they are worked off, and never sooner.
 

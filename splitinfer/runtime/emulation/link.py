@@ -56,6 +56,12 @@ class Link(Protocol):
         """Send at these rates, one per queue, for one slot; returns the bytes that leave in it, in order."""
 
 
+class MakeLink(Protocol):
+    """What makes the link of a run, as ``EmulatedLink`` does: the arguments are its own."""
+
+    def __call__(self, queues: int, *, slot_s: float) -> Link: ...
+
+
 class EmulatedLink:
     """A token bucket per slot and queue, in virtual bits: each slot adds ``rate·tau`` bits, and none are kept.
 

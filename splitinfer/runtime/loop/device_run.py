@@ -12,7 +12,7 @@ import numpy as np
 
 from splitinfer.errors import DeadlineError, InputError, RemoteError
 from splitinfer.runtime.description import read_codecs
-from splitinfer.runtime.emulation import EmulatedClock, EmulatedLink, Piece
+from splitinfer.runtime.emulation import EmulatedClock, EmulatedLink, MakeClock, MakeLink, Piece
 from splitinfer.runtime.exchange import Exchange
 from splitinfer.runtime.loop.attendance import Attendance
 from splitinfer.runtime.loop.device import Closed, DeviceLoop, PeriodMeans
@@ -58,6 +58,8 @@ def run_device(
     on_failure: OnFailure = "fail",
     on_alone: Callable[[int, int, RemoteError], None] = lambda slot, tasks, error: None,
     times: DeviceTimes | None = None,
+    make_clock: MakeClock = EmulatedClock,
+    make_link: MakeLink = EmulatedLink,
     on_start: Callable[[pb.Start], None] = lambda start: None,
     on_period: Callable[[int, PeriodMeans, Sequence[int]], None] = lambda slot, means, cuts: None,
 ) -> pb.Farewell:
@@ -74,6 +76,8 @@ def run_device(
             the run by itself, with every cut at the last and the tails of stranded tasks in its own queues.
         on_alone: called when it begins to, with the slot, the number of stranded tasks, and why.
         times: how long to wait.
+        make_clock: the device's processor; one with a settable frequency takes the emulated one's place.
+        make_link: its radio, likewise.
         on_start: called when every device is there.
         on_period: called after each period with the slot that follows it, its means and the cuts in force.
 
@@ -90,7 +94,7 @@ def run_device(
     )
     if checked_on_failure(on_failure) == "wait":
         raise InputError("on_failure: the slots of a live run do not wait for an edge; take fallback or fail")
-    run = _DeviceRun(target, scenario, device, services, connection, times or DeviceTimes())
+    run = _DeviceRun(target, scenario, device, services, connection, times or DeviceTimes(), make_clock, make_link)
     run.on_alone = on_alone if on_failure == "fallback" else None
     return run.run(on_start, on_period)
 
@@ -116,12 +120,15 @@ class _DeviceRun:
         services: Sequence[LiveService],
         connection: ClientSettings,
         times: DeviceTimes,
+        make_clock: MakeClock,
+        make_link: MakeLink,
     ) -> None:
         self._scenario = scenario
         self._device = device
         self._services = services
         self._exchange = Exchange(target, connection)
         self._times = times
+        self._make_clock, self._make_link = make_clock, make_link
         self._attendance = Attendance(target, self._receive, connection)
         self._loop: DeviceLoop | None = None
         self._ticker: Ticker | None = None
@@ -169,8 +176,8 @@ class _DeviceRun:
         self._services = [replace(service, tolerance=start.tolerance) for service in self._services]
         setting = self._setting
         count = len(self._services)
-        clock = EmulatedClock(count, slot_s=setting.slot_s, executor=processor, wait_s=start.patience_s)
-        link = EmulatedLink(count, slot_s=setting.slot_s)
+        clock = self._make_clock(count, slot_s=setting.slot_s, executor=processor, wait_s=start.patience_s)
+        link = self._make_link(count, slot_s=setting.slot_s)
         world = DeviceWorld(self._scenario, start.seed, self._device)
         loop = DeviceLoop(
             setting,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from splitinfer.errors import InputError, RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime.description import describe_wire
-from splitinfer.runtime.emulation import EmulatedClock
+from splitinfer.runtime.emulation import Clock, EmulatedClock, MakeClock
 from splitinfer.runtime.events import (
     BatchReleased,
     DeviceLeft,
@@ -53,6 +53,7 @@ def run_edge(
     loop: LoopSettings,
     server: ServerSettings | None = None,
     *,
+    make_clock: MakeClock = EmulatedClock,
     on_listen: Callable[[str], None] = lambda address: None,
     observer: Observer = nobody,
 ) -> None:
@@ -64,6 +65,7 @@ def run_edge(
         models: of all services.
         loop: length, seed, time.
         server: where to listen, and limits of messages.
+        make_clock: the edge's processors; hardware whose speed can be set takes the emulated ones' place.
         on_listen: called with ``host:port`` once devices can come.
         observer: told what happens, on a thread of its own; every event of the run before this returns.
 
@@ -74,7 +76,7 @@ def run_edge(
     check_live(scenario)
     check_policy(policy, scenario)
     with Fanout().add("the run's observer", observer, most_waiting=None) as fanout:
-        _EdgeRun(scenario, policy, models, loop, server or ServerSettings(), fanout).run(on_listen)
+        _EdgeRun(scenario, policy, models, loop, server or ServerSettings(), make_clock, fanout).run(on_listen)
 
 
 class _EdgeRun:
@@ -85,12 +87,14 @@ class _EdgeRun:
         models: Sequence[SplitModel],
         settings: LoopSettings,
         server: ServerSettings,
+        make_clock: MakeClock,
         observer: Observer,
     ) -> None:
         self._scenario = scenario
         self._policy = policy
         self._settings = settings
         self._server = server
+        self._make_clock = make_clock
         self._tell = observer
         self._setting = setting = setting_of(scenario)
         self._devices = range(scenario.num_devices)
@@ -124,7 +128,7 @@ class _EdgeRun:
             ThreadPoolExecutor(settings.tail_workers * settings.batch, "splitinfer-tail") as processors,
             Hub(self._fingerprints, digest(scenario), self._server) as hub,
         ):
-            clock = EmulatedClock(
+            clock = self._make_clock(
                 setting.active.size, slot_s=setting.slot_s, executor=processors, wait_s=settings.patience_s
             )
             edge = EdgeLoop(setting, self._policy, clock, rule)
@@ -315,7 +319,7 @@ class _EdgeRun:
             )
         )
 
-    def _finish(self, hub: Hub, clock: EmulatedClock, ticker: Ticker) -> None:
+    def _finish(self, hub: Hub, clock: Clock, ticker: Ticker) -> None:
         for device in self._devices:
             self._note(device, self._next_slot(hub, device, self._settings.slots))
             hub.send(device, pb.EdgeMessage(finish=pb.Finish()))
