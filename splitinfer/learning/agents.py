@@ -63,12 +63,12 @@ class ServiceAgents(SteppedVecEnv):
         self._periods = Periods(scenarios, parallel=False)
         self.slots_per_period = self._periods.settings.slots_per_period
         self._outlook = Outlook(emphasised(self._periods.settings, energy_emphasis), task_price=task_price)
-        self._existing = self._periods.settings.active
+        self._existing: NDArray[np.bool_] = self._periods.settings.active
         self._device_exists = self._existing.any(axis=2)
         self._seed = seed
         self._length = periods_per_episode
         self._task_price = task_price
-        self._more_energy_price = (energy_emphasis - 1) * self._periods.settings.energy_price[:, None]
+        self._more_energy_price = (energy_emphasis - 1) * self._periods.settings.reward_energy_weight[:, None]
         self._step = 0
         agents = int(self._existing.sum())
         self.arrived = np.zeros(agents, np.bool_)

@@ -146,8 +146,8 @@ class Outlook:
         load = self._load[..., None, None]
         patience = 1 / (1 - np.minimum(load, MOST_LOAD))
         period_s = (settings.slot_s * settings.slots_per_period)[:, None, None, None]
-        price = settings.queue_price * settings.backlog_price[:, None]
-        energy_price = settings.energy_price[:, None, None, None] / settings.slots_per_period
+        price = settings.queue_price * settings.reward_queue_weight[:, None]
+        energy_price = settings.reward_energy_weight[:, None, None, None] / settings.slots_per_period
         cost = energy_price * (local_j + link_j)
         for stage, (held, own_s) in enumerate(((local_held, local_s), (link_held, link_s), (edge_held, edge_s))):
             cost = cost + price[:, stage, None, None, None] / period_s * held * patience[:, stage]
@@ -183,7 +183,7 @@ class Outlook:
         settings = self.settings
         seen = observation.max_rate_bps
         if not seen.any():
-            guess = FIRST_GUESS_BITS_PER_S_PER_HZ * settings.bandwidth_hz[:, None]
+            guess = FIRST_GUESS_BITS_PER_S_PER_HZ * settings.device_bandwidth_hz[:, None]
             return np.asarray(np.broadcast_to(guess, seen.shape))
         if self._mean_rate is None:
             self._mean_rate = seen.copy()
@@ -191,7 +191,7 @@ class Outlook:
         self._mean_rate = np.where(
             seen > 0, self._mean_rate + CHANNEL_SMOOTHING * (seen - self._mean_rate), self._mean_rate
         )
-        rate = np.where(self._mean_rate > 0, self._mean_rate, settings.bandwidth_hz[:, None])
+        rate = np.where(self._mean_rate > 0, self._mean_rate, settings.device_bandwidth_hz[:, None])
         served = observation.service_rate.sum(axis=3)
         edge = np.broadcast_to(served[:, 2].sum(axis=1, keepdims=True), served[:, 2].shape)
         used = np.stack(
@@ -238,7 +238,7 @@ class Outlook:
         settings = self.settings
         link = {
             "full_rate_bps": max_rate[..., None, None],
-            "bandwidth_hz": settings.bandwidth_hz[:, None, None, None],
+            "bandwidth_hz": settings.device_bandwidth_hz[:, None, None, None],
             "max_power_w": settings.max_power_w[..., None, None],
         }
         before = waiting[..., None, None]

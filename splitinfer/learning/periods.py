@@ -143,7 +143,7 @@ class Periods:
         max_rate_bps = rate_bps(
             settings.max_power_w[:, None],
             gain=gains,
-            bandwidth_hz=settings.bandwidth_hz[:, None, None],
+            bandwidth_hz=settings.device_bandwidth_hz[:, None, None],
             noise_w_per_hz=settings.noise_w_per_hz[:, None, None],
         ).mean(axis=1)
         self.observation = StackedObservation(

@@ -25,4 +25,6 @@ def device_rewards(settings: StackedSettings, energy_j: Floats, mean_backlog: Fl
         (E, M).
     """
     scaled_queue = np.einsum("es,esmn->em", settings.queue_price, mean_backlog)
-    return np.asarray(-(settings.energy_price[:, None] * energy_j + settings.backlog_price[:, None] * scaled_queue))
+    return np.asarray(
+        -(settings.reward_energy_weight[:, None] * energy_j + settings.reward_queue_weight[:, None] * scaled_queue)
+    )

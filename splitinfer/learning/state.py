@@ -36,7 +36,7 @@ def capacities(settings: StackedSettings) -> NDArray[np.float64]:
     return np.stack(
         [
             settings.max_local_frequency_hz,
-            np.broadcast_to(REFERENCE_BITS_PER_S_PER_HZ * settings.bandwidth_hz[:, None], whole),
+            np.broadcast_to(REFERENCE_BITS_PER_S_PER_HZ * settings.device_bandwidth_hz[:, None], whole),
             np.broadcast_to(settings.max_edge_frequency_hz[:, None], whole),
         ],
         axis=1,

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from splitinfer.energy.processor import CUBIC, FIRST
+from splitinfer.energy.processor import CUBIC, FIRST, widen_row
 from splitinfer.energy.transmitter import RADIATED_ROW
 from splitinfer.errors import InputError
 
 Floats = NDArray[np.float64]
+# A number of a setting says its axes: m devices, n services, k cuts, r numbers of its own; none for the whole world.
+PerWorld = Annotated[float, ""]
+PerDevice = Annotated[Floats, "m"]
+PerService = Annotated[Floats, "mn"]
+PerCut = Annotated[Floats, "mnk"]
+Rows = Annotated[Floats, "mr"]
 
 FADING_QUANTILES = 128
 SERVICE_ORDERS = ("shortest", "oldest")
@@ -67,34 +75,34 @@ class Setting:
         InputError: a field has the wrong shape or an impossible value; the message starts with the field's name.
     """
 
-    slot_s: float
-    slots_per_period: int
-    device_bandwidth_hz: float
-    noise_w_per_hz: float
-    max_edge_frequency_hz: float
-    local_cycles: Floats
-    transmission_bits: Floats
-    edge_cycles: Floats
-    num_cuts: NDArray[np.int64]
-    max_local_frequency_hz: Floats
-    max_power_w: Floats
-    energy_coefficient: Floats
-    local_energy_weight: Floats
-    transmission_energy_weight: Floats
-    queue_weight: Floats = field(default_factory=lambda: np.ones((1, 1)))
-    active: NDArray[np.bool_] = field(default_factory=lambda: np.ones((1, 1), dtype=np.bool_))
-    arrival_rate_hz: Floats = field(default_factory=lambda: np.zeros((1, 1)))
-    queue_weights: tuple[float, float, float] = (0.6, 0.2, 0.2)
-    queue_scale_cycles: float = 1e9
-    queue_scale_bits: float = 1e6
-    reward_energy_weight: float = 1e3
-    reward_queue_weight: float = 1.0
-    latency_price_w: Floats = field(default_factory=lambda: np.array([0.01]))
+    slot_s: PerWorld
+    slots_per_period: Annotated[int, ""]
+    device_bandwidth_hz: PerWorld
+    noise_w_per_hz: PerWorld
+    max_edge_frequency_hz: PerWorld
+    local_cycles: PerCut
+    transmission_bits: PerCut
+    edge_cycles: PerCut
+    num_cuts: Annotated[NDArray[np.int64], "mn"]
+    max_local_frequency_hz: PerDevice
+    max_power_w: PerDevice
+    energy_coefficient: PerDevice
+    local_energy_weight: PerDevice
+    transmission_energy_weight: PerDevice
+    queue_weight: PerService = field(default_factory=lambda: np.ones((1, 1)))
+    active: Annotated[NDArray[np.bool_], "mn"] = field(default_factory=lambda: np.ones((1, 1), dtype=np.bool_))
+    arrival_rate_hz: PerService = field(default_factory=lambda: np.zeros((1, 1)))
+    queue_weights: Annotated[tuple[float, float, float], "3"] = (0.6, 0.2, 0.2)
+    queue_scale_cycles: PerWorld = 1e9
+    queue_scale_bits: PerWorld = 1e6
+    reward_energy_weight: PerWorld = 1e3
+    reward_queue_weight: PerWorld = 1.0
+    latency_price_w: PerDevice = field(default_factory=lambda: np.array([0.01]))
     service_order: str = "shortest"
-    processor: Floats = field(default_factory=lambda: np.empty((1, 0)))
-    radio: Floats = field(default_factory=lambda: RADIATED_ROW[None])
-    mean_gain: Floats = field(default_factory=lambda: np.zeros(1))
-    fading: Floats = field(default_factory=lambda: rayleigh_quantiles()[None])
+    processor: Rows = field(default_factory=lambda: np.empty((1, 0)))
+    radio: Rows = field(default_factory=lambda: RADIATED_ROW[None])
+    mean_gain: PerDevice = field(default_factory=lambda: np.zeros(1))
+    fading: Rows = field(default_factory=lambda: rayleigh_quantiles()[None])
 
     def __post_init__(self) -> None:
         for name in ("slot_s", "device_bandwidth_hz", "noise_w_per_hz"):
@@ -111,18 +119,9 @@ class Setting:
                 raise InputError(f"{name} must have the shape {tables} of local_cycles")
             _set(self, name, _array(name, getattr(self, name), tables))
         devices, services, cuts = tables
-        for name in (
-            "max_local_frequency_hz",
-            "max_power_w",
-            "energy_coefficient",
-            "local_energy_weight",
-            "transmission_energy_weight",
-            "latency_price_w",
-            "mean_gain",
-        ):
-            _set(self, name, _array(name, getattr(self, name), (devices,)))
-        for name in ("queue_weight", "arrival_rate_hz"):
-            _set(self, name, _array(name, getattr(self, name), (devices, services)))
+        for name, axes in AXES.items():
+            if axes in ("m", "mn") and name not in ("active", "num_cuts"):
+                _set(self, name, _array(name, getattr(self, name), (devices, services)[: len(axes)]))
         self._check_stations(devices)
         _set(self, "active", _frozen(_broadcast("active", np.asarray(self.active, np.bool_), (devices, services))))
 
@@ -180,6 +179,91 @@ class Setting:
     def replace(self, **changes: Any) -> Setting:
         """A copy with some fields changed, validated again."""
         return replace(self, **changes)
+
+
+AXES: dict[str, str] = {
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(Setting, include_extras=True).items()
+    if hasattr(hint, "__metadata__")
+}
+"""Axes of every number of a setting."""
+
+_TABLES = tuple(name for name, axes in AXES.items() if axes == "mnk")
+STACKED = (
+    "num_devices",
+    "num_services",
+    "work",
+    "shortest_first",
+    *(name for name in AXES if name not in _TABLES),
+)
+"""What a stack of settings holds: the numbers of ``Setting`` under their names with a leading axis E, and
+
+num_devices, num_services: (E,), of each setting; M and N are those of the largest.
+work: (E, 3, M, N, K + 1), local cycles, bits and edge cycles of a task per cut.
+shortest_first: (E,), whether ``service_order`` is that.
+"""
+
+
+def named_tuple(name: str, names: Sequence[str], module: str) -> Any:
+    """Return a class of tuples whose names are computed; compiled code is cached under its module and name."""
+    return namedtuple(name, names, module=module)
+
+
+Stack = named_tuple("Stack", STACKED, __name__)
+"""Settings side by side as plain arrays. A tuple with names, since compiled code takes no other."""
+
+
+def stack(settings: Sequence[Setting]) -> Any:
+    """Return a ``Stack`` of settings, padded to the largest. What is padded is never looked at, or divides by one."""
+    count = len(settings)
+    m, n, k = (max(setting.local_cycles.shape[axis] for setting in settings) for axis in range(3))
+    arrays = {}
+    for name in STACKED:
+        if name == "work":
+            arrays[name] = np.zeros((count, 3, m, n, k))
+        elif name in AXES:
+            values = [np.asarray(getattr(setting, name)) for setting in settings]
+            inner = {"": (), "3": (3,), "m": (m,), "mn": (m, n)}.get(AXES[name])
+            shape = inner if inner is not None else (m, max(value.shape[-1] for value in values))
+            arrays[name] = np.full((count, *shape), AXES[name] == "m", values[0].dtype)
+        else:
+            arrays[name] = np.zeros(count, np.bool_ if name == "shortest_first" else np.int64)
+    stacked = Stack(**arrays)
+    for index, setting in enumerate(settings):
+        put(stacked, index, setting)
+    return stacked
+
+
+def put(stacked: Any, index: int, setting: Setting) -> None:
+    """Copy a setting into row ``index`` of a stack.
+
+    Raises:
+        InputError: it is larger than the stack's arrays.
+    """
+    shape, room = setting.local_cycles.shape, stacked.work.shape[2:]
+    if any(own > most for own, most in zip(shape, room, strict=True)):
+        raise InputError(f"worlds: (devices, services, cuts) {shape} do not fit into {room}")
+    devices, services, cuts = shape
+    stacked.num_devices[index], stacked.num_services[index] = devices, services
+    stacked.shortest_first[index] = setting.service_order == "shortest"
+    stacked.work[index] = 0.0
+    for stage, name in enumerate(_TABLES):
+        stacked.work[index, stage, :devices, :services, :cuts] = getattr(setting, name)
+    for name, axes in AXES.items():
+        if axes == "mnk":
+            continue
+        array, value = getattr(stacked, name), getattr(setting, name)
+        if axes in ("", "3"):
+            array[index] = value
+            continue
+        array[index] = axes == "m"
+        if name == "processor":
+            for row, out in zip(value, array[index], strict=False):
+                widen_row(row, out)
+        elif axes == "mn":
+            array[index, :devices, :services] = value
+        else:
+            array[index, :devices] = value
 
 
 def _set(setting: Setting, name: str, value: object) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,37 +33,32 @@ def setting_of(scenario: Scenario) -> Setting:
         for paper, card in zip(by_paper, cards, strict=True)
     ]
     mean_gain, fading = channel_law(scenario)
+    same = {name: getattr(scenario, name) for name in _SAME}
     return Setting(
-        slot_s=scenario.slot_s,
-        slots_per_period=scenario.slots_per_period,
-        device_bandwidth_hz=scenario.bandwidth_hz / scenario.num_devices,
-        noise_w_per_hz=scenario.noise_w_per_hz,
-        max_edge_frequency_hz=scenario.max_edge_frequency_hz,
-        local_cycles=local,
-        transmission_bits=bits,
-        edge_cycles=edge,
-        num_cuts=scenario.num_cuts,
-        max_local_frequency_hz=per_device(scenario.max_local_frequency_hz, [c.used_core.limit_hz for c in cards]),
-        max_power_w=per_device(scenario.max_power_w, [c.used_radio.max_power_w for c in cards]),
-        energy_coefficient=per_device(scenario.energy_coefficient, [c.effective_cubic for c in cards]),
-        local_energy_weight=np.asarray(scenario.local_energy_weight),
-        transmission_energy_weight=np.asarray(scenario.transmission_energy_weight),
-        active=scenario.active,
-        arrival_rate_hz=scenario.arrival_rates_hz(),
-        queue_weights=scenario.queue_weights,
-        queue_scale_cycles=scenario.queue_scale_cycles,
-        queue_scale_bits=scenario.queue_scale_bits,
-        reward_energy_weight=scenario.reward_energy_weight,
-        reward_queue_weight=scenario.reward_queue_weight,
-        latency_price_w=np.asarray(scenario.latency_price_w),
-        service_order=scenario.service_order,
-        processor=stack_rows(rows),
-        radio=np.array(
-            [RADIATED_ROW if paper else c.used_radio.row() for paper, c in zip(by_paper, cards, strict=True)]
-        ),
-        mean_gain=mean_gain,
-        fading=fading,
+        **same
+        | {
+            "device_bandwidth_hz": scenario.bandwidth_hz / scenario.num_devices,
+            "local_cycles": local,
+            "transmission_bits": bits,
+            "edge_cycles": edge,
+            "max_local_frequency_hz": per_device(
+                scenario.max_local_frequency_hz, [c.used_core.limit_hz for c in cards]
+            ),
+            "max_power_w": per_device(scenario.max_power_w, [c.used_radio.max_power_w for c in cards]),
+            "energy_coefficient": per_device(scenario.energy_coefficient, [c.effective_cubic for c in cards]),
+            "arrival_rate_hz": scenario.arrival_rates_hz(),
+            "processor": stack_rows(rows),
+            "radio": np.array(
+                [RADIATED_ROW if paper else c.used_radio.row() for paper, c in zip(by_paper, cards, strict=True)]
+            ),
+            "mean_gain": mean_gain,
+            "fading": fading,
+        }
     )
+
+
+_SAME = [f.name for f in fields(Setting) if f.name in Scenario.model_fields or hasattr(Scenario, f.name)]
+"""Numbers of a setting that a scenario has under the same name."""
 
 
 def rule_of(scenario: Scenario) -> AllocationRule:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from splitinfer.energy.processor import CUBIC, TOP, widen_row
+from splitinfer.energy.processor import CUBIC, TOP
 from splitinfer.energy.transmitter import RADIATED_ROW
 from splitinfer.errors import InputError
 from splitinfer.radio import rate_bps
@@ -28,7 +28,7 @@ from splitinfer.scheduling.rules import (
     checked_rule,
     is_compiled,
 )
-from splitinfer.scheduling.setting import Setting
+from splitinfer.scheduling.setting import Setting, put, stack
 from splitinfer.simulation.records import Arrivals, FinishedTasks, PeriodStatistics, Trace
 
 Floats = NDArray[np.float64]
@@ -87,37 +87,15 @@ class Engine:
             max(world.num_devices for world in self.worlds),
             max(world.num_services for world in self.worlds),
         )
-        cuts = max(world.local_cycles.shape[2] for world in self.worlds)
-        e, m, n = self._shape
-        self._active = np.zeros((e, m, n), np.bool_)
-        self._cut_count = np.zeros((e, m, n), np.int64)
         from splitinfer.scheduling.pricing import PRICES_KEPT
         from splitinfer.simulation import kernel
 
-        levels = max(np.shape(world.processor)[1] for world in self.worlds)
-        quantiles = max(world.fading.shape[1] for world in self.worlds)
-        if any(world.fading.shape[1] != quantiles for world in self.worlds):
+        e, m, _ = self._shape
+        if len({world.fading.shape[1] for world in self.worlds}) > 1:
             raise InputError("fading: environments of one engine need the same number of quantiles")
         self._worlds = kernel.Worlds(
-            num_devices=np.zeros(e, np.int64),
-            num_services=np.zeros(e, np.int64),
-            slot_s=np.zeros(e),
-            device_bandwidth_hz=np.zeros(e),
-            noise_w_per_hz=np.zeros(e),
-            max_edge_frequency_hz=np.zeros(e),
-            max_local_frequency_hz=np.zeros((e, m)),
-            max_power_w=np.zeros((e, m)),
-            local_energy_weight=np.zeros((e, m)),
-            transmission_energy_weight=np.zeros((e, m)),
-            latency_price_w=np.zeros((e, m)),
-            queue_weight=np.zeros((e, m, n)),
-            processor=np.zeros((e, m, levels)),
-            radio=np.zeros((e, m, 3)),
-            work=np.zeros((e, 3, m, n, cuts)),
+            **stack(self.worlds)._asdict(),
             rule=np.full(e, kernel.PRICE if type(rule) is PriceOfTime else kernel.DRIFT_PLUS_PENALTY),
-            shortest_first=np.zeros(e, np.bool_),
-            fading=np.zeros((e, m, quantiles)),
-            mean_gain=np.zeros((e, m)),
             followed_gain=np.zeros((e, m)),
             seen=np.zeros((e, m)),
             prices=np.zeros((e, m, PRICES_KEPT)),
@@ -222,39 +200,11 @@ class Engine:
         return self._statistics(slots, sums, log, trace)
 
     def _load(self, index: int, world: Setting) -> None:
-        """Copies a world into row ``index`` of the padded arrays."""
-        devices, services, cuts = world.local_cycles.shape
-        arrays = self._worlds
-        if devices > self._shape[1] or services > self._shape[2] or cuts > arrays.work.shape[-1]:
-            room = (self._shape[1], self._shape[2], arrays.work.shape[-1])
-            raise InputError(f"worlds: (devices, services, cuts) {(devices, services, cuts)} do not fit into {room}")
-        arrays.num_devices[index], arrays.num_services[index] = devices, services
-        for name in ("slot_s", "device_bandwidth_hz", "noise_w_per_hz", "max_edge_frequency_hz"):
-            getattr(arrays, name)[index] = getattr(world, name)
-        for name in (
-            "max_local_frequency_hz",
-            "max_power_w",
-            "local_energy_weight",
-            "transmission_energy_weight",
-            "latency_price_w",
-            "radio",
-        ):
-            getattr(arrays, name)[index, :devices] = getattr(world, name)
-        arrays.processor[index] = 0.0
-        for row, out in zip(np.asarray(world.processor), arrays.processor[index], strict=False):
-            widen_row(row, out)
-        arrays.shortest_first[index] = world.service_order == "shortest"
+        """Copies a world into row ``index`` of the padded arrays, and forgets what was known of another."""
+        put(self._worlds, index, world)
         self._forget_channel(index, world)
         if self._rules:
             self._rules[index].start(world)
-        arrays.queue_weight[index, :devices, :services] = world.queue_weight
-        arrays.work[index] = 0.0
-        for stage, table in enumerate((world.local_cycles, world.transmission_bits, world.edge_cycles)):
-            arrays.work[index, stage, :devices, :services, :cuts] = table
-        self._active[index] = False
-        self._active[index, :devices, :services] = world.active
-        self._cut_count[index] = 0
-        self._cut_count[index, :devices, :services] = world.num_cuts
         self.worlds = (*self.worlds[:index], world, *self.worlds[index + 1 :])
 
     def _forget_channel(self, index: int, world: Setting) -> None:
@@ -356,7 +306,7 @@ class Engine:
             key = news.environment * slots + news.slot
             if np.any(key[1:] < key[:-1]):
                 raise InputError("arrivals must be ordered by environment, then by slot")
-            if not self._active[news.environment, news.device, news.service].all():
+            if not self._worlds.active[news.environment, news.device, news.service].all():
                 raise InputError("arrivals: a task arrives at a service that does not exist")
         return np.searchsorted(news.environment, np.arange(e + 1)).astype(np.int64)
 
@@ -370,11 +320,11 @@ class Engine:
             raise InputError(
                 f"cuts must have the shape {self._shape[1:]} or {self._shape}, got {array.shape}"
             ) from None
-        wrong = self._active & ((full < 0) | (full > self._cut_count))
+        wrong = self._worlds.active & ((full < 0) | (full > self._worlds.num_cuts))
         if wrong.any():
             e, m, n = np.argwhere(wrong)[0]
             raise InputError(
-                f"cuts: device {m}, service {n} has the cuts 0..{self._cut_count[e, m, n]}, got {full[e, m, n]}"
+                f"cuts: device {m}, service {n} has the cuts 0..{self._worlds.num_cuts[e, m, n]}, got {full[e, m, n]}"
             )
         return np.array(full, dtype=np.int64, order="C")
 

@@ -33,6 +33,7 @@ from splitinfer.scheduling.pricing import (
     local_price_core,
     serve_in_order,
 )
+from splitinfer.scheduling.setting import STACKED, named_tuple
 
 LOCAL, TRANSMISSION, EDGE, DONE = 0, 1, 2, 3
 DRIFT_PLUS_PENALTY, PRICE = 0, 1
@@ -46,32 +47,13 @@ RESUM_LIMIT = 16
 otherwise kept by subtraction; the fresh sum keeps rounding from stranding or inventing work as a queue runs empty."""
 
 
-class Worlds(NamedTuple):
-    """``Setting`` of each environment, padded to common M, N and K_max."""
+Worlds: Any = named_tuple("Worlds", (*STACKED, "rule", "followed_gain", "seen", "prices"), __name__)
+"""A ``Stack`` of settings, and what the rules keep; the latter:
 
-    num_devices: Any  # (E,)
-    num_services: Any  # (E,)
-    slot_s: Any  # (E,)
-    device_bandwidth_hz: Any  # (E,)
-    noise_w_per_hz: Any  # (E,)
-    max_edge_frequency_hz: Any  # (E,)
-    max_local_frequency_hz: Any  # (E, M)
-    max_power_w: Any  # (E, M)
-    local_energy_weight: Any  # (E, M)
-    transmission_energy_weight: Any  # (E, M)
-    latency_price_w: Any  # (E, M)
-    queue_weight: Any  # (E, M, N)
-    processor: Any  # (E, M, R): how power follows frequency
-    radio: Any  # (E, M, 3): how power follows what is sent
-    work: Any  # (E, 3, M, N, K_max + 1): work of one task per stage and cut
-    rule: Any  # (E,): DRIFT_PLUS_PENALTY or PRICE
-    shortest_first: Any  # (E,): service order under PRICE; False is oldest first
-    # ``BitPrices`` of each environment. Fields of their own: numba's parallel loops take no tuple inside a tuple.
-    fading: Any  # (E, M, Q)
-    mean_gain: Any  # (E, M)
-    followed_gain: Any  # (E, M)
-    seen: Any  # (E, M)
-    prices: Any  # (E, M, kept)
+rule: (E,), DRIFT_PLUS_PENALTY or PRICE.
+followed_gain, seen, prices: ``BitPrices`` of each environment, beside ``fading`` and ``mean_gain``, which the prices
+move. Fields of their own: numba's parallel loops take no tuple inside a tuple.
+"""
 
 
 class Queues(NamedTuple):
