@@ -136,7 +136,7 @@ def private_uses() -> dict[str, set[str]]:
                 names = [a.name for a in node.names if any(part.startswith("_") for part in a.name.split("."))]
             for name in names:
                 found[name].add(path.name)
-    for public in ("_exit", "_replace"):  # of os and of named tuples: documented, for all their underscore
+    for public in ("_asdict", "_exit", "_replace"):  # of os and of named tuples: documented, for all their underscore
         found.pop(public, None)
     return found
 
