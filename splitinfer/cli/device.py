@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from splitinfer.errors import RemoteError
-    from splitinfer.runtime.loop.device import PeriodMeans
+    from splitinfer.scheduling.period import Period
     from splitinfer.wire import splitinfer_pb2 as pb
 
 
@@ -95,9 +95,9 @@ def device(
 
     spent_j = [0.0, 0.0]
 
-    def on_period(slot: int, means: PeriodMeans, cuts: Sequence[int]) -> None:
-        spent_j[0] += means.local_energy_j * means.slots
-        spent_j[1] += means.transmission_energy_j * means.slots
+    def on_period(slot: int, means: Period, cuts: Sequence[int]) -> None:
+        spent_j[0] += float(means.local_energy_j[0]) * means.slots
+        spent_j[1] += float(means.transmission_energy_j[0]) * means.slots
 
     def on_alone(slot: int, stranded: int, error: RemoteError) -> None:
         print(f"device {index}: alone from slot {slot} on, with {stranded} tasks to finish here: {error}", flush=True)

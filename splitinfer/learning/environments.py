@@ -65,11 +65,11 @@ class _PeriodEnv(gymnasium.Env[State, NDArray[Any]]):
             "device_reward": period.device_reward[0],
             "energy_local_j": statistics.local_energy_j[0],
             "energy_transmission_j": statistics.transmission_energy_j[0],
-            "mean_backlog": statistics.mean_backlog[0],
+            "mean_backlog": statistics.backlog[0],
             "latency_s": statistics.tasks.latency_s,
             "arrived": int(statistics.arrived.sum()),
         }
-        state = state_vector(self._periods.settings, period.observation)[0]
+        state = state_vector(self._periods.settings, period.statistics)[0]
         return state, float(period.reward[0]), False, self._step >= self._length, info
 
 

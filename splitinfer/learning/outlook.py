@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitinfer.learning.actions import candidate_cuts
-from splitinfer.learning.stacked import StackedObservation, StackedSettings
+from splitinfer.learning.stacked import StackedSettings
 from splitinfer.scheduling.draining import (
     link_added_j,
     link_rate_bps,
@@ -39,6 +39,7 @@ from splitinfer.scheduling.draining import (
     local_drain_s,
     local_followers_j,
 )
+from splitinfer.scheduling.period import Period
 
 Floats = NDArray[np.float64]
 
@@ -131,7 +132,7 @@ class Outlook:
         chosen = np.take_along_axis(self.choices, index[..., None], axis=3)[..., 0]
         return np.where(self.settings.active, chosen, 0)
 
-    def look(self, observation: StackedObservation) -> Candidates:
+    def look(self, observation: Period) -> Candidates:
         """Take in the period that has passed, and return the view of the coming one."""
         settings = self.settings
         rate = self._follow(observation)
@@ -178,7 +179,7 @@ class Outlook:
         features[~self.valid] = 0
         return Candidates(features, np.where(self.valid, cost, np.inf))
 
-    def _follow(self, observation: StackedObservation) -> Floats:
+    def _follow(self, observation: Period) -> Floats:
         """Update the running means; returns the mean of R, (E, M)."""
         settings = self.settings
         seen = observation.max_rate_bps
@@ -205,7 +206,7 @@ class Outlook:
         self._load = self._load + LOAD_SMOOTHING * (np.minimum(used, 1.0) - self._load)
         return np.asarray(rate)
 
-    def _waiting(self, observation: StackedObservation) -> Floats:
+    def _waiting(self, observation: Period) -> Floats:
         """Work queued or on its way to each station of a device, (E, 3, M); the edge's by the device it comes from."""
         local, bits, edge = np.moveaxis(self.settings.work_at(observation.cuts), 1, 0)
         queued = observation.backlog

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
 from splitinfer.learning.reward import device_rewards
-from splitinfer.learning.stacked import StackedObservation, first_observation, stack_settings
-from splitinfer.radio import rate_bps
+from splitinfer.learning.stacked import stack_settings
+from splitinfer.scheduling.period import Period
 from splitinfer.scheduling.policy import Request
 from splitinfer.simulation.build import rule_of, setting_of
 from splitinfer.simulation.engine import Engine
@@ -30,16 +30,14 @@ PERIODS_AHEAD = 100
 
 
 @dataclass(frozen=True, eq=False)
-class Period:
+class Step:
     """What one period brought.
 
     Attributes:
-        observation: the state at its end, (25).
         device_reward: (E, M), each device's part of (34).
-        statistics: the engine's sums.
+        statistics: the engine's, the state (25) at the period's end among them.
     """
 
-    observation: StackedObservation
     device_reward: Floats
     statistics: PeriodStatistics
 
@@ -89,7 +87,7 @@ class Periods:
         self._gains = np.zeros((environments, slots, devices))
         self._counts = np.zeros((environments, slots, devices, services), np.int64)
         self._next = slots
-        self.observation = first_observation(self.settings)
+        self.observation: Period = Period.empty(self.settings.num_cuts)
 
     def __len__(self) -> int:
         return len(self._scenarios)
@@ -99,7 +97,7 @@ class Periods:
         """(E, M): tasks in each device's three queues, those at the edge included."""
         return np.asarray(self._engine.in_flight.sum(axis=(1, 3)), np.float64)
 
-    def start(self, seeds: Sequence[int], *, skip_s: Sequence[float] | None = None) -> StackedObservation:
+    def start(self, seeds: Sequence[int], *, skip_s: Sequence[float] | None = None) -> Period:
         """Begin all environments anew, with empty queues.
 
         Args:
@@ -112,16 +110,16 @@ class Periods:
                 world.draw(int(seconds / scenario.slot_s))
         self._next = self._gains.shape[1]
         self._engine.reset()
-        self.observation = first_observation(self.settings)
+        self.observation = Period.empty(self.settings.num_cuts)
         return self.observation
 
-    def empty_queues(self) -> StackedObservation:
+    def empty_queues(self) -> Period:
         """Drop every task and begin another episode; the worlds themselves go on where they are."""
         self._engine.reset()
-        self.observation = first_observation(self.settings)
+        self.observation = Period.empty(self.settings.num_cuts)
         return self.observation
 
-    def step(self, cuts: NDArray[np.int64], request: Request | None = None) -> Period:
+    def step(self, cuts: NDArray[np.int64], request: Request | None = None) -> Step:
         """Advance all environments by one period.
 
         Args:
@@ -140,21 +138,9 @@ class Periods:
         self._next = now.stop
         gains = self._gains[:, now]
         statistics = self._engine.advance(cuts, gains, self._counts[:, now], request=request)
-        max_rate_bps = rate_bps(
-            settings.max_power_w[:, None],
-            gain=gains,
-            bandwidth_hz=settings.device_bandwidth_hz[:, None, None],
-            noise_w_per_hz=settings.noise_w_per_hz[:, None, None],
-        ).mean(axis=1)
-        self.observation = StackedObservation(
-            cuts=np.array(cuts, np.int64),
-            backlog=statistics.mean_backlog,
-            service_rate=statistics.mean_service_rate,
-            power_w=statistics.mean_power_w,
-            max_rate_bps=max_rate_bps,
-        )
+        self.observation = statistics
         energy_j = statistics.local_energy_j + statistics.transmission_energy_j
-        return Period(self.observation, device_rewards(settings, energy_j, statistics.mean_backlog), statistics)
+        return Step(device_rewards(settings, energy_j, statistics.backlog), statistics)
 
     def _draw(self) -> None:
         slots = self._gains.shape[1]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from splitinfer.errors import InputError
 from splitinfer.learning.actions import CutActions, JointActions, RoundedCutActions
 from splitinfer.learning.outlook import FEATURES, Candidates, Outlook
-from splitinfer.learning.stacked import StackedSettings, emphasised, stack_observation, stack_settings
+from splitinfer.learning.stacked import StackedSettings, emphasised, stack_settings
 from splitinfer.learning.state import state_size, state_vector
 from splitinfer.learning.weights import Floats, Perceptron, Weights
 from splitinfer.scheduling.observation import Observation, Setting
@@ -67,7 +67,7 @@ class SharedCutPolicy:
         self._outlook = Outlook(settings, task_price=self._task_price)
 
     def cuts(self, observation: Observation) -> Cuts:
-        seen = network_input(self._outlook.look(stack_observation(observation)))
+        seen = network_input(self._outlook.look(observation.period.stacked()))
         prior = -np.minimum(PRIOR_SHARPNESS * seen[..., -2], FARTHEST)
         logits = prior + self._score(seen[..., :-2])[..., 0]
         index = np.argmax(np.where(seen[..., -1] > 0, logits, -np.inf), axis=3)
@@ -108,7 +108,7 @@ class FlatCutPolicy:
         _check_fit(self.name, self._network, self._settings, outputs)
 
     def cuts(self, observation: Observation) -> Cuts:
-        out = self._network(state_vector(self._settings, stack_observation(observation)))
+        out = self._network(state_vector(self._settings, observation.period.stacked()))
         if self._layout == "index":
             action: NDArray[Any] = np.array([[int(np.argmax(part)) for part in np.split(out[0], self._ends)]])
         else:
@@ -142,7 +142,7 @@ class JointPolicy:
         _check_fit(self.name, self._network, self._settings, self._actions.size)
 
     def cuts(self, observation: Observation) -> Cuts:
-        action = self._network(state_vector(self._settings, stack_observation(observation)))
+        action = self._network(state_vector(self._settings, observation.period.stacked()))
         cuts, self._request = self._actions.decode(np.clip(action, -1.0, 1.0))
         return np.asarray(cuts[0])
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splitinfer.scheduling.observation import Observation
 from splitinfer.scheduling.setting import Setting, stack
 
 Floats = NDArray[np.float64]
@@ -65,49 +64,3 @@ def emphasised(settings: StackedSettings, energy_emphasis: float) -> StackedSett
 def stack_settings(settings: Sequence[Setting]) -> StackedSettings:
     """Stack settings that share the number of slots per period."""
     return StackedSettings(stack(settings), settings[0].slots_per_period)
-
-
-@dataclass(frozen=True, eq=False)
-class StackedObservation:
-    """The state (25) of E environments: what ``Observation`` holds for one, with a leading axis E.
-
-    Attributes:
-        cuts: (E, M, N), in force until now.
-        backlog: (E, 3, M, N), period means of Q^l, Q^t and Q^e.
-        service_rate: (E, 3, M, N), period means of f^l, r and f^e.
-        power_w: (E, M), period mean of p.
-        max_rate_bps: (E, M), period mean of R at full power; 0 before the first period.
-    """
-
-    cuts: Ints
-    backlog: Floats
-    service_rate: Floats
-    power_w: Floats
-    max_rate_bps: Floats
-
-
-def stack_observation(observation: Observation) -> StackedObservation:
-    """One environment's observation as a stack of one."""
-    return StackedObservation(
-        cuts=observation.cuts[None],
-        backlog=np.stack(
-            [observation.local_queue_cycles, observation.transmission_queue_bits, observation.edge_queue_cycles]
-        )[None],
-        service_rate=np.stack([observation.local_frequency_hz, observation.rate_bps, observation.edge_frequency_hz])[
-            None
-        ],
-        power_w=observation.power_w[None],
-        max_rate_bps=observation.max_rate_bps[None],
-    )
-
-
-def first_observation(settings: StackedSettings) -> StackedObservation:
-    """Before the first period: nothing queued or spent, everything on the device."""
-    environments, devices, services = settings.shape
-    return StackedObservation(
-        cuts=settings.num_cuts,
-        backlog=np.zeros((environments, 3, devices, services)),
-        service_rate=np.zeros((environments, 3, devices, services)),
-        power_w=np.zeros((environments, devices)),
-        max_rate_bps=np.zeros((environments, devices)),
-    )

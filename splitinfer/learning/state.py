@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splitinfer.learning.stacked import StackedObservation, StackedSettings
+from splitinfer.learning.stacked import StackedSettings
+from splitinfer.scheduling.period import Period
 
 REFERENCE_BITS_PER_S_PER_HZ = 10.0
 """R0 over b."""
@@ -48,7 +49,7 @@ def state_size(settings: StackedSettings) -> int:
     return 9 * int(settings.active[0].sum()) + 2 * settings.shape[1]
 
 
-def state_vector(settings: StackedSettings, observation: StackedObservation) -> NDArray[np.float32]:
+def state_vector(settings: StackedSettings, observation: Period) -> NDArray[np.float32]:
     """Return the scaled state of E environments with the same services.
 
     Args:

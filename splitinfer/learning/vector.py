@@ -106,7 +106,7 @@ class PeriodVecEnv(SteppedVecEnv):
         self.energy_j = float(period.energy_j.mean())
         self.mean_reward = float(period.reward.mean())
         self.latency_s = period.statistics.tasks.latency_s
-        states = state_vector(self._periods.settings, period.observation)
+        states = state_vector(self._periods.settings, period.statistics)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         done = self._step >= self._length
         if done:

@@ -51,7 +51,7 @@ class Started(Event):
 
 @dataclass(frozen=True, slots=True)
 class PeriodEnded(Event):
-    """Means of one partition period of a live run; arrays as in ``PeriodStatistics`` of one environment."""
+    """Means of one partition period of a live run, named and shaped as in ``scheduling.period.Period``."""
 
     kind: ClassVar[str] = "period"
     first_slot: int
@@ -63,6 +63,12 @@ class PeriodEnded(Event):
     max_rate_bps: list[float]
     local_energy_j: list[float]
     transmission_energy_j: list[float]
+
+    @classmethod
+    def of(cls, period: Any, *, first_slot: int) -> PeriodEnded:
+        """Return the event of a period whose first slot was this one."""
+        names = [field.name for field in dataclasses.fields(cls) if field.name not in ("first_slot", "slots")]
+        return cls(first_slot, period.slots, **{name: getattr(period, name).tolist() for name in names})
 
 
 @dataclass(frozen=True, slots=True)

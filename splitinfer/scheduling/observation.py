@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from splitinfer.scheduling.period import Period
 from splitinfer.scheduling.setting import Setting
 
 __all__ = ["Observation", "Setting"]
@@ -17,96 +18,85 @@ __all__ = ["Observation", "Setting"]
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Observation:
-    """The state (25) at the start of a partition period: means over the period before it.
+    """The state (25) at the start of a partition period: the period before it, by the paper's names.
 
     Before the first period everything is zero, and the cuts are those of a fully local device.
 
     Attributes:
-        cuts: the cut in force until now, shape (M, N).
-        local_queue_cycles: Q^l, shape (M, N).
-        transmission_queue_bits: Q^t, shape (M, N).
-        edge_queue_cycles: Q^e, shape (M, N).
-        local_frequency_hz: f^l, shape (M, N).
-        rate_bps: r, shape (M, N).
-        edge_frequency_hz: f^e, shape (M, N).
-        local_ratio: c of the cut, shape (M, N).
-        feature_ratio: d of the cut, shape (M, N).
-        edge_ratio: 1 - c of the cut, shape (M, N).
-        power_w: p, shape (M,).
-        max_rate_bps: R at full power, shape (M,): what the channel would carry. (R at the power that was spent
-            is the sum of r, which the state has already.)
+        setting: of the run.
+        period: means over the period before.
     """
 
-    cuts: NDArray[np.int64]
-    local_queue_cycles: Array
-    transmission_queue_bits: Array
-    edge_queue_cycles: Array
-    local_frequency_hz: Array
-    rate_bps: Array
-    edge_frequency_hz: Array
-    local_ratio: Array
-    feature_ratio: Array
-    edge_ratio: Array
-    power_w: Array
-    max_rate_bps: Array
+    setting: Setting
+    period: Period
 
     @classmethod
     def first(cls, setting: Setting) -> Observation:
         """Return what a policy sees before the first period."""
-        nothing = np.zeros(setting.active.shape)
-        idle = np.zeros(len(setting.active))
-        return cls(
-            cuts=setting.num_cuts,
-            local_queue_cycles=nothing,
-            transmission_queue_bits=nothing,
-            edge_queue_cycles=nothing,
-            local_frequency_hz=nothing,
-            rate_bps=nothing,
-            edge_frequency_hz=nothing,
-            local_ratio=np.where(setting.active, 1.0, 0.0),
-            feature_ratio=nothing,
-            edge_ratio=nothing,
-            power_w=idle,
-            max_rate_bps=idle,
-        )
+        return cls(setting, Period.empty(setting.num_cuts))
 
-    @classmethod
-    def of_period(
-        cls,
-        setting: Setting,
-        *,
-        cuts: NDArray[np.int64],
-        mean_backlog: Array,
-        mean_service_rate: Array,
-        mean_power_w: Array,
-        mean_max_rate_bps: Array,
-    ) -> Observation:
-        """Return what a policy sees after a period, from the period's means.
+    @property
+    def cuts(self) -> NDArray[np.int64]:
+        """The cut in force until now, shape (M, N)."""
+        return self.period.cuts
 
-        Args:
-            setting: of the run.
-            cuts: in force in the period, shape (M, N).
-            mean_backlog: Q^l, Q^t, Q^e, shape (3, M, N).
-            mean_service_rate: f^l, r, f^e, shape (3, M, N).
-            mean_power_w: p, shape (M,).
-            mean_max_rate_bps: R at full power, shape (M,).
-        """
-        at = cuts[..., None]
-        work = np.where(setting.task_cycles > 0, setting.task_cycles, 1.0)
-        size = np.where(setting.input_bits > 0, setting.input_bits, 1.0)
-        return cls(
-            cuts=cuts,
-            local_queue_cycles=mean_backlog[0],
-            transmission_queue_bits=mean_backlog[1],
-            edge_queue_cycles=mean_backlog[2],
-            local_frequency_hz=mean_service_rate[0],
-            rate_bps=mean_service_rate[1],
-            edge_frequency_hz=mean_service_rate[2],
-            local_ratio=np.take_along_axis(setting.local_cycles, at, axis=2)[..., 0] / work,
-            feature_ratio=np.take_along_axis(setting.transmission_bits, at, axis=2)[..., 0] / size,
-            edge_ratio=np.take_along_axis(setting.edge_cycles, at, axis=2)[..., 0] / work,
-            power_w=mean_power_w,
-            max_rate_bps=mean_max_rate_bps,
-        )
+    @property
+    def local_queue_cycles(self) -> Array:
+        """Q^l, shape (M, N)."""
+        return np.asarray(self.period.backlog[0])
+
+    @property
+    def transmission_queue_bits(self) -> Array:
+        """Q^t, shape (M, N)."""
+        return np.asarray(self.period.backlog[1])
+
+    @property
+    def edge_queue_cycles(self) -> Array:
+        """Q^e, shape (M, N)."""
+        return np.asarray(self.period.backlog[2])
+
+    @property
+    def local_frequency_hz(self) -> Array:
+        """f^l, shape (M, N)."""
+        return np.asarray(self.period.service_rate[0])
+
+    @property
+    def rate_bps(self) -> Array:
+        """r, shape (M, N)."""
+        return np.asarray(self.period.service_rate[1])
+
+    @property
+    def edge_frequency_hz(self) -> Array:
+        """f^e, shape (M, N)."""
+        return np.asarray(self.period.service_rate[2])
+
+    @property
+    def power_w(self) -> Array:
+        """p, shape (M,)."""
+        return self.period.power_w
+
+    @property
+    def max_rate_bps(self) -> Array:
+        """R at full power, shape (M,): what the channel would carry; 0 before the first period."""
+        return self.period.max_rate_bps
+
+    @property
+    def local_ratio(self) -> Array:
+        """c of the cut, shape (M, N); 0 where there is no service."""
+        return self._share(self.setting.local_cycles, self.setting.task_cycles)
+
+    @property
+    def feature_ratio(self) -> Array:
+        """d of the cut, shape (M, N)."""
+        return self._share(self.setting.transmission_bits, self.setting.input_bits)
+
+    @property
+    def edge_ratio(self) -> Array:
+        """1 - c of the cut, shape (M, N)."""
+        return self._share(self.setting.edge_cycles, self.setting.task_cycles)
+
+    def _share(self, table: Array, whole: Array) -> Array:
+        at_cut = np.take_along_axis(table, self.cuts[..., None], axis=2)[..., 0]
+        return np.asarray(np.where(self.setting.active, at_cut / np.where(whole > 0, whole, 1.0), 0.0))

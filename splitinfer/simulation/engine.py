@@ -197,7 +197,7 @@ class Engine:
         else:
             run = kernel.advance_parallel if self._parallel else kernel.advance_serial
             run(self._worlds, self._queues, inputs, sums, log, trace)
-        return self._statistics(slots, sums, log, trace)
+        return self._statistics(inputs, sums, log, trace)
 
     def _load(self, index: int, world: Setting) -> None:
         """Copies a world into row ``index`` of the padded arrays, and forgets what was known of another."""
@@ -381,7 +381,8 @@ class Engine:
             np.zeros((e, samples, m)),
         )
 
-    def _statistics(self, slots: int, sums: Any, log: Any, trace: Any) -> PeriodStatistics:
+    def _statistics(self, inputs: Any, sums: Any, log: Any, trace: Any) -> PeriodStatistics:
+        slots = inputs.gains.shape[1]
         rows = np.concatenate([np.arange(s, s + c) for s, c in zip(log.start, log.count, strict=True)])
         environment = np.repeat(np.arange(self._shape[0]), log.count)
         arrival, finish = log.arrival_slot[rows], log.finish_slot[rows]
@@ -395,13 +396,19 @@ class Engine:
             latency_s=(finish + 1 - arrival) * self._worlds.slot_s[environment],
         )
         over = max(slots, 1)
-        mean_service_rate = sums.service_rate / over
+        max_rate_bps = rate_bps(
+            self._worlds.max_power_w[:, None],
+            gain=inputs.gains,
+            bandwidth_hz=self._worlds.device_bandwidth_hz[:, None, None],
+            noise_w_per_hz=self._worlds.noise_w_per_hz[:, None, None],
+        )
         return PeriodStatistics(
             slots=slots,
-            mean_backlog=sums.backlog / over,
-            mean_service_rate=mean_service_rate,
-            mean_power_w=sums.power_w / over,
-            mean_rate_bps=mean_service_rate[:, 1].sum(axis=-1),
+            cuts=inputs.cuts,
+            backlog=sums.backlog / over,
+            service_rate=sums.service_rate / over,
+            power_w=sums.power_w / over,
+            max_rate_bps=max_rate_bps.sum(axis=1) / over,
             local_energy_j=sums.local_energy_j / over,
             transmission_energy_j=sums.transmission_energy_j / over,
             work_in=sums.work_in,

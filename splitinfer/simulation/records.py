@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from splitinfer.scheduling.period import Period
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -96,32 +98,17 @@ class Trace:
     power_w: Floats
 
 
-@dataclass(frozen=True, eq=False)
-class PeriodStatistics:
-    """What happened in the T slots of one call.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PeriodStatistics(Period):
+    """What happened in the T slots of one call: the means of ``Period`` for E environments, and what only we know.
 
     Attributes:
-        slots: T.
-        mean_backlog: (E, 3, M, N), mean over the slots of Q^l (cycles), Q^t (bits), Q^e (cycles) at the slot's start.
-        mean_service_rate: (E, 3, M, N), mean f^l (cycles/s), r (bit/s), f^e (cycles/s).
-        mean_power_w: (E, M), mean p.
-        mean_rate_bps: (E, M), mean rate R(p) in use; p is the least power that carries the device's rates, so this is
-            the sum of its services' r.
-        local_energy_j: (E, M), mean E^l per slot.
-        transmission_energy_j: (E, M), mean E^t per slot.
         work_in, work_served: (E, 3, M, N), work that entered and was served in each stage.
         arrived, finished: (E, M, N), numbers of tasks.
         tasks: the finished tasks one by one.
         trace: per-slot record, if asked for.
     """
 
-    slots: int
-    mean_backlog: Floats
-    mean_service_rate: Floats
-    mean_power_w: Floats
-    mean_rate_bps: Floats
-    local_energy_j: Floats
-    transmission_energy_j: Floats
     work_in: Floats
     work_served: Floats
     arrived: Ints

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
-from splitinfer.radio import rate_bps
 from splitinfer.scheduling.latency_target import LatencyTarget
 from splitinfer.scheduling.observation import Observation
 from splitinfer.scheduling.policy import Policy, Request, is_static, sets_resources
@@ -165,7 +164,6 @@ class _Run:
         self._cuts = np.stack([setting.num_cuts] * len(seeds))
         self._done = 0
         self._parts: list[PeriodStatistics] = []
-        self._max_rate_bps: list[Array] = []
         self._trace_cuts: list[NDArray[np.int64]] = []
         self._trace_weights: list[tuple[Array, Array]] = []
 
@@ -220,34 +218,14 @@ class _Run:
             self._trace_weights += [weights] * samples
         request = _stacked([policy.resources() for policy in self._allocating]) if self._allocating else None
         part = self._engine.advance(self._cuts, gains, counts, request=request, trace_every=every)
-        setting = self._setting
-        max_rate = rate_bps(
-            setting.max_power_w,
-            gain=gains,
-            bandwidth_hz=setting.device_bandwidth_hz,
-            noise_w_per_hz=setting.noise_w_per_hz,
-        ).mean(axis=1)
         for run, target in enumerate(self._targets):
-            self._report(target, run, counts[run], part, max_rate)
+            self._report(target, run, counts[run], part)
         self._done += slots
         self._parts.append(part)
-        self._max_rate_bps.append(max_rate)
         if not self._static:
-            self._observations = [
-                Observation.of_period(
-                    setting,
-                    cuts=self._cuts[run],
-                    mean_backlog=part.mean_backlog[run],
-                    mean_service_rate=part.mean_service_rate[run],
-                    mean_power_w=part.mean_power_w[run],
-                    mean_max_rate_bps=max_rate[run],
-                )
-                for run in range(len(self._seeds))
-            ]
+            self._observations = [Observation(self._setting, part.row(run)) for run in range(len(self._seeds))]
 
-    def _report(
-        self, target: LatencyTarget, run: int, counts: NDArray[np.int64], part: PeriodStatistics, max_rate: Array
-    ) -> None:
+    def _report(self, target: LatencyTarget, run: int, counts: NDArray[np.int64], part: PeriodStatistics) -> None:
         """Tell a latency target what a real system would know."""
         slot_s = self._setting.slot_s
         slot, device, service = np.nonzero(counts)
@@ -255,7 +233,7 @@ class _Run:
         target.arrived(np.repeat((self._done + slot) * slot_s, many), np.repeat(device, many), np.repeat(service, many))
         mine = part.tasks.environment == run
         target.finished(part.tasks.device[mine], part.tasks.service[mine], part.tasks.latency_s[mine])
-        target.adapt((self._done + len(counts)) * slot_s, self._cuts[run], max_rate[run])
+        target.adapt((self._done + len(counts)) * slot_s, part.cuts[run], part.max_rate_bps[run])
 
     def _trace_every(self, slots: int) -> int:
         if self._trace is None:
@@ -272,13 +250,14 @@ class _Run:
             averaged: Array = np.average(np.stack([row[run] for row in rows]), axis=0, weights=lengths)
             return averaged
 
-        service_rate = mean([part.mean_service_rate for part in parts])
+        service_rate = mean([part.service_rate for part in parts])
+        max_rate_bps = mean([part.max_rate_bps for part in parts])
         local_j = mean([part.local_energy_j for part in parts])
         transmission_j = mean([part.transmission_energy_j for part in parts])
         setting = self._setting
         # The last part may be shorter than the others; the test wants equal ones.
         equal = [part for part in parts if part.slots == parts[0].slots]
-        backlogs = station_backlogs(np.stack([part.mean_backlog[run] for part in equal]))
+        backlogs = station_backlogs(np.stack([part.backlog[run] for part in equal]))
         return SimulationResult(
             scenario=self._scenario.name,
             policy=self._policies[run].name,
@@ -291,14 +270,14 @@ class _Run:
             device_energy_transmission_j=transmission_j,
             tasks=_tasks_of(parts, run),
             notes=tuple(self._surroundings[self._seeds[run]].notes(self._done)),
-            mean_queue=mean([part.mean_backlog for part in parts]),
+            mean_queue=mean([part.backlog for part in parts]),
             arrived_by_service=sum((part.arrived[run] for part in parts), np.zeros(setting.active.shape, np.int64)),
             finished_by_service=sum((part.finished[run] for part in parts), np.zeros(setting.active.shape, np.int64)),
             utilisation=Utilisation(
                 local=service_rate[0].sum(axis=-1) / setting.max_local_frequency_hz,
-                link=service_rate[1].sum(axis=-1) / mean(self._max_rate_bps),
+                link=service_rate[1].sum(axis=-1) / max_rate_bps,
                 edge=float(service_rate[2].sum() / setting.max_edge_frequency_hz),
-                max_rate_bps=mean(self._max_rate_bps),
+                max_rate_bps=max_rate_bps,
             ),
             stability=stability_of(backlogs, parts[0].slots * setting.slot_s),
             final_local_energy_weight=self._engine.local_energy_weight[run].copy(),

@@ -14,10 +14,11 @@ import splitinfer
 from splitinfer.errors import InputError
 from splitinfer.learning import TrainingSettings
 from splitinfer.learning.learners import learner
-from splitinfer.learning.stacked import first_observation, stack_observation, stack_settings
+from splitinfer.learning.stacked import stack_settings
 from splitinfer.learning.state import state_vector
 from splitinfer.learning.training import train
 from splitinfer.scheduling import FixedCut, Observation, RandomCut
+from splitinfer.scheduling.period import Period
 from splitinfer.simulation import Scenario, simulate, simulate_batch
 from splitinfer.simulation.build import setting_of
 from tests.simulation.small import small_scenario
@@ -56,13 +57,13 @@ def test_the_policy_that_is_loaded_is_the_actor_that_was_kept(run, tmp_path):
     student.model.set_parameters(parameters)
     setting = setting_of(SCENARIO)
     stacked = stack_settings([setting])
-    state = state_vector(stacked, first_observation(stacked))
+    state = state_vector(stacked, Period.empty(stacked.num_cuts))
     action, _ = student.model.predict(state, deterministic=True)
     cuts, request = student.layout.decode(action)
     policy = splitinfer.load_policy(folder)
     policy.reset(setting, np.random.default_rng(0))
     observation = Observation.first(setting)
-    np.testing.assert_array_equal(state, state_vector(stacked, stack_observation(observation)))
+    np.testing.assert_array_equal(state, state_vector(stacked, observation.period.stacked()))
     np.testing.assert_array_equal(policy.cuts(observation), cuts[0])
     if request is not None:
         np.testing.assert_allclose(policy.resources().power_w, request.power_w[0], rtol=1e-5)

@@ -16,7 +16,7 @@ from splitinfer.learning.network import CandidateScores
 from splitinfer.learning.outlook import FEATURES, Outlook
 from splitinfer.learning.policies import network_input
 from splitinfer.learning.settings import TRAINABLE
-from splitinfer.learning.stacked import stack_observation, stack_settings
+from splitinfer.learning.stacked import stack_settings
 from splitinfer.learning.training import train
 from splitinfer.scheduling import FixedCut, RandomCut
 from splitinfer.simulation import Scenario, simulate
@@ -98,7 +98,7 @@ def test_the_policy_that_is_loaded_is_the_network_that_was_trained(run):
     outlook = Outlook(stacked, task_price=settings().task_price)
     assert len(Recorder.record) == 100
     for observation, cuts in Recorder.record:
-        seen = network_input(outlook.look(stack_observation(observation)))
+        seen = network_input(outlook.look(observation.period.stacked()))
         with torch.no_grad():
             logits = network.forward_actor(torch.from_numpy(seen.reshape(-1, *seen.shape[3:])))
         expected = outlook.cuts(logits.argmax(dim=1).numpy().reshape(stacked.shape))[0]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from splitinfer.errors import InputError
 from splitinfer.scheduling import BestStaticCut, FixedCut, MyopicCut, Observation, RandomCut, Setting, pareto_cuts
 from splitinfer.scheduling.best_static import Trial
+from splitinfer.scheduling.period import Period
 
 # Device 0 has two services, device 1 one. Cuts: (local cycles, bits, edge cycles).
 LOCAL = np.array([[[0.0, 2e8, 5e8], [0.0, 1e7, 3e7]], [[0.0, 2e8, 5e8], [0.0, 0.0, 0.0]]])
@@ -47,22 +48,10 @@ def setting(**changes):
 
 
 def observation(*, local=0.0, link=0.0, edge=0.0, rate=3e6, cuts=2):
-    nothing = np.zeros((2, 2))
-    first = np.array([[1.0, 0.0], [1.0, 0.0]])
-    return Observation(
-        cuts=np.where([[True, True], [True, False]], cuts, 0),
-        local_queue_cycles=local * first,
-        transmission_queue_bits=link * first,
-        edge_queue_cycles=edge * first,
-        local_frequency_hz=nothing,
-        rate_bps=nothing,
-        edge_frequency_hz=nothing,
-        local_ratio=nothing,
-        feature_ratio=nothing,
-        edge_ratio=nothing,
-        power_w=np.zeros(2),
-        max_rate_bps=np.full(2, rate),
-    )
+    period = Period.empty(np.where([[True, True], [True, False]], cuts, 0))
+    period.backlog[:, :, 0] = np.array([local, link, edge])[:, None]
+    period.max_rate_bps[:] = rate
+    return Observation(setting(), period)
 
 
 def started(policy, **changes):

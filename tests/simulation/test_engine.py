@@ -75,7 +75,7 @@ def test_equals_the_slow_version_task_by_task(seed):
         statistics = engine.advance(cuts, gains, counts)
         fast_finished += finished_tasks(statistics)
         energies += slots * np.array([statistics.local_energy_j[0], statistics.transmission_energy_j[0]])
-        np.testing.assert_allclose(statistics.mean_backlog[0], seen / slots, rtol=1e-9, atol=1e-6)
+        np.testing.assert_allclose(statistics.backlog[0], seen / slots, rtol=1e-9, atol=1e-6)
         np.testing.assert_allclose(
             engine.backlog[0],
             [
@@ -139,8 +139,8 @@ def test_energy_by_hand():
     statistics = Engine(single(2e7, 3e4, 1e7)).advance([[0]], np.ones((20, 1)), one_arrival(20))
     assert statistics.local_energy_j[0, 0] == pytest.approx(2 * 0.01 * 0.1 / 20)
     assert statistics.transmission_energy_j[0, 0] == pytest.approx(3 * 1e-3 / 20)
-    assert statistics.mean_power_w[0, 0] == pytest.approx(3 * 0.1 / 20)
-    assert statistics.mean_rate_bps[0, 0] == pytest.approx(3e4 / 0.2)
+    assert statistics.power_w[0, 0] == pytest.approx(3 * 0.1 / 20)
+    assert statistics.service_rate[0, 1, 0].sum() == pytest.approx(3e4 / 0.2)
 
 
 def test_a_task_keeps_the_cut_it_was_admitted_with():
@@ -216,7 +216,7 @@ def test_several_environments_equal_each_alone():
             alone = engine.advance(c, g, a)
             assert finished_tasks(statistics, e) == finished_tasks(alone)
             m, n = c.shape
-            np.testing.assert_array_equal(statistics.mean_backlog[e, :, :m, :n], alone.mean_backlog[0])
+            np.testing.assert_array_equal(statistics.backlog[e, :, :m, :n], alone.backlog[0])
             np.testing.assert_array_equal(statistics.local_energy_j[e, :m], alone.local_energy_j[0])
             np.testing.assert_array_equal(together.backlog[e, :, :m, :n], engine.backlog[0])
 
@@ -241,9 +241,9 @@ def test_trace_records_what_happened():
     full = Engine(world).advance(cuts, gains, counts, trace_every=1)
     sparse = Engine(world).advance(cuts, gains, counts, trace_every=7)
     assert full.trace.slot[0].tolist() == list(range(50))
-    np.testing.assert_allclose(full.trace.backlog.mean(axis=1), full.mean_backlog, rtol=1e-12)
-    np.testing.assert_allclose(full.trace.service_rate.mean(axis=1), full.mean_service_rate, rtol=1e-12)
-    np.testing.assert_allclose(full.trace.power_w.mean(axis=1), full.mean_power_w, rtol=1e-12)
+    np.testing.assert_allclose(full.trace.backlog.mean(axis=1), full.backlog, rtol=1e-12)
+    np.testing.assert_allclose(full.trace.service_rate.mean(axis=1), full.service_rate, rtol=1e-12)
+    np.testing.assert_allclose(full.trace.power_w.mean(axis=1), full.power_w, rtol=1e-12)
     np.testing.assert_array_equal(sparse.trace.backlog, full.trace.backlog[:, ::7])
     np.testing.assert_array_equal(sparse.trace.service_rate, full.trace.service_rate[:, ::7])
     assert Engine(world).advance(cuts, gains, counts).trace is None
@@ -297,17 +297,17 @@ def test_requested_resources_are_used_within_the_limits():
     request = Request([[1e12]], [7.0], [[3.0]], [[1e12]])
     statistics = Engine(world).advance([[0]], np.ones((30, 1)), one_arrival(30), request=request)
     assert statistics.tasks.latency_s == pytest.approx([0.07])
-    assert statistics.mean_power_w.max() * 30 == pytest.approx(3 * 0.1)
+    assert statistics.power_w.max() * 30 == pytest.approx(3 * 0.1)
 
 
 def test_weights_change_between_calls():
     engine = Engine(single(1e9, 0.0, 0.0))
-    fast = engine.advance([[0]], np.ones((10, 1)), one_arrival(10)).mean_service_rate[0, 0, 0, 0]
+    fast = engine.advance([[0]], np.ones((10, 1)), one_arrival(10)).service_rate[0, 0, 0, 0]
     engine.local_energy_weight[0, 0] = 1e20
     idle = np.zeros((10, 1, 1), np.int64)
-    slow = engine.advance([[0]], np.ones((10, 1)), idle).mean_service_rate[0, 0, 0, 0]
+    slow = engine.advance([[0]], np.ones((10, 1)), idle).service_rate[0, 0, 0, 0]
     engine.queue_weight[0, 0, 0] = 1e4
-    weighted = engine.advance([[0]], np.ones((10, 1)), idle).mean_service_rate[0, 0, 0, 0]
+    weighted = engine.advance([[0]], np.ones((10, 1)), idle).service_rate[0, 0, 0, 0]
     assert fast == pytest.approx(9e8)
     assert slow < 2e8
     assert weighted == pytest.approx(1e9)

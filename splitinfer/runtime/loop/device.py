@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from splitinfer.runtime.emulation import Clock, Job, Link, Piece
 from splitinfer.runtime.exchange import Exchange
 from splitinfer.runtime.loop.lines import waiting_in
 from splitinfer.runtime.loop.world import DeviceWorld
+from splitinfer.scheduling.period import PER_DEVICE, PER_STAGE, Period
 from splitinfer.scheduling.rules import AllocationRule, is_compiled, within
 from splitinfer.scheduling.setting import Setting
 
@@ -43,21 +44,6 @@ class LiveTask:
     service: int
     cut: int
     arrival_slot: int
-
-
-@dataclass(frozen=True)
-class PeriodMeans:
-    """Means over the slots of a period of one device; arrays of shape (N,), energies per slot."""
-
-    slots: int
-    local_queue_cycles: Floats
-    transmission_queue_bits: Floats
-    local_frequency_hz: Floats
-    rate_bps: Floats
-    power_w: float
-    max_rate_bps: float
-    local_energy_j: float
-    transmission_energy_j: float
 
 
 @dataclass(frozen=True)
@@ -86,17 +72,6 @@ class AnswerCheck:
     checked: int = 0
     wrong: int = 0
     unexpected: int = 0
-
-
-@dataclass
-class _Sums:
-    services: int
-    slots: int = 0
-    arrays: Floats = field(init=False)
-    scalars: Floats = field(default_factory=lambda: np.zeros(4))
-
-    def __post_init__(self) -> None:
-        self.arrays = np.zeros((4, self.services))
 
 
 class DeviceLoop:
@@ -142,7 +117,7 @@ class DeviceLoop:
         self._numbers = itertools.count(1)
         self._under_way: dict[int, LiveTask] = {}
         self._lock = threading.Lock()
-        self._sums = _Sums(len(services))
+        self._sums, self._slots = self._nothing(), 0
         self._keeps_crossing = keeps_crossing
         self._crossing: dict[int, tuple[Any, ...]] = {}
         self._left: set[int] = set()
@@ -180,9 +155,13 @@ class DeviceLoop:
         local_j = processor_energy_j(setting.slot_s, setting.processor, device, total_hz)
         sent_j = transmission_energy_j(setting.slot_s, radio_power_w(setting.radio, device, power, total_bps))
         sums = self._sums
-        sums.slots += 1
-        sums.arrays += (cycles, bits, frequency, rate)
-        sums.scalars += (power, max_rate, local_j, sent_j)
+        self._slots += 1
+        sums.backlog[:2, 0] += (cycles, bits)
+        sums.service_rate[:2, 0] += (frequency, rate)
+        sums.power_w[0] += power
+        sums.max_rate_bps[0] += max_rate
+        sums.local_energy_j[0] += local_j
+        sums.transmission_energy_j[0] += sent_j
         self._clock.open_slot(frequency)
         return self._link.open_slot(rate, power)
 
@@ -224,11 +203,19 @@ class DeviceLoop:
                 self._admit(LiveTask(next(self._numbers), wanted, int(cuts[wanted]), slot))
         return Closed(finished, arrived)
 
-    def period_means(self) -> PeriodMeans:
-        """Return the means over the slots opened since the last call."""
-        sums, self._sums = self._sums, _Sums(len(self._services))
-        arrays, scalars = sums.arrays / sums.slots, (sums.scalars / sums.slots).tolist()
-        return PeriodMeans(sums.slots, arrays[0], arrays[1], arrays[2], arrays[3], *scalars)
+    def period_means(self, cuts: Sequence[int]) -> Period:
+        """Return the means over the slots opened since the last call, arrays of one device; ``cuts`` were in force.
+
+        What happens at the edge is zero here.
+        """
+        sums, slots = self._sums, self._slots
+        self._sums, self._slots = self._nothing(), 0
+        means = {name: getattr(sums, name) / slots for name in (*PER_STAGE, *PER_DEVICE)}
+        return Period(slots, np.array([cuts], np.int64), **means)
+
+    def _nothing(self) -> Period:
+        nothing: Period = Period.empty(np.zeros((1, len(self._services)), np.int64))
+        return nothing
 
     def receive(self, number: int, leaves: Sequence[Any]) -> LiveTask | None:
         """Take the answer of the edge to one task; returns the task, or None if none was waiting. Thread-safe."""

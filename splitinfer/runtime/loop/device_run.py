@@ -8,19 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from splitinfer.errors import DeadlineError, InputError, RemoteError
 from splitinfer.runtime.description import read_codecs
 from splitinfer.runtime.emulation import EmulatedClock, EmulatedLink, MakeClock, MakeLink, Piece
 from splitinfer.runtime.exchange import Exchange
 from splitinfer.runtime.loop.attendance import Attendance
-from splitinfer.runtime.loop.device import Closed, DeviceLoop, PeriodMeans
+from splitinfer.runtime.loop.device import Closed, DeviceLoop
+from splitinfer.runtime.loop.telemetry import to_message
 from splitinfer.runtime.loop.ticker import Ticker
 from splitinfer.runtime.loop.world import DeviceWorld, check_live, warm_allocation
 from splitinfer.runtime.perseverance import OnFailure, checked_on_failure
 from splitinfer.runtime.security import ClientSecurity
 from splitinfer.runtime.settings import ClientSettings
+from splitinfer.scheduling.period import Period
 from splitinfer.simulation.build import rule_of, setting_of
 from splitinfer.simulation.identity import digest
 from splitinfer.simulation.scenario import Scenario
@@ -61,7 +61,7 @@ def run_device(
     make_clock: MakeClock = EmulatedClock,
     make_link: MakeLink = EmulatedLink,
     on_start: Callable[[pb.Start], None] = lambda start: None,
-    on_period: Callable[[int, PeriodMeans, Sequence[int]], None] = lambda slot, means, cuts: None,
+    on_period: Callable[[int, Period, Sequence[int]], None] = lambda slot, means, cuts: None,
 ) -> pb.Farewell:
     """Attend a run as one device.
 
@@ -141,7 +141,7 @@ class _DeviceRun:
     def run(
         self,
         on_start: Callable[[pb.Start], None],
-        on_period: Callable[[int, PeriodMeans, Sequence[int]], None],
+        on_period: Callable[[int, Period, Sequence[int]], None],
     ) -> pb.Farewell:
         hello = pb.Hello(
             protocol_version=MAX_PROTOCOL_VERSION,
@@ -168,7 +168,7 @@ class _DeviceRun:
         self,
         start: pb.Start,
         processor: ThreadPoolExecutor,
-        on_period: Callable[[int, PeriodMeans, Sequence[int]], None],
+        on_period: Callable[[int, Period, Sequence[int]], None],
     ) -> pb.Farewell:
         self._exchange.agree(start.limits.max_message_bytes, read_codecs(start.codecs))
         begins_s = time.perf_counter() + start.starts_in_s
@@ -219,8 +219,8 @@ class _DeviceRun:
             if slot < start.slots:
                 _add_pieces(message, loop.open_slot(slot))
                 if (slot + 1) % period == 0 or slot + 1 == start.slots:
-                    means = loop.period_means()
-                    _add_telemetry(message, means)
+                    means = loop.period_means(cuts)
+                    message.telemetry.CopyFrom(to_message(means))
                     on_period(slot + 1, means, cuts)
             if not self._is_alone:
                 try:
@@ -293,17 +293,3 @@ def _add_pieces(message: pb.Slot, pieces: list[Piece]) -> None:
             message_bytes=piece.message_bytes,
             data=bytes(piece.data),
         )
-
-
-def _add_telemetry(message: pb.Slot, means: PeriodMeans) -> None:
-    arrays = ("local_queue_cycles", "transmission_queue_bits", "local_frequency_hz", "rate_bps")
-    message.telemetry.CopyFrom(
-        pb.Telemetry(
-            slots=means.slots,
-            power_w=means.power_w,
-            max_rate_bps=means.max_rate_bps,
-            local_energy_j=means.local_energy_j,
-            transmission_energy_j=means.transmission_energy_j,
-            **{name: np.asarray(getattr(means, name)).tolist() for name in arrays},
-        )
-    )

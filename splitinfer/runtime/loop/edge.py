@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from splitinfer.errors import InputError
 from splitinfer.runtime.emulation import Clock, Job
 from splitinfer.runtime.loop.lines import waiting_in
+from splitinfer.runtime.loop.telemetry import take
 from splitinfer.scheduling.observation import Observation, Setting
+from splitinfer.scheduling.period import Period
 from splitinfer.scheduling.policy import Cuts, Policy
 from splitinfer.scheduling.rules import AllocationRule, within
+from splitinfer.wire import splitinfer_pb2 as pb
 
 Floats = NDArray[np.float64]
 
@@ -35,14 +38,6 @@ class EdgeTask:
     number: int
     cut: int
     arrival_slot: int
-
-
-@dataclass(frozen=True)
-class EdgeMeans:
-    """Means over the slots of a period at the edge, shape (M, N)."""
-
-    queue_cycles: Floats
-    frequency_hz: Floats
 
 
 class RequestAssembly:
@@ -142,25 +137,20 @@ class EdgeLoop:
         cycles = float(self._setting.edge_cycles[task.device, task.service, task.cut])
         self._clock.submit(task.device * self._shape[1] + task.service, Job(task, run), cycles)
 
-    def period_means(self) -> EdgeMeans:
-        """Return the means over the slots opened since the last call."""
-        means = EdgeMeans(self._queue_sum / self._slots, self._frequency_sum / self._slots)
+    def end_period(self, telemetry: Sequence[pb.Telemetry]) -> Period:
+        """Return the means over the slots opened since the last call: the devices' telemetry with the edge's own."""
+        period: Period = Period.empty(self.cuts)
+        for device, message in enumerate(telemetry):
+            take(message, period, device)
+        period.backlog[2] = self._queue_sum / self._slots
+        period.service_rate[2] = self._frequency_sum / self._slots
+        period = replace(period, slots=self._slots)
         self._queue_sum, self._frequency_sum, self._slots = np.zeros(self._shape), np.zeros(self._shape), 0
-        return means
+        return period
 
-    def choose_cuts(
-        self, mean_backlog: Floats, mean_service_rate: Floats, mean_power_w: Floats, mean_max_rate_bps: Floats
-    ) -> Cuts:
-        """Ask the policy for the coming period, given the means of the one before (shapes as in ``Observation``)."""
-        observation = Observation.of_period(
-            self._setting,
-            cuts=self.cuts,
-            mean_backlog=mean_backlog,
-            mean_service_rate=mean_service_rate,
-            mean_power_w=mean_power_w,
-            mean_max_rate_bps=mean_max_rate_bps,
-        )
-        self.cuts = np.asarray(self._policy.cuts(observation))
+    def choose_cuts(self, period: Period) -> Cuts:
+        """Ask the policy for the coming period, given the one before."""
+        self.cuts = np.asarray(self._policy.cuts(Observation(self._setting, period)))
         return self.cuts
 
 

@@ -278,46 +278,19 @@ class _EdgeRun:
     def _end_period(self, hub: Hub, edge: EdgeLoop, slot: int) -> None:
         """Put the means of the period together, ask the policy for the next one, and tell the devices."""
         is_last = slot == self._settings.slots
-        backlog, rate = np.zeros((3, *self._setting.active.shape)), np.zeros((3, *self._setting.active.shape))
-        power, max_rate = np.zeros(len(self._devices)), np.zeros(len(self._devices))
-        local_j, transmission_j = np.zeros(len(self._devices)), np.zeros(len(self._devices))
-        slots = 0
         for device, telemetry in enumerate(self._telemetry):
             if telemetry is None:
                 raise RemoteError(
                     f"device {device} sent no telemetry for the period before slot {slot}", status="INTERNAL"
                 )
-            slots = telemetry.slots
-            n = self._scenario.num_services[device]
-            backlog[0, device, :n], backlog[1, device, :n] = (
-                telemetry.local_queue_cycles,
-                telemetry.transmission_queue_bits,
-            )
-            rate[0, device, :n], rate[1, device, :n] = telemetry.local_frequency_hz, telemetry.rate_bps
-            power[device], max_rate[device] = telemetry.power_w, telemetry.max_rate_bps
-            local_j[device], transmission_j[device] = telemetry.local_energy_j, telemetry.transmission_energy_j
+        period = edge.end_period([message for message in self._telemetry if message is not None])
         self._telemetry = [None] * len(self._devices)
-        means = edge.period_means()
-        backlog[2], rate[2] = means.queue_cycles, means.frequency_hz
-        before = edge.cuts
         if not is_last:
-            cuts = edge.choose_cuts(backlog, rate, power, max_rate)
+            cuts = edge.choose_cuts(period)
             for device in self._devices:
                 chosen = pb.Cuts(from_slot=slot, cuts=row(cuts, device, self._scenario.num_services[device]))
                 hub.send(device, pb.EdgeMessage(cuts=chosen))
-        self._tell(
-            PeriodEnded(
-                first_slot=slot - slots,
-                slots=slots,
-                cuts=before.tolist(),
-                backlog=backlog.tolist(),
-                service_rate=rate.tolist(),
-                power_w=power.tolist(),
-                max_rate_bps=max_rate.tolist(),
-                local_energy_j=local_j.tolist(),
-                transmission_energy_j=transmission_j.tolist(),
-            )
-        )
+        self._tell(PeriodEnded.of(period, first_slot=slot - period.slots))
 
     def _finish(self, hub: Hub, clock: Clock, ticker: Ticker) -> None:
         for device in self._devices:

@@ -171,8 +171,8 @@ def test_observations_are_the_simulators_one_by_one(uneasy, tiny_cards):
     simulate(uneasy, simulated, slots, seed)
     assert len(live.seen) == len(simulated.seen) == slots // uneasy.slots_per_period
     for here, there in zip(live.seen, simulated.seen, strict=True):
-        for name, value in vars(there).items():
-            np.testing.assert_allclose(getattr(here, name), value, rtol=1e-9, atol=1e-9, err_msg=name)
+        for name, value in vars(there.period).items():
+            np.testing.assert_allclose(getattr(here.period, name), value, rtol=1e-9, atol=1e-9, err_msg=name)
 
 
 def test_processes_refuse_a_mistake_and_live_on(uneasy, processes):
