@@ -6,10 +6,10 @@ STAMP  := $(VENV)/.installed
 PYTEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format chaos fuzz audit bench proto profiles clean
+.PHONY: help install demo test lint format docs release-check chaos fuzz audit bench proto profiles clean
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -32,6 +32,12 @@ lint: $(STAMP) ## ruff and mypy
 format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP) ## the documentation site into site/, every warning an error
+	$(BIN)/mkdocs build --strict --quiet
+
+release-check: $(STAMP) ## build sdist and wheel, install the wheel in a clean environment, use and type-check it there
+	VENV=$(VENV) .ci/release_check
 
 chaos: $(STAMP) ## 10,000 tasks under random faults; CHAOS="--tasks 500 --seed 1" for others
 	$(BIN)/python -m benchmarks.faults.chaos $(or $(CHAOS),--tasks 10000)
@@ -56,4 +62,4 @@ profiles: $(STAMP) ## measure the shipped tables in profiles/ again
 	$(BIN)/python -m splitinfer.profiling.shipped
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .mypy_cache .hypothesis
