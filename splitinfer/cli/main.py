@@ -26,6 +26,7 @@ _GROUPS = {
     "Models": {
         "demo": "the main job in one command: profile, split at every cut over a real edge, compare",
         "models": "list what can be profiled and served",
+        "card": "write the card of a model of your own",
         "advise": "whether and where to split a model, for a link and a device",
         "profile": "measure a model: MACs, crossing tensors and latency at every cut",
     },
@@ -36,6 +37,7 @@ _GROUPS = {
         "certs": "make a private CA and certificates for the edge and its devices",
     },
     "Scheduling": {
+        "scenario": "write a scenario file with every field and its meaning",
         "simulate": "simulate a scenario under one policy",
         "bound": "a lower bound on energy and latency, and every policy's distance to it",
         "pareto": "sweep the energy weight and show energy against delay",

@@ -160,16 +160,17 @@ def load_card(ref: str | Path) -> ModelCard:
     if text.startswith(("timm:", "hf:")):
         from splitinfer.models.libraries import library_card
 
-        return _card(library_card(text) or {}, name=text, folder=Path(), where=text)
+        return card_from(library_card(text) or {}, name=text, folder=Path(), where=text)
     if ":" in text:
-        return _card({"source": text, "description": "a factory without a card"}, name=text, folder=Path(), where=text)
+        record = {"source": text, "description": "a factory without a card"}
+        return card_from(record, name=text, folder=Path(), where=text)
     path = data_folder("models") / f"{text}.toml"
     if not text or Path(text).name != text or not path.is_file():
         from splitinfer.models.libraries import library_card
 
         made = library_card(text) if text.isidentifier() else None
         if made is not None:
-            return _card(made, name=text, folder=Path(), where=text)
+            return card_from(made, name=text, folder=Path(), where=text)
         raise InputError(
             f"unknown model {text!r}; known: {', '.join(card_names())}; or give another name of torchvision, "
             "timm:NAME, hf:NAME, package.module:factory or a card file (splitinfer models --all)"
@@ -227,10 +228,21 @@ def _read_card(path: Path) -> ModelCard:
         raise InputError(f"model card {path} is not TOML: {error}") from None
     if "name" in record:
         raise InputError(f"model card {path}: name: the file's name is the model's name; remove the field")
-    return _card(record, name=path.stem, folder=path.resolve().parent, where=f"model card {path}")
+    return card_from(record, name=path.stem, folder=path.resolve().parent, where=f"model card {path}")
 
 
-def _card(record: dict[str, Any], *, name: str, folder: Path, where: str) -> ModelCard:
+def card_from(record: dict[str, Any], *, name: str, folder: Path, where: str) -> ModelCard:
+    """Return the card that a file's fields describe.
+
+    Args:
+        record: the fields.
+        name: of the model.
+        folder: that relative paths start from.
+        where: the start of an error's line.
+
+    Raises:
+        InputError: a field is wrong; the message names it.
+    """
     try:
         card = ModelCard(name=name, **record)
     except ValidationError as error:

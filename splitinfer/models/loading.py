@@ -85,6 +85,11 @@ def _build(card: ModelCard) -> torch.nn.Module:
         model = factory(**kwargs)
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"model {card.name}: {card.source} returned {type(model).__name__}, not a torch.nn.Module")
+    lazy = next((name for name, part in model.named_parameters() if torch.nn.parameter.is_lazy(part)), None)
+    if lazy is not None:
+        raise InputError(
+            f"model {card.name}: {lazy} has no shape yet: run the model once in {card.source} before it is returned"
+        )
     return model
 
 

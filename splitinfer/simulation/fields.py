@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -29,11 +30,16 @@ class Settings(BaseModel):
         try:
             super().__init__(**{name: _plain(value) for name, value in values.items()})
         except ValidationError as error:
-            raise ScenarioError(one_line(error)) from None
+            raise ScenarioError(one_line(error, type(self))) from None
 
 
-def one_line(error: ValidationError) -> str:
-    """Say in one line which field is wrong, what it holds and what would be right."""
+def one_line(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """Say in one line which field is wrong, what it holds and what would be right.
+
+    Args:
+        error: what pydantic says.
+        model: whose fields are named where one is not among them.
+    """
     # Of a union's members pydantic reports each; the one that understood the most of the value says the most.
     worst = max(error.errors(include_url=False), key=lambda one: (not one["type"].endswith("_type"), len(one["loc"])))
     # Names of a union's members (float, tuple[...], tags) are noise for a user.
@@ -45,7 +51,10 @@ def one_line(error: ValidationError) -> str:
     if reason is not None:
         return f"{name}: {reason}" if name else str(reason)
     if worst["type"] == "extra_forbidden":
-        return f"{name}: no such field"
+        known = list(model.model_fields) if model is not None and len(worst["loc"]) == 1 else []
+        near = difflib.get_close_matches(str(worst["loc"][-1]), known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+        return f"{name}: no such field" + (f"; {hint}" if known else "")
     if worst["type"] == "missing" and isinstance(worst["loc"][-1], int):
         return f"{name.rpartition('[')[0]}: has too few values"
     message = worst["msg"][0].lower() + worst["msg"][1:]

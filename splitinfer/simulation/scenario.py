@@ -81,34 +81,34 @@ class Scenario(Settings):
 
     Attributes:
         name: what tables and plots call it.
-        num_devices: M.
+        num_devices: M, the number of devices.
         services: what each device hosts: names of models, card files, ``package.module:factory``, profile JSON files
             or ``Profile`` objects. One list for every device, or one list per device.
-        arrival_rate_hz: mean requests per second and service (lambda; a rate per second, SPEC errata 4).
+        arrival_rate_hz: mean requests per second and service (lambda).
         arrivals: ``poisson``, ``periodic``, ``bursty`` or ``trace``, with its settings; or ``package.module:Class``.
         slot_s: tau, the step of resource allocation.
         slots_per_period: G, slots in a partition period.
-        max_local_frequency_hz: F^l of each device.
-        max_edge_frequency_hz: F^e, shared by all devices.
-        max_power_w: p_max of each device.
+        max_local_frequency_hz: F^l, the highest total CPU frequency of each device.
+        max_edge_frequency_hz: F^e, the edge's CPU frequency, shared by all devices.
+        max_power_w: p_max, the highest transmit power of each device.
         bandwidth_hz: B_w, shared evenly by the devices: each has b = B_w / M.
-        noise_w_per_hz: N0.
-        antenna_gain: A_d.
-        carrier_frequency_hz: f_c.
-        path_loss_exponent: d_e.
+        noise_w_per_hz: N0, noise power density; -174 dBm/Hz by default.
+        antenna_gain: A_d of the path loss.
+        carrier_frequency_hz: f_c, the carrier frequency.
+        path_loss_exponent: d_e, the power of distance with which the gain falls.
         distances_m: distance of each device to the edge; by default spread evenly over 150 to 250 m.
         channel: ``rayleigh``, ``correlated``, ``steady``, ``trace`` (gains), ``rate``, ``mahimahi`` or ``drive-test``
             (rates), with its settings; or ``package.module:Class``.
         drift: timetable of changing distances and rates, if the world moves.
-        cycles_per_mac: rho.
-        energy_coefficient: delta in W s^3.
+        cycles_per_mac: rho, CPU cycles per MAC.
+        energy_coefficient: delta, power per cubed frequency of the processor.
         local_energy_weight: U^l, the weight of local energy against backlog.
-        transmission_energy_weight: U^t.
+        transmission_energy_weight: U^t, the weight of transmission energy against backlog.
         queue_weights: beta, weights of the scaled local, transmission and edge queue in Qbar.
         queue_scale_cycles: scale of the local and edge queue in Qbar.
         queue_scale_bits: scale of the transmission queue in Qbar.
-        reward_energy_weight: w1 of (34), per joule.
-        reward_queue_weight: w2 of (34).
+        reward_energy_weight: w1 of the reward (34), per joule.
+        reward_queue_weight: w2 of the reward (34), per unit of scaled queue.
         bits_per_element: bits on the wire of one element of the input and of every crossing tensor.
         codecs: name of a codec of the wire, whose estimate for each tensor's dtype stands instead of
             ``bits_per_element``; a live run sends tensors in it.

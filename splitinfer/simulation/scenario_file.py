@@ -72,12 +72,16 @@ def find_scenario(name_or_file: str) -> Scenario:
 def save_scenario(scenario: Scenario, path: str | Path) -> None:
     """Write the fields that were set. ``Profile`` objects go beside the file as ``<stem>.<model>.json``."""
     path = Path(path)
-    values = {
+    path.write_text(tomli_w.dumps(stored_fields(scenario, path)), encoding="utf-8")
+
+
+def stored_fields(scenario: Scenario, path: Path) -> dict[str, Any]:
+    """Return the fields that were set as a file at that path has them, after writing ``Profile`` objects beside it."""
+    return {
         name: _storable(getattr(scenario, name), path)
         for name in type(scenario).model_fields
         if name in scenario.model_fields_set and getattr(scenario, name) is not None
     }
-    path.write_text(tomli_w.dumps(values), encoding="utf-8")
 
 
 def with_settings(scenario: Scenario, settings: Sequence[str]) -> Scenario:
