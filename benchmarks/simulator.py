@@ -17,10 +17,10 @@ from collections.abc import Callable
 
 import numba
 import numpy as np
-from splitinfer.simulation.world import World
 
 from splitinfer.radio import mean_gain
 from splitinfer.scheduling import FixedCut
+from splitinfer.scheduling.setting import AXES, Setting
 from splitinfer.simulation import Scenario, simulate
 from splitinfer.simulation.build import setting_of
 from splitinfer.simulation.engine import Engine
@@ -41,36 +41,17 @@ def best_seconds(run: Callable[[], object], *, clock: Callable[[], float], repea
     return min(seconds)
 
 
-def enlarged(world: World) -> World:
+def enlarged(world: Setting) -> Setting:
     """``COPIES`` times the devices, each with every service twice; bandwidth and edge per device as they were."""
-    tables = {
-        name: np.tile(getattr(world, name), (COPIES, 2, 1))
-        for name in ("local_cycles", "transmission_bits", "edge_cycles")
-    }
-    per_device = {
-        name: np.tile(getattr(world, name), COPIES)
-        for name in (
-            "max_local_frequency_hz",
-            "max_power_w",
-            "energy_coefficient",
-            "local_energy_weight",
-            "transmission_energy_weight",
-        )
-    }
-    return world.replace(
-        **tables,
-        **per_device,
-        cut_count=np.tile(world.cut_count, (COPIES, 2)),
-        max_edge_frequency_hz=world.max_edge_frequency_hz * COPIES,
-        queue_weight=1.0,
-        active=True,
-    )
+    times = {"m": (COPIES,), "mr": (COPIES, 1), "mn": (COPIES, 2), "mnk": (COPIES, 2, 1)}
+    tiled = {name: np.tile(getattr(world, name), times[axes]) for name, axes in AXES.items() if axes in times}
+    return world.replace(**tiled, max_edge_frequency_hz=world.max_edge_frequency_hz * COPIES)
 
 
 class Runner:
     """An engine with its own random gains and arrivals, everything offloaded."""
 
-    def __init__(self, world: World, rate_hz: float, environments: int = 1, *, parallel: bool = False) -> None:
+    def __init__(self, world: Setting, rate_hz: float, environments: int = 1, *, parallel: bool = False) -> None:
         self._world, self._rate, self._environments = world, rate_hz * world.slot_s, environments
         self._engine = Engine([world] * environments, parallel=parallel)
         self._rng = np.random.default_rng(0)

@@ -132,6 +132,8 @@ def private_uses() -> dict[str, set[str]]:
                     names = [node.module]
                 else:
                     names = [f"{node.module}.{a.name}" for a in node.names if a.name.startswith("_")]
+            elif isinstance(node, ast.keyword) and node.arg and node.arg not in own and re.match(r"_[^_]", node.arg):
+                names = [node.arg]
             elif isinstance(node, ast.Import):
                 names = [a.name for a in node.names if any(part.startswith("_") for part in a.name.split("."))]
             for name in names:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numba
+import numpy as np
 import torch
 import typer
 from torch._guards import detect_fake_mode
@@ -10,6 +12,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from splitinfer.graph.aliasing import is_composite
+from splitinfer.scheduling.kernels import lean
 
 aten = torch.ops.aten
 
@@ -91,3 +94,20 @@ def test_usage_mistakes() -> None:
     usage_error = typer.BadParameter.__mro__[1]
     assert usage_error.__name__ == "UsageError"
     assert hasattr(usage_error, "format_message")
+
+
+def test_compiled_helpers() -> None:
+    """What ``lean`` compiles counts no references of the arrays it is given, and computes the same."""
+
+    def least(values: np.ndarray, count: int) -> float:
+        low = values[0]
+        for i in range(count):
+            low = min(low, values[i])
+        return float(low)
+
+    counted, uncounted = numba.njit(least), lean(least)
+    values = np.array([3.0, 1.0, 2.0])
+    assert counted(values, 3) == uncounted(values, 3) == 1.0
+    body = next(iter(uncounted.inspect_llvm().values())).split("define")
+    assert not any("NRT_incref(ptr %arg" in part for part in body)
+    assert "NRT_incref" in "".join(counted.inspect_llvm().values())

@@ -28,6 +28,7 @@ from splitinfer.radio import LN2
 from splitinfer.scheduling.kernels import (
     SOURCE_STAMP,
     cruise_core,
+    lean,
     power_core,
     radio_power_core,
     rate_core,
@@ -73,7 +74,7 @@ def bit_prices(setting: Any) -> BitPrices:
     )
 
 
-@njit(error_model="numpy")
+@lean
 def level_at(price, radio, row, gain, bandwidth_hz, noise, max_w, max_rate):  # type: ignore[no-untyped-def]
     """The rate that maximises ``price r - P(r)`` at a gain, and the radiated power that carries it."""
     net = price - radio[row, PER_BIT]
@@ -133,7 +134,7 @@ def price_for(tasks, wage_w, channel, radio, row, bandwidth_hz, noise, max_w):  
     return price
 
 
-@njit(error_model="numpy")
+@lean
 def follow_gain(channel, row, gain):  # type: ignore[no-untyped-def]
     """Takes in the gain of a slot where the mean is not known beforehand."""
     if channel.seen[row] < 0.0:

@@ -351,6 +351,7 @@ class Engine:
             backlog=np.zeros((e, 3, m, n)),
             service_rate=np.zeros((e, 3, m, n)),
             power_w=np.zeros((e, m)),
+            max_rate_bps=np.zeros((e, m)),
             local_energy_j=np.zeros((e, m)),
             transmission_energy_j=np.zeros((e, m)),
             work_in=np.zeros((e, 3, m, n)),
@@ -396,19 +397,13 @@ class Engine:
             latency_s=(finish + 1 - arrival) * self._worlds.slot_s[environment],
         )
         over = max(slots, 1)
-        max_rate_bps = rate_bps(
-            self._worlds.max_power_w[:, None],
-            gain=inputs.gains,
-            bandwidth_hz=self._worlds.device_bandwidth_hz[:, None, None],
-            noise_w_per_hz=self._worlds.noise_w_per_hz[:, None, None],
-        )
         return PeriodStatistics(
             slots=slots,
             cuts=inputs.cuts,
             backlog=sums.backlog / over,
             service_rate=sums.service_rate / over,
             power_w=sums.power_w / over,
-            max_rate_bps=max_rate_bps.sum(axis=1) / over,
+            max_rate_bps=sums.max_rate_bps / over,
             local_energy_j=sums.local_energy_j / over,
             transmission_energy_j=sums.transmission_energy_j / over,
             work_in=sums.work_in,

@@ -18,6 +18,7 @@ from numba import njit, prange
 from splitinfer.scheduling.kernels import (
     SOURCE_STAMP,
     edge_core,
+    lean,
     local_core,
     local_energy_core,
     power_core,
@@ -95,6 +96,7 @@ class Sums(NamedTuple):
     backlog: Any  # (E, 3, M, N) of the backlog seen at the start of each slot
     service_rate: Any  # (E, 3, M, N) of f^l, r, f^e
     power_w: Any  # (E, M)
+    max_rate_bps: Any  # (E, M) R at full power
     local_energy_j: Any  # (E, M)
     transmission_energy_j: Any  # (E, M)
     work_in: Any  # (E, 3, M, N)
@@ -125,7 +127,7 @@ class TraceLog(NamedTuple):
     power_w: Any  # (E, S, M)
 
 
-@njit(error_model="numpy")
+@lean
 def _enter(queues, sums, e, stage, m, n, task, work):  # type: ignore[no-untyped-def]
     """Puts a task at the end of a queue."""
     queues.remaining[e, task] = work
@@ -141,24 +143,24 @@ def _enter(queues, sums, e, stage, m, n, task, work):  # type: ignore[no-untyped
     sums.work_in[e, stage, m, n] += work
 
 
-@njit(error_model="numpy")
-def _next_stage(worlds, e, m, n, cut, stage):  # type: ignore[no-untyped-def]
+@lean
+def _next_stage(work, m, n, cut, stage):  # type: ignore[no-untyped-def]
     """The first stage from ``stage`` on in which a task with this cut has work, or DONE."""
-    while stage < DONE and worlds.work[e, stage, m, n, cut] <= 0.0:
+    while stage < DONE and work[stage, m, n, cut] <= 0.0:
         stage += 1
     return stage
 
 
-@njit(error_model="numpy")
-def _serve(worlds, queues, sums, log, e, stage, m, n, rate):  # type: ignore[no-untyped-def]
+@lean
+def _serve(tables, slot_s, queues, sums, log, e, stage, m, n, rate):  # type: ignore[no-untyped-def]
     """Serves one queue first come first served for one slot; tasks that are done here move on."""
-    work = rate * worlds.slot_s[e]
+    work = rate * slot_s
     left = 0
     while queues.tasks[e, stage, m, n] > 0:
         task = queues.first[e, stage, m, n]
         remaining = queues.remaining[e, task]
         cut = queues.cut[e, task]
-        if remaining - work > ROUNDING * worlds.work[e, stage, m, n, cut]:
+        if remaining - work > ROUNDING * tables[stage, m, n, cut]:
             queues.remaining[e, task] = remaining - work
             queues.backlog[e, stage, m, n] -= work
             sums.work_served[e, stage, m, n] += work
@@ -169,9 +171,9 @@ def _serve(worlds, queues, sums, log, e, stage, m, n, rate):  # type: ignore[no-
         queues.first[e, stage, m, n] = queues.next[e, task]
         queues.tasks[e, stage, m, n] -= 1
         left += 1
-        following = _next_stage(worlds, e, m, n, cut, stage + 1)
+        following = _next_stage(tables, m, n, cut, stage + 1)
         if following < DONE:
-            _enter(queues, sums, e, following, m, n, task, worlds.work[e, following, m, n, cut])
+            _enter(queues, sums, e, following, m, n, task, tables[following, m, n, cut])
         else:
             at = log.start[e] + log.count[e]
             log.device[at] = m
@@ -195,7 +197,7 @@ def _serve(worlds, queues, sums, log, e, stage, m, n, rate):  # type: ignore[no-
         queues.backlog[e, stage, m, n] = queues.remaining[e, queues.first[e, stage, m, n]]
 
 
-@njit(error_model="numpy")
+@lean
 def _rank(queues, e, task, shortest_first):  # type: ignore[no-untyped-def]
     """The place of a task in the order of service: its work left, or when it came; least is first."""
     if shortest_first:
@@ -203,7 +205,7 @@ def _rank(queues, e, task, shortest_first):  # type: ignore[no-untyped-def]
     return float(queues.arrival_slot[e, task])
 
 
-@njit(error_model="numpy")
+@lean
 def _heads(queues, e, stage, m, services, shortest_first, head, rank):  # type: ignore[no-untyped-def]
     """Fills row m with the heads of a device's lines at one stage."""
     for n in range(services):
@@ -213,7 +215,7 @@ def _heads(queues, e, stage, m, services, shortest_first, head, rank):  # type: 
             rank[m, n] = _rank(queues, e, first, shortest_first)
 
 
-@njit(error_model="numpy")
+@lean
 def _scale_into(wanted, backlog, slot_s, limit, out):  # type: ignore[no-untyped-def]
     """What was asked for, no more than is queued, and scaled down together to keep a shared limit."""
     total = 0.0
@@ -243,6 +245,8 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
     backlog = queues.backlog[e]
     local_backlog, send_backlog = backlog[LOCAL], backlog[TRANSMISSION]
     weight = worlds.queue_weight[e]
+    # Functions that are called are given no more of the worlds than they need: a tuple is handed over by value.
+    tables = worlds.work[e]
 
     price = np.empty(devices * services, np.float64)
     order = np.empty(devices * services, np.int64)
@@ -448,7 +452,7 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
             if tracing:
                 trace.service_rate[e, sample, EDGE, m, n] = edge_share[0, i]
             if edge_share[0, i] > 0.0:
-                _serve(worlds, queues, sums, log, e, EDGE, m, n, edge_share[0, i])
+                _serve(tables, slot_s, queues, sums, log, e, EDGE, m, n, edge_share[0, i])
         for m in range(devices):
             if queues.device_tasks[e, m] == 0:
                 continue
@@ -460,25 +464,32 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
                         trace.service_rate[e, sample, TRANSMISSION, m, n] = rate[m, n]
                 # A row of rates is only fresh where something waits; elsewhere it is left over from an earlier slot.
                 if queues.tasks[e, TRANSMISSION, m, n] > 0 and rate[m, n] > 0.0:
-                    _serve(worlds, queues, sums, log, e, TRANSMISSION, m, n, rate[m, n])
+                    _serve(tables, slot_s, queues, sums, log, e, TRANSMISSION, m, n, rate[m, n])
                 if queues.tasks[e, LOCAL, m, n] > 0 and local_hz[m, n] > 0.0:
-                    _serve(worlds, queues, sums, log, e, LOCAL, m, n, local_hz[m, n])
+                    _serve(tables, slot_s, queues, sums, log, e, LOCAL, m, n, local_hz[m, n])
 
         # 4: arrivals.
         while event < last_event and inputs.event_slot[event] == t:
             m, n = inputs.event_device[event], inputs.event_service[event]
             cut = inputs.cuts[e, m, n]
-            stage = _next_stage(worlds, e, m, n, cut, LOCAL)
+            stage = _next_stage(tables, m, n, cut, LOCAL)
             for _ in range(inputs.event_count[event]):
                 task = queues.free[e]
                 queues.free[e] = queues.next[e, task]
                 queues.arrival_slot[e, task] = queues.clock[e]
                 queues.cut[e, task] = cut
-                _enter(queues, sums, e, stage, m, n, task, worlds.work[e, stage, m, n, cut])
+                _enter(queues, sums, e, stage, m, n, task, tables[stage, m, n, cut])
             sums.arrived[e, m, n] += inputs.event_count[event]
             queues.device_tasks[e, m] += inputs.event_count[event]
             event += 1
         queues.clock[e] += 1
+
+    for m in range(devices):
+        for t in range(inputs.gains.shape[1]):
+            if inputs.gains[e, t, m] > 0.0:
+                sums.max_rate_bps[e, m] += rate_core(
+                    worlds.max_power_w[e, m], inputs.gains[e, t, m], bandwidth_hz, noise
+                )
 
 
 @njit(cache=True, error_model="numpy")
