@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -70,6 +71,9 @@ def infer(
     engine: EngineName = "torch",
     threads: Annotated[int, typer.Option(min=1, help="Threads inside one operation of the head.")] = 1,
     deadline_s: Annotated[float, typer.Option(help="Longest wait for an answer, seconds.")] = 30.0,
+    wait_s: Annotated[
+        float, typer.Option("--wait", min=0.0, metavar="S", help="Wait so long for a server that is still starting.")
+    ] = 0.0,
     output: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Keep the answers: .json, .jsonl (a line each) or .npz (the tensors)."),
@@ -107,7 +111,7 @@ def infer(
     if is_artifact(model):
         if server is None:
             raise InputError("--server: an exported head needs an edge that runs its tail; give --server HOST:PORT")
-        check_exported_options({"--check": check, "--stream": stream, "--cut": cut is not None})
+        check_exported_options({"--check": check, "--stream": stream, "--cut": cut is not None, "--wait": wait_s > 0})
         security = ClientSecurity(tls_ca, tls_cert, tls_key, token_file)
         settings = ClientSettings(
             deadline_s=deadline_s, security=security, codec=codec, limits=limits_of(max_message_mib)
@@ -132,7 +136,7 @@ def infer(
     kept = AnswerFile.open(output) if output is not None else None
     single = requests.total == 1
 
-    from splitinfer.cli.output import progress_bar
+    from splitinfer.cli.output import progress_bar, say
     from splitinfer.graph.engines import set_threads
     from splitinfer.models.options import CaptureOptions
     from splitinfer.runtime import EdgeClient, EdgeProcess, ServerSettings
@@ -159,10 +163,17 @@ def infer(
         embedded = None
         if target is not None:
             client = stack.enter_context(EdgeClient(target, settings, on_failure=chosen))
+            if wait_s:
+                client.wait_ready(wait_s)
         else:
             embedded = EdgeProcess([model], ServerSettings(limits=limits), options=how)
             stack.callback(embedded.stop)
             embedded.start()
+        if sys.stderr.isatty():  # elsewhere a mistake stays one line
+            say(
+                f"capturing {card.name}"
+                + ("" if embedded is None else ", here and in an edge started for this command")
+            )
         split = capture_card(card, how)
         k = split.find_cut(cut)
         if embedded is not None:
@@ -188,7 +199,7 @@ def infer(
         if kept is not None:
             kept.close()
     report = _report(card, split, results, answers, target=target or "", embedded=server is None, codec=codec)
-    report |= {"milliseconds_apart": wall_s / len(results) * 1e3, "checked": None}
+    report |= {"milliseconds_between_answers": wall_s / len(results) * 1e3, "checked": None}
     report |= reference.found() if reference is not None else {}
     report |= {"engine": split.engine, "edge_engine": edge_engine}
     report["output"] = None if output is None else str(output)
@@ -363,7 +374,7 @@ def _show(report: dict[str, Any]) -> None:
     rows = [[part, *(f"{report['milliseconds'][part][f'p{p}']:.2f}" for p in shown)] for part in _PARTS]
     print_table(["part", *columns], rows, left=("part",))
     if count > 1:
-        print(f"one answer every {report['milliseconds_apart']:.2f} ms, {count} in all")
+        print(f"one answer every {report['milliseconds_between_answers']:.2f} ms, {count} in all")
     up, down = report["bytes_up"], report["bytes_down"]
     if not single:
         up, down = report["total_bytes_up"], report["total_bytes_down"]

@@ -24,6 +24,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: 
         print("  ".join(cells).rstrip())
 
 
+def say(what: str) -> None:
+    """Say on standard error what takes the time, whoever reads it."""
+    print(f"splitinfer: {what} ...", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar on standard error while it is a terminal; yields a function of (done, to do)."""

@@ -74,6 +74,7 @@ def serve(
     """
     if scenario is not None:
         raise InputError(f"--scenario: the edge of a live run is now a verb: splitinfer edge --scenario {scenario}")
+    from splitinfer.cli.output import say
     from splitinfer.cli.profile import parse_input_size
     from splitinfer.models.options import CaptureOptions
     from splitinfer.runtime.batch_sizes import BatchCounts
@@ -120,7 +121,15 @@ def serve(
             if page is not None:
                 print(f"live page at {page.address}", flush=True)
 
-        serve_until_stopped(names, settings, announce=announce, warm=warm, options=options, observer=all_of(*observers))
+        serve_until_stopped(
+            names,
+            settings,
+            announce=announce,
+            warm=warm,
+            options=options,
+            observer=all_of(*observers),
+            progress=say,
+        )
     if batches.requests:
         print(batches, flush=True)
     print("stopped", flush=True)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from splitinfer.graph import SplitModel
     from splitinfer.runtime.async_client import AsyncEdgeClient
 
+_ASK_AGAIN_S = 0.2  # while waiting for a server that starts
+
 
 class EdgeClient:
     """Connection to one edge server, for use from any number of threads.
@@ -106,6 +108,22 @@ class EdgeClient:
             RemoteError: it refuses, or speaks another protocol.
         """
         return self._describe(self.settings.deadline_s)
+
+    def wait_ready(self, timeout_s: float) -> EdgeDescription:
+        """Ask as :meth:`describe` does until the server answers, for one that is still starting.
+
+        Raises:
+            EdgeUnavailableError: none answered within ``timeout_s`` seconds.
+            RemoteError: it refuses, or speaks another protocol.
+        """
+        give_up_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self.describe()
+            except EdgeUnavailableError:
+                left_s = give_up_s - time.monotonic()
+                if left_s <= 0 or self._closing.wait(min(_ASK_AGAIN_S, left_s)):
+                    raise
 
     def tolerance(self, split: SplitModel) -> float:
         """Return how far an answer may be from ``split(...)``, for ``check_answer``.

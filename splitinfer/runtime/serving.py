@@ -18,6 +18,7 @@ from splitinfer.runtime.loading import capture_card
 from splitinfer.runtime.security import ServerSecurity
 from splitinfer.runtime.server import EdgeServer
 from splitinfer.runtime.settings import ServerSettings
+from splitinfer.runtime.transport import check_free
 from splitinfer.wire.limits import WireLimits
 
 
@@ -30,6 +31,7 @@ def serve(
     options: CaptureOptions | None = None,
     stop: threading.Event | None = None,
     observer: Observer = nobody,
+    progress: Callable[[str], None] = lambda what: None,
 ) -> None:
     """Capture models, serve their tails, and stop cleanly on SIGINT or SIGTERM.
 
@@ -43,6 +45,7 @@ def serve(
         options: how models are captured and tails computed.
         stop: stops the server when set.
         observer: as :class:`EdgeServer` takes it.
+        progress: told what is being done before the server answers.
 
     Raises:
         SplitInferError: a model cannot be captured, or the address cannot be used.
@@ -54,10 +57,15 @@ def serve(
         stop.set()
         signal.signal(number, signal.SIG_DFL)
 
+    check_free(settings)  # before what takes long
     set_threads(settings.torch_threads)
-    captured = [capture_card(model, options) for model in dict.fromkeys(models)]
+    captured = []
+    for model in dict.fromkeys(models):
+        progress(f"capturing {model}")
+        captured.append(capture_card(model, options))
     if warm:
         for split in captured:
+            progress(f"compiling the tails of {split.name}")
             for k in range(split.num_cuts):
                 split.warm(k)
     server = EdgeServer(captured, settings, observer=observer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import grpc
 
 from splitinfer.errors import InputError
@@ -52,8 +54,29 @@ def listen(server: grpc.Server, settings: ServerSettings) -> str:
     except RuntimeError:
         port = 0
     if not port:
-        raise InputError(f"cannot listen on {bracketed}:{settings.port}: in use, not allowed, or no such address")
+        raise _cannot_listen(settings)
     return f"{bracketed}:{port}"
+
+
+def check_free(settings: ServerSettings) -> None:
+    """Refuse an address that cannot be listened on now, before anything that takes long.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+            trial.listen()
+    except OSError:
+        raise _cannot_listen(settings) from None
+
+
+def _cannot_listen(settings: ServerSettings) -> InputError:
+    host = f"[{settings.host}]" if ":" in settings.host and not settings.host.startswith("[") else settings.host
+    return InputError(f"cannot listen on {host}:{settings.port}: in use, not allowed, or no such address")
 
 
 def checked_target(target: str) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,7 +47,8 @@ def server(folder: Path) -> Iterator[str]:
     yield started[1]
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=30)
-    assert (process.returncode, output, errors) == (0, "stopped\n", "")
+    said = f"splitinfer: capturing {folder}/plain.toml ...\nsplitinfer: compiling the tails of plain ...\n"
+    assert (process.returncode, output, errors) == (0, "stopped\n", said)
 
 
 def infer(folder: Path, *more: str) -> list[str]:
@@ -278,3 +280,37 @@ def test_what_is_wrong_is_said_before_anything_starts(
     errors = capsys.readouterr().err.strip()
     assert message in errors
     assert "\n" not in errors
+
+
+def test_infer_waits_for_a_server_that_is_still_starting(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+    server = f"127.0.0.1:{port}"
+    assert main(infer(folder, "--cut", "2", "--server", server)) == 2
+    assert main(infer(folder, "--cut", "2", "--server", server, "--wait", "0.1")) == 2
+    capsys.readouterr()
+    waiting = subprocess.Popen(
+        [*RUN, *infer(folder, "--cut", "2", "--server", server, "--wait", "60")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    serving = subprocess.Popen(
+        [*RUN, "serve", "--models", f"{folder}/plain.toml", "--port", port], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        output, errors = waiting.communicate(timeout=90)
+        assert waiting.returncode == 0, errors
+        assert f"edge {server}" in output
+    finally:
+        serving.terminate()
+        serving.communicate(timeout=30)
+
+
+def test_a_taken_port_is_said_before_models_are_captured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--models", f"{folder}/plain.toml", "--port", port]) == 2
+    said = capsys.readouterr().err
+    assert f"cannot listen on 127.0.0.1:{port}" in said
+    assert "capturing" not in said
