@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TextIO
 
 from splitinfer.graph.engines import set_threads
-from splitinfer.models import CaptureOptions
+from splitinfer.models import CaptureOptions, load_card
 from splitinfer.runtime.child import Said, child_main
 from splitinfer.runtime.events import Observer, nobody
 from splitinfer.runtime.loading import capture_card
@@ -59,10 +59,11 @@ def serve(
 
     check_free(settings)  # before what takes long
     set_threads(settings.torch_threads)
+    cards = [load_card(model) for model in dict.fromkeys(models)]  # a wrong name is said at once
     captured = []
-    for model in dict.fromkeys(models):
-        progress(f"capturing {model}")
-        captured.append(capture_card(model, options))
+    for card in cards:
+        progress(f"capturing {card.name}")
+        captured.append(capture_card(card, options))
     if warm:
         for split in captured:
             progress(f"compiling the tails of {split.name}")
