@@ -34,7 +34,7 @@ format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 docs: $(STAMP) ## the documentation site into site/, every warning an error
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 release-check: $(STAMP) ## build sdist and wheel, install the wheel in a clean environment, use and type-check it there
 	VENV=$(VENV) .ci/release_check

@@ -33,7 +33,7 @@ DeviceName = Annotated[
 Cards = Annotated[
     list[Path] | None, typer.Option("--card", metavar="FILE", help="Card file of a model that is not shipped.")
 ]
-Images = Annotated[Path | None, typer.Option(help="Folder of pictures to run on; one photo by default.")]
+Images = Annotated[Path | None, typer.Option(help="A picture, or a folder of them, to run on; one photo by default.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads inside one operation.")]
 Batch = Annotated[
     int,

@@ -24,7 +24,7 @@ def shipped_photo() -> Path:
 
 
 def photos(folder: str | Path | None = None) -> list[Path]:
-    """Return the pictures of a folder in order of their names, or the shipped photograph.
+    """Return one picture, those of a folder in order of their names, or the shipped photograph.
 
     Raises:
         InputError: there is no such folder, or no picture in it.
@@ -32,6 +32,8 @@ def photos(folder: str | Path | None = None) -> list[Path]:
     if folder is None:
         return [shipped_photo()]
     path = Path(folder)
+    if path.is_file() and path.suffix.lower() in _SUFFIXES:
+        return [path]
     if not path.is_dir():
         raise InputError(f"images: {path} is no folder")
     found = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in _SUFFIXES)

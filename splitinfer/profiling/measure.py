@@ -39,7 +39,8 @@ def profile(
 
     Args:
         model: a model card or its name, ``"package.module:factory"``, the path of a card file, or a module.
-        inputs, kwargs: example inputs of a module; a card brings its own.
+        inputs: example inputs of a module; a card brings its own.
+        kwargs: likewise, by keyword.
         latency: also measure latencies on this machine, with the default settings or the given ones.
         batch: size of the leading dimension of the card's inputs.
         input_size: height and width in pixels (one number for a square) instead of the card's.

@@ -187,7 +187,8 @@ class EdgeClient:
                 output is then a tuple of arrays, the leaves of what the model returns.
             cut: as for :meth:`infer`; an index for a ``ModelId``.
             tensors: what crosses the cut, in its order: tensors of torch or arrays of numpy.
-            codec, on_failure: as for :meth:`infer`. A model that is only named cannot be run here.
+            codec: as for :meth:`infer`.
+            on_failure: as for :meth:`infer`. A model that is only named cannot be run here.
 
         Raises:
             SplitInferError: as :meth:`infer`.
@@ -210,10 +211,12 @@ class EdgeClient:
         and the stream goes on; reading its ``output`` raises the error.
 
         Args:
-            split, cut: as for :meth:`infer`.
+            split: as for :meth:`infer`.
+            cut: as for :meth:`infer`.
             inputs: per inference one input, or a tuple of inputs.
             window: requests under way at once; ``settings.window`` by default.
-            codec, on_failure: as for :meth:`infer`.
+            codec: as for :meth:`infer`.
+            on_failure: as for :meth:`infer`.
 
         Raises:
             SplitInferError: as :meth:`infer`; the connection is lost, or the inputs are wrong.
