@@ -142,5 +142,16 @@ def test_the_picture_of_cuts_over_bandwidth_is_drawn_from_what_advise_says() -> 
         assert drawn == pytest.approx([70 + 150 * math.log10(at / 1e6) for at, _ in found], abs=1)
 
 
+def test_nothing_refers_to_what_a_reader_does_not_have() -> None:
+    elsewhere = re.compile(r"\bSPEC\b|\b[Ss]ection \d|\berrat(?:a|um) \d|\bthe issue\b|\bREVIEW\b|\bF-?\d{2}\b")
+    package = [path for path in (ROOT / "splitinfer").rglob("*.py") if "_pb2" not in path.name]
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in [*package, *PAGES, *(ROOT / "examples").rglob("*.py")]
+        for match in elsewhere.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert not found
+
+
 def test_pages_are_held_to_this() -> None:
     assert sum(map(runs, PAGES)) >= 10

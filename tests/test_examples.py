@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from splitinfer.models.photos import shipped_photo
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # What an example takes to be done in a few seconds.
 SHORT: dict[str, list[str]] = {"xr_headset.py": ["--duration", "2"]}
@@ -24,6 +26,27 @@ def test_an_example_runs(name: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_two_machines_as_two_processes() -> None:
+    folder = EXAMPLES / "two_machines"
+    photo = shipped_photo()
+    edge = subprocess.Popen(
+        [sys.executable, folder / "edge.py", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert edge.stdout is not None
+        address = edge.stdout.readline().rpartition(" ")[2].strip()
+        device = [sys.executable, folder / "device.py", photo, photo, "--server", address]
+        done = subprocess.run(device, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert len(lines) == 2
+        assert all("tail at the edge" in line for line in lines)
+    finally:
+        edge.terminate()
+        _, errors = edge.communicate(timeout=30)
+    assert (edge.returncode, errors) == (0, "")
 
 
 def test_there_are_examples() -> None:

@@ -74,7 +74,7 @@ class _PeriodEnv(gymnasium.Env[State, NDArray[Any]]):
 
 
 class PartitionEnv(_PeriodEnv):
-    """``splitinfer/Partition-v0``: choose the cuts of a period; section 3 allocates frequency and power in every slot.
+    """``splitinfer/Partition-v0``: choose the cuts of a period; a rule allocates frequency and power in every slot.
 
     Action: with ``actions="index"`` a ``MultiDiscrete``, per existing service in the order of (m, n) the index of its
     cut among the candidates (with ``cuts="all"`` the cut itself, 0..K); with ``actions="rounded"`` a ``Box`` of numbers
@@ -115,7 +115,7 @@ class PartitionEnv(_PeriodEnv):
 
 
 class JointEnv(_PeriodEnv):
-    """``splitinfer/Joint-v0``: choose cuts and resources of a period together; nothing is allocated by section 3.
+    """``splitinfer/Joint-v0``: choose cuts and resources of a period together; no rule allocates.
 
     Action: ``Box`` in [-1, 1]; all services' cuts (rounded), then all shares of F^l, all shares of the rate, all shares
     of F^e, then every device's share of p_max. Held for the whole period; the engine keeps limits and queues.

@@ -18,7 +18,7 @@ learned; the network learns what it leaves out (other services' reactions, chann
 Training may price a task's presence too (``task_price`` per task and period, see ``ServiceAgents``); then the time that
 the task itself spends at each station is added at that price.
 
-E and H follow from the allocation of section 3 (:mod:`splitinfer.scheduling.draining`); the link's rate is that of the
+E and H follow from the exact allocation (:mod:`splitinfer.scheduling.draining`); the link's rate is that of the
 backlog which the task finds on average.
 """
 

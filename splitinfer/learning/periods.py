@@ -124,7 +124,7 @@ class Periods:
 
         Args:
             cuts: (E, M, N), the cut with which new tasks are admitted.
-            request: frequencies and powers decided elsewhere, in place of the allocation of section 3.
+            request: frequencies and powers decided elsewhere, in place of the allocation rule.
 
         Raises:
             InputError: ``start`` was not called, or a cut is out of range.

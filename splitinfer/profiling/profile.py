@@ -118,7 +118,7 @@ class CodecRecord:
 
 @dataclass(frozen=True)
 class Profile:
-    """c^k and d^k of one model at one input size (SPEC 1), with what they were computed from.
+    """c^k and d^k of one model at one input size, with what they were computed from.
 
     Attributes:
         model: name of the card, import path or class.
@@ -152,7 +152,7 @@ class Profile:
 
     @property
     def input_elements(self) -> int:
-        """Elements that cross at k=0; D at b bits per element is b times this (SPEC 5.9)."""
+        """Elements that cross at k=0; D at b bits per element is b times this."""
         return self.cuts[0].crossing_elements
 
     @cached_property

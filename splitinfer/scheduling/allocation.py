@@ -1,4 +1,4 @@
-"""Problems 3, 4 and 5: the exact per-slot allocation of frequency and power (SPEC section 3, paper's Theorem 1).
+"""Problems 3, 4 and 5: the exact per-slot allocation of frequency and power (the paper's Theorem 1).
 
 Pure functions over numpy arrays with any leading batch dimensions. ``docs/allocation.md`` proves from the KKT
 conditions that the greedy rules are optimal, and says where they differ from the paper's Theorem 1. The rules

@@ -1,4 +1,4 @@
-"""What a task costs a queue under the allocation of SPEC 3, in closed form: seconds and joules.
+"""What a task costs a queue under the exact allocation of a slot, in closed form: seconds and joules.
 
 Policies that look ahead weigh cuts by it. Everything broadcasts. A device's services share its stations, so a queue
 here is the sum over the services.

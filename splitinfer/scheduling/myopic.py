@@ -1,7 +1,7 @@
 """Myopic: each period and for each service, the cut of least expected drift plus penalty. Needs no training.
 
 Derivation. Let T be the time that a station (a device's processor, its link, the edge's processor) needs to drain its
-backlog under the allocation rules of SPEC 3, and E the energy that this takes. Take ``L = 1/2 (T_l^2 + T_t^2 + T_e^2)``
+backlog under the exact allocation of a slot, and E the energy that this takes. Take ``L = 1/2 (T_l^2 + T_t^2 + T_e^2)``
 as the Lyapunov function: squared seconds, so that cycles and bits can be added. One task that comes with cut k brings
 work x_k to each station and changes drift plus penalty by ::
 

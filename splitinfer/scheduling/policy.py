@@ -39,7 +39,7 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """Resources decided outside section 3 (by a joint learned policy or another solver), held for a whole call.
+    """Resources decided outside the rule (by a joint learned policy or another solver), held for a whole call.
 
     The simulator keeps to what is feasible: nobody is served more than is queued, shared limits scale all services of
     a device (of the edge) down together, and the power spent is the least that carries the rates in use.
@@ -58,7 +58,7 @@ class Request:
 
 
 class AllocatingPolicy(Policy, Protocol):
-    """A policy that sets frequencies and powers itself, in place of section 3."""
+    """A policy that sets frequencies and powers itself, in place of the allocation rule."""
 
     sets_resources: bool
     """True."""

@@ -1,6 +1,6 @@
 """The compiled slot loop: queues with per-task first-come-first-served state, for E environments at once.
 
-Rules: SPEC section 2, "A slot, in order". Allocation comes from ``splitinfer.scheduling.kernels``, power and energy
+Rules: ``docs/simulator.md``. Allocation comes from ``splitinfer.scheduling.kernels``, power and energy
 from the compiled formulas of ``radio`` and ``energy``; nothing of them is written again here.
 
 Tasks live in one pool per environment and hang in singly linked lists: one list per service and stage, and one of

@@ -40,7 +40,7 @@ def simulate(
     solver: str = "closed-form",
     allocation: str | AllocationRule | None = None,
 ) -> SimulationResult:
-    """Simulate one policy in one scenario (SPEC 2).
+    """Simulate one policy in one scenario.
 
     The same seed gives the same result. Arrivals and channel gains depend on the scenario and the seed alone, so
     policies that are compared at one seed meet the same world.

@@ -124,5 +124,5 @@ def test_a_policy_that_allocates_for_itself_is_one_line(verb, world, tmp_path, c
     assert main([verb, "--scenario", str(world[0]), "--policy", str(write_joint_run(tmp_path))]) == 2
     said = capsys.readouterr()
     assert said.err == (
-        "splitinfer: error: policy: ppo allocates for itself; live runs allocate by section 3. Use simulate\n"
+        "splitinfer: error: policy: ppo allocates for itself; live runs allocate by a rule. Use simulate\n"
     )

@@ -65,7 +65,7 @@ class MakeLink(Protocol):
 class EmulatedLink:
     """A token bucket per slot and queue, in virtual bits: each slot adds ``rate·tau`` bits, and none are kept.
 
-    A scenario says how many bits a message counts on the radio (bits per element, SPEC errata 9). The real message may
+    A scenario says how many bits a message counts on the radio (bits per element). The real message may
     have another size, since it carries the tensors' own dtypes and a header; its bytes leave in the same proportion.
 
     Args:

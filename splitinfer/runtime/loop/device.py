@@ -77,7 +77,7 @@ class AnswerCheck:
 class DeviceLoop:
     """The queues of one device and what happens to them in a slot.
 
-    The order of a slot is that of SPEC 2: ``open_slot`` observes and allocates, ``close_slot`` moves what is done
+    The order of a slot is the simulator's: ``open_slot`` observes and allocates, ``close_slot`` moves what is done
     to the next queue and admits the requests of the slot.
 
     Args:

@@ -92,7 +92,7 @@ def check_policy(policy: Policy, scenario: Scenario) -> None:
         InputError: it sets frequencies and powers itself, or does not fit the scenario.
     """
     if sets_resources(policy):
-        raise InputError(f"policy: {policy.name} allocates for itself; live runs allocate by section 3. Use simulate")
+        raise InputError(f"policy: {policy.name} allocates for itself; live runs allocate by a rule. Use simulate")
     if not is_static(policy):  # those may have to be searched first
         policy.reset(setting_of(scenario), np.random.default_rng(0))
 

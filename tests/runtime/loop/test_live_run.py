@@ -195,9 +195,9 @@ def test_processes_are_gone_after_the_end_or_a_failure(tiny, tiny_cards, tmp_pat
 
 def test_a_policy_that_allocates_for_itself_is_refused(tiny, tiny_cards, tmp_path):
     joint_run = write_joint_run(tmp_path)
-    with pytest.raises(InputError, match="policy: ppo allocates for itself; live runs allocate by section 3"):
+    with pytest.raises(InputError, match="policy: ppo allocates for itself; live runs allocate by a rule"):
         run_locally(tiny, str(joint_run), LoopSettings(slots=10), cards=tiny_cards)
-    with pytest.raises(InputError, match="policy: ppo allocates for itself; live runs allocate by section 3"):
+    with pytest.raises(InputError, match="policy: ppo allocates for itself; live runs allocate by a rule"):
         run_edge(tiny, load_policy(joint_run), [], LoopSettings(slots=10))
 
 
