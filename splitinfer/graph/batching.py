@@ -19,6 +19,7 @@ from splitinfer.errors import CaptureError
 from splitinfer.graph.aliasing import is_random
 from splitinfer.graph.ambient import without_autocast
 from splitinfer.graph.refusals import error_text
+from splitinfer.graph.rest import Rest
 
 aten = torch.ops.aten
 
@@ -55,6 +56,8 @@ def batched_graph(
     if any(map(is_random, operations)):
         raise CaptureError("it draws random numbers")
     for node in operations:
+        if isinstance(node.target, Rest):
+            raise CaptureError(f"it ends in ordinary code ({node.target}), which takes one request")
         if isinstance(node.target, OpOverload) and node.target.namespace != "aten":
             raise CaptureError(f"nothing says what {node.target} means for several requests")
 

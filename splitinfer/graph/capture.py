@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -173,6 +173,11 @@ def _bind(program: ExportedProgram, model: torch.nn.Module, notes: list[str]) ->
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         notes=notes,
     )
+
+
+def restored(tensors: Sequence[torch.Tensor], leaves: list[tuple[int | None, Any]], tree: pytree.TreeSpec) -> Any:
+    """Put tensor leaves back into a structure: per leaf the index of its tensor, or None and then its constant."""
+    return pytree.tree_unflatten([constant if index is None else tensors[index] for index, constant in leaves], tree)
 
 
 def own_weights(weights: dict[str, Any], *, besides: Set[str]) -> None:

@@ -6,7 +6,7 @@ import numbers
 import operator
 import threading
 import warnings
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -17,14 +17,16 @@ from torch.utils import _pytree as pytree
 from splitinfer.errors import CaptureError, InputError
 from splitinfer.graph.ambient import without_autocast
 from splitinfer.graph.batching import batched_graph
-from splitinfer.graph.capture import CapturedGraph, capture_graph, own_weights
+from splitinfer.graph.capture import CapturedGraph, capture_graph, own_weights, restored
 from splitinfer.graph.cuts import Program, analyse, find_cuts
 from splitinfer.graph.engines import DEFAULT_ENGINE, Half, find_engine
 from splitinfer.graph.engines.parts import Parts
 from splitinfer.graph.fingerprint import architecture_digest, cuts_digest, fingerprint, weights_digest
 from splitinfer.graph.folding import fold_batch_norms
 from splitinfer.graph.refusals import one_line
+from splitinfer.graph.rest import append_rest
 from splitinfer.graph.specs import TensorSpec
+from splitinfer.graph.strides import with_captured_gaps
 
 
 class SplitModel:
@@ -93,6 +95,7 @@ class SplitModel:
         example_inputs: tuple[Any, ...],
         example_kwargs: dict[str, Any] | None = None,
         *,
+        rest: Callable[[Any], Any] | None = None,
         optimize: bool = True,
         engine: str = DEFAULT_ENGINE,
         name: str | None = None,
@@ -106,6 +109,10 @@ class SplitModel:
             model: any module that ``torch.export`` takes.
             example_inputs: positional inputs of ``forward``.
             example_kwargs: keyword inputs of ``forward``.
+            rest: ordinary code behind the module, called with what it returns; its answer, tensors of any sizes in a
+                structure that stays the same, is the model's. No export looks at it, so it may branch on values; it is
+                one operation, which belongs to the tail (at k=K to the head), and its work counts nothing. It is part
+                of the fingerprint by its name alone.
             optimize: fold batch norms into convolutions (outputs equal to 1e-4); False keeps every bit.
             engine: what computes halves, by name.
             name: what to call the model; the class's name by default.
@@ -118,6 +125,8 @@ class SplitModel:
         find_engine(engine)  # a wrong name is said before anything slow
         with one_line(kind), torch.no_grad():
             captured = capture_graph(model, example_inputs, example_kwargs)
+            if rest is not None:
+                append_rest(captured, rest, _answer(captured, (tuple(example_inputs), dict(example_kwargs or {}))))
             split = cls(captured, name=name or kind, optimize=optimize, engine=engine)
         if split.random_ops:
             captured.notes.append(
@@ -228,8 +237,7 @@ class SplitModel:
         """Put the tensor leaves back into the structure that the model returns."""
         if self._returns_one_tensor:
             return leaves[0]
-        values = [constant if index is None else leaves[index] for index, constant in self._captured.output_leaves]
-        return pytree.tree_unflatten(values, self._captured.output_tree)
+        return restored(leaves, self._captured.output_leaves, self._captured.output_tree)
 
     def find_cut(self, cut: SupportsIndex | str) -> int:
         """Return k for an index or a layer name.
@@ -281,7 +289,8 @@ class SplitModel:
         if side == "head":
             return self._engine.compile(self._program.inputs, crossing)
         if size == 1:
-            return self._engine.compile(crossing, self._program.outputs)
+            half = self._engine.compile(crossing, self._program.outputs)
+            return half if self.tolerance else with_captured_gaps(half, crossing)
         try:
             order, arguments, results = batched_graph(crossing, self._program.outputs, self._captured.weights, size)
         except CaptureError as error:
@@ -365,3 +374,12 @@ def _is_same_constant(given: Any, captured: Any) -> bool:
         return bool(given == captured)
     except Exception:  # noqa: BLE001 - the comparison of a class of the user's own
         return False
+
+
+def _answer(captured: CapturedGraph, inputs: Any) -> Any:
+    """What the captured graph returns for inputs, run node by node."""
+    tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
+    program = analyse(captured.graph)
+    order = [node for node in captured.graph.nodes if node.op != "output"]
+    leaves = find_engine(DEFAULT_ENGINE)(order, captured.weights).compile(program.inputs, program.outputs)(*tensors)
+    return restored(leaves, captured.output_leaves, captured.output_tree)

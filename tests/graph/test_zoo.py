@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 
 from splitinfer.graph import SplitModel
 from tests.graph.zoo import CLASSIFICATION, SEGMENTATION, ZOO, build, eager_leaves, layout, tensor_leaves
@@ -89,3 +90,31 @@ def test_all_cuts_of_resnet50_share_one_set_of_weights() -> None:
         split.warm(k)
     assert {tensor.data_ptr() for tensor in split._captured.weights.values()} == held.keys()
     assert split.num_cuts == 54
+
+
+class ClassAttention(nn.Module):
+    """Keys and values are views with gaps into one projection; where they cross, kernels are chosen by the gaps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kv, self.q, self.out = nn.Linear(384, 768), nn.Linear(384, 384), nn.Linear(384, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        k, v = self.kv(x).reshape(1, 17, 2, 12, 32).permute(2, 0, 3, 1, 4)
+        q = self.q(x[:, :1]).reshape(1, 1, 12, 32).transpose(1, 2) * 0.2
+        attention = (q @ k.transpose(-2, -1)).softmax(-1)
+        return self.out((attention @ v).transpose(1, 2).reshape(1, 384))
+
+
+def test_views_with_gaps_lie_in_the_tail_as_they_did_at_capture() -> None:
+    torch.manual_seed(0)
+    model, x = ClassAttention().eval(), torch.randn(1, 17, 384)
+    split = SplitModel.capture(model, (x,), optimize=False)
+    (eager,) = eager_leaves(model, x)
+    seen = []
+    for k in range(split.num_cuts):
+        crossing = split.run_head(k, x)
+        seen += [tensor for tensor in crossing if tensor.numel() and not tensor.is_contiguous()]
+        assert torch.equal(split.run_tail(k, *through_the_wire(*crossing)), eager), k
+        assert torch.equal(split.run_tail(k, *(tensor.contiguous() for tensor in crossing)), eager), k
+    assert seen

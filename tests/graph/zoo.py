@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -75,7 +77,35 @@ SEGMENTATION: dict[str, tuple[Callable[[], nn.Module], int]] = {
     ),
 }
 
-ZOO = CLASSIFICATION | SEGMENTATION
+
+class Windows(nn.Module):
+    """Overlapping windows of a feature map by ``as_strided``, which reads memory and not dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 4, 3)
+        self.head = nn.Linear(4 * 9, 10)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        maps = torch.relu(self.first(image)).contiguous()
+        batch, channels, height, width = maps.shape
+        rows = torch.as_strided(
+            maps,
+            (batch, channels, (height - 1) // 2, 3, width),
+            (channels * height * width, height * width, 2 * width, width, 1),
+        )
+        windows = self.last(rows.mean(3).transpose(2, 3))
+        return self.head(windows.unfold(2, 3, 9).unfold(3, 3, 9).mean((2, 3)).flatten(1))
+
+
+OTHERS: dict[str, tuple[Callable[[], nn.Module], int]] = {"as_strided": (Windows, 64)}
+if find_spec("timm") is not None:
+    OTHERS["volo"] = (
+        lambda: import_module("timm").create_model("volo_d1_224", pretrained=False, img_size=64, num_classes=10),
+        64,
+    )
+
+ZOO = CLASSIFICATION | SEGMENTATION | OTHERS
 
 
 def build(name: str) -> tuple[nn.Module, torch.Tensor]:

@@ -1,0 +1,46 @@
+"""Tensors laid out as they were at capture, whatever way they took: kernels are chosen by strides, and with them bits.
+
+What crosses a wire keeps the order of its dimensions, not the gaps between rows of a view into a larger tensor (the
+queries of a joint projection, say). The half that takes such a tensor makes the gaps again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import fx
+
+from splitinfer.graph.engines import Half
+
+
+def with_captured_gaps(half: Half, arguments: Sequence[fx.Node]) -> Half:
+    """Return a half whose arguments lie in memory as the captured ones, where those had gaps."""
+    wanted = {index: node.meta["val"].stride() for index, node in enumerate(arguments) if _has_gaps(node.meta["val"])}
+    if not wanted:
+        return half
+
+    def laid_out(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return half(*(t if i not in wanted else _laid_out(t, wanted[i]) for i, t in enumerate(tensors)))
+
+    return laid_out
+
+
+def _has_gaps(value: torch.Tensor) -> bool:
+    if any(not isinstance(number, int) for number in (*value.shape, *value.stride())):
+        return False
+    for dim, stride in enumerate(value.stride()):
+        value = value.narrow(dim, 0, min(1, value.shape[dim])) if stride == 0 else value
+    return value.numel() > 0 and not torch._prims_common.is_non_overlapping_and_dense_or_false(value)
+
+
+def _laid_out(tensor: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
+    moving = [size > 1 for size in tensor.shape]
+    if all(not moves or own == stride for moves, own, stride in zip(moving, tensor.stride(), strides, strict=True)):
+        return tensor
+    if any(stride == 0 and moves for moves, stride in zip(moving, strides, strict=True)):
+        shape = tensor.shape
+        for dim, stride in enumerate(strides):
+            tensor = tensor.narrow(dim, 0, 1) if stride == 0 else tensor
+        return _laid_out(tensor, tuple(stride or 1 for stride in strides)).expand(shape)
+    return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype).copy_(tensor)
