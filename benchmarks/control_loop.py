@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from splitinfer.policies import named_policy
 from splitinfer.runtime.emulation import EmulatedClock, Job
 from splitinfer.runtime.loop.edge import EdgeLoop, EdgeTask
 from splitinfer.scheduling.observation import Setting
+from splitinfer.scheduling.period import Period
 from splitinfer.scheduling.policy import Policy
 from splitinfer.scheduling.rules import ALLOCATIONS, Waiting
 from splitinfer.simulation import Scenario
@@ -84,15 +86,23 @@ def policy_s(setting: Setting, policy: Policy, repeats: int) -> tuple[float, flo
         devices, services = setting.active.shape
         # Up to two tasks' work in every queue, and everybody served.
         tasks = np.stack([setting.task_cycles, setting.input_bits, setting.task_cycles])
-        backlog = rng.uniform(0, 2, (100, 3, devices, services)) * tasks
-        rate = rng.uniform(0, 1, (100, 3, devices, services)) * np.array([3e8, 1e5, 5e7])[:, None, None]
-        power = rng.uniform(0, 0.3, (100, devices))
-        max_rate = rng.uniform(1e5, 1e6, (100, devices))
-        period = itertools.count()
+        most = np.array([3e8, 1e5, 5e7])[:, None, None]
+        periods = itertools.cycle(
+            Period(
+                slots=setting.slots_per_period,
+                cuts=edge.cuts,
+                backlog=rng.uniform(0, 2, (3, devices, services)) * tasks,
+                service_rate=rng.uniform(0, 1, (3, devices, services)) * most,
+                power_w=rng.uniform(0, 0.3, devices),
+                max_rate_bps=rng.uniform(1e5, 1e6, devices),
+                local_energy_j=np.zeros(devices),
+                transmission_energy_j=np.zeros(devices),
+            )
+            for _ in range(100)
+        )
 
         def decide() -> None:
-            now = next(period) % 100
-            edge.choose_cuts(backlog[now], rate[now], power[now], max_rate[now])
+            edge.choose_cuts(replace(next(periods), cuts=edge.cuts))
 
         return _percentiles_s(decide, repeats)
 

@@ -27,11 +27,15 @@ def with_captured_gaps(half: Half, arguments: Sequence[fx.Node]) -> Half:
 
 
 def _has_gaps(value: torch.Tensor) -> bool:
-    if any(not isinstance(number, int) for number in (*value.shape, *value.stride())):
+    shape, strides = tuple(value.shape), value.stride()
+    if any(not isinstance(number, int) for number in (*shape, *strides)) or 0 in shape:
         return False
-    for dim, stride in enumerate(value.stride()):
-        value = value.narrow(dim, 0, min(1, value.shape[dim])) if stride == 0 else value
-    return value.numel() > 0 and not torch._prims_common.is_non_overlapping_and_dense_or_false(value)
+    step = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(strides, shape, strict=True) if size > 1):
+        if stride and stride != step:
+            return True
+        step *= size if stride else 1
+    return False
 
 
 def _laid_out(tensor: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
