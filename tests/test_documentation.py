@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from splitinfer.cli.main import verbs
 from splitinfer.energy.card import load_device
 from splitinfer.experiments.advise import advise
 from splitinfer.models.photos import shipped_photo
@@ -140,6 +141,11 @@ def test_the_picture_of_cuts_over_bandwidth_is_drawn_from_what_advise_says() -> 
         assert changes == " ".join(f"{at / 1e6:.3g}:{cut}".replace("1.88e+03", "1880") for at, cut in found)
         drawn = [int(x) for x in re.findall(r"H(\d+)V", path)]
         assert drawn == pytest.approx([70 + 150 * math.log10(at / 1e6) for at, _ in found], abs=1)
+
+
+def test_every_verb_is_in_the_table_of_verbs() -> None:
+    table = (ROOT / "docs" / "verbs.md").read_text(encoding="utf-8")
+    assert [verb for verb in verbs() if not re.search(rf"`(splitinfer )?{verb}\b", table)] == []
 
 
 def test_nothing_refers_to_what_a_reader_does_not_have() -> None:
