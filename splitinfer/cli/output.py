@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+
+_LINE_EVERY_S = 10.0
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[str] = ()) -> None:
@@ -29,11 +32,28 @@ def say(what: str) -> None:
     print(f"splitinfer: {what} ...", file=sys.stderr, flush=True)
 
 
+class _Lines:
+    """Says how far it is once ``_LINE_EVERY_S`` have passed since it last did."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._said_s = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now_s = time.monotonic()
+        if now_s - self._said_s >= _LINE_EVERY_S:
+            self._said_s = now_s
+            print(f"splitinfer: {self._label}: {done} of {total or '?'}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on standard error while it is a terminal; yields a function of (done, to do)."""
+    """Show progress on standard error; yields a function of (done, to do).
+
+    A bar on a terminal; elsewhere a line now and then, so that a log shows that something goes on.
+    """
     if not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield _Lines(label)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

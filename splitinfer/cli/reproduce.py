@@ -14,7 +14,9 @@ from splitinfer.errors import MissingExtraError
 
 def reproduce(
     figure: Annotated[str, typer.Argument(help="fig3, fig4, fig5, fig6, fig7, or all of them.")],
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer points and seeds, short trainings; minutes.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer points and seeds, short trainings; minutes. Not for conclusions.")
+    ] = False,
     scenario: Annotated[
         str | None,
         typer.Option(metavar="PRESET|FILE", help="Sweep over this world as it is, not over table2 with other weights."),
@@ -22,6 +24,7 @@ def reproduce(
     out: Annotated[Path, typer.Option(help="Folder of results; what is done there is not done again.")] = Path(
         "reproduction"
     ),
+    picture: Annotated[str, typer.Option("--format", metavar="png|pdf|svg", help="Kind of the pictures.")] = "png",
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
     policies: Annotated[str | None, typer.Option(metavar="NAME,...", help="Only these policies.")] = None,
     training_slots: Annotated[int | None, typer.Option(min=1, help="Slots of each training.")] = None,
@@ -57,6 +60,7 @@ def reproduce(
         sweeps,
         base=None if scenario is None else find_scenario(scenario),
         quick=quick,
+        picture=picture,
         policies=None if policies is None else tuple(name.strip() for name in policies.split(",") if name.strip()),
         changes={
             name: value
@@ -78,7 +82,9 @@ def reproduce(
     for table in outcome.tables:
         print(f"{table.title}\n")
         print_table(table.columns, table.rows, left=table.columns[:1])
-        print("".join(f"\n- {note}" for note in table.notes), end="\n\n")
+        print()
     reused = outcome.jobs - outcome.jobs_run
     print(f"ran {outcome.jobs_run} of {outcome.jobs} jobs" + (f", {reused} were there already" if reused else ""))
     print("\n".join(f"wrote {file}" for file in outcome.files))
+    if any(table.notes for table in outcome.tables):
+        print("what each table shows, in sentences, is in the .md files")

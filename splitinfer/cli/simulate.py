@@ -44,7 +44,15 @@ def simulate(
     latency_price: LatencyPrice = None,
     device: DeviceName = None,
     solver: Annotated[str, typer.Option(help="closed-form, or cvxpy (the slow reference).")] = "closed-form",
-    plot: Annotated[Path | None, typer.Option(help="Draw queues, cuts, frequency and power over time.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="PNG, PDF or SVG: one run over time, or a comparison's energies and latencies."),
+    ] = None,
+    width: Annotated[float, typer.Option(metavar="INCHES", help="Of a comparison's picture; 3.5 is a column.")] = 7.0,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep a comparison: .csv (a row a run), .md or .tex (a row a policy)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Simulate a scenario under one policy, or compare several.
@@ -54,18 +62,19 @@ def simulate(
     Example:
       splitinfer simulate --scenario busy --policy myopic --plot busy.png
       splitinfer simulate --scenario xr --compare fixed,random,best-static,myopic,lyappo
+      splitinfer simulate --scenario busy --compare fixed,myopic,price --save table.tex --plot table.pdf --width 3.5
       splitinfer simulate --scenario busy --policy price --allocation price --latency-price 0.01
       splitinfer simulate --scenario table2 --set p95_latency_s=1.0 --slots 100000
     """
     world = scenario_from(scenario, settings, allocation=allocation, latency_price=latency_price, device=device)
     if compare is not None or (seeds is not None and seeds > 1):
-        if plot is not None:
-            raise InputError("--plot draws one run; leave out --compare and --seeds")
         if solver != "closed-form":
             raise InputError("--solver is for one run; leave out --compare and --seeds")
         names = [policy] if compare is None else policy_list(compare)
-        _compare(world, names, slots, range(seed, seed + (seeds or 5)), as_json)
+        _compare(world, names, slots, range(seed, seed + (seeds or 5)), as_json, save=save, plot=plot, width=width)
     else:
+        if save is not None:
+            raise InputError("--save keeps a comparison; add --compare or --seeds, or take --json")
         _single(world, policy, slots, seed, solver, plot, as_json)
 
 
@@ -154,10 +163,27 @@ def _show(world: Scenario, result: SimulationResult) -> None:
         print(f"note: {note}")
 
 
-def _compare(world: Scenario, names: list[str], slots: int, seeds: range, as_json: bool) -> None:
+def _compare(
+    world: Scenario,
+    names: list[str],
+    slots: int,
+    seeds: range,
+    as_json: bool,
+    *,
+    save: Path | None,
+    plot: Path | None,
+    width: float,
+) -> None:
     from splitinfer.cli.output import print_table, progress_bar
     from splitinfer.policies import named_policy
+    from splitinfer.profiling.plot import check_plot_path
     from splitinfer.simulation.comparison import compare as run_comparison
+    from splitinfer.simulation.comparison_files import check_table_path, plot_comparison, write_comparison
+
+    if save is not None:
+        check_table_path(save)
+    if plot is not None:
+        check_plot_path(plot)
 
     policies = [named_policy(name, world) for name in names]
     summaries: list[PolicySummary] = []
@@ -166,6 +192,11 @@ def _compare(world: Scenario, names: list[str], slots: int, seeds: range, as_jso
             progress(done, len(policies))
             summaries += run_comparison(world, [policy], seeds=list(seeds), slots=slots)
     reports = [report for policy in policies if (report := getattr(policy, "report", None)) is not None]
+    if save is not None:
+        write_comparison(summaries, save)
+    if plot is not None:
+        title = f"{world.name}: {len(seeds)} seeds of {slots:,} slots (simulated)"
+        plot_comparison(summaries, plot, title=title, width_in=width)
     if as_json:
         record = {"scenario": world.name, "slots": slots, "policies": [summary.to_dict() for summary in summaries]}
         print(json.dumps(record | {"searches": [_search_dict(report) for report in reports]}))
@@ -208,6 +239,9 @@ def _compare(world: Scenario, names: list[str], slots: int, seeds: range, as_jso
         print(f"note: {note}")
     for report in reports:
         print(_search_line(report))
+    for file in (save, plot):
+        if file is not None:
+            print(f"wrote {file}")
 
 
 def _plus_minus(estimate: Estimate, factor: float, digits: int) -> str:

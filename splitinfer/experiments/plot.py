@@ -22,7 +22,9 @@ LOG_SPAN = 20.0
 """An energy axis whose largest value is so many times its least is logarithmic."""
 
 
-def plot_figure(sweep: Sweep, rows: Sequence[Row], curves: Sequence[Row], path: Path, *, world: str) -> None:
+def plot_figure(
+    sweep: Sweep, rows: Sequence[Row], curves: Sequence[Row], path: Path, *, world: str, warning: str = ""
+) -> None:
     """Draw a figure's panels.
 
     Lines are means over all seeds, bands their 95 % interval (over trainings and evaluation seeds); in training curves
@@ -34,6 +36,7 @@ def plot_figure(sweep: Sweep, rows: Sequence[Row], curves: Sequence[Row], path: 
         curves: of the trainings, for those panels that show them.
         path: PNG, PDF or SVG.
         world: name of the scenario.
+        warning: what the title ends with.
 
     Raises:
         InputError: the file cannot be written.
@@ -47,7 +50,7 @@ def plot_figure(sweep: Sweep, rows: Sequence[Row], curves: Sequence[Row], path: 
     figure = Figure(figsize=(5.8 * across, 4.2 * -(-count // across) + 0.9), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(
-        f"{sweep.figure}: {sweep.title}, scenario {world} (simulated)\n"
+        f"{sweep.figure}: {sweep.title}, scenario {world} (simulated){warning}\n"
         "means over all seeds; bands: 95 % (training curves: range over trainings); hollow markers: queues grow",
         fontsize="medium",
     )

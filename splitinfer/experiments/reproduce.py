@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from splitinfer.experiments.sweep import Effort, Sweep
 from splitinfer.policies import POLICIES, is_own_policy
 from splitinfer.simulation.scenario import Scenario
 
+QUICK = " (quick: not for conclusions)"
+PICTURES = ("png", "pdf", "svg")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -27,21 +30,25 @@ class Plan:
     Attributes:
         sweeps: the figures.
         base: a scenario in place of the sweeps' own.
-        quick: the quick values and effort of each sweep.
+        quick: the quick values and effort of each sweep, which are not for conclusions.
+        picture: kind of picture: png, pdf or svg.
         policies: only these, where a figure has them, and the user's own; None for all of a figure.
         changes: fields of the sweeps' effort that are different.
 
     Raises:
-        InputError: a policy is unknown, or a figure would have none.
+        InputError: a policy or kind of picture is unknown, or a figure would have no policy.
     """
 
     sweeps: tuple[Sweep, ...]
     base: Scenario | None = None
     quick: bool = False
+    picture: str = "png"
     policies: tuple[str, ...] | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.picture not in PICTURES:
+            raise InputError(f"--format: must be {', '.join(PICTURES)}, not {self.picture!r}")
         for policy in self.policies or ():
             if policy not in POLICIES and not is_own_policy(policy):
                 raise InputError(f"policies: there are {', '.join(POLICIES)} and package.module:Class, not {policy!r}")
@@ -136,6 +143,7 @@ def reproduce(plan: Plan, folder: Path, *, processes: int | None = None, progres
     jobs_run = run_jobs(everything, store, processes=processes or cores(), progress=progress)
     tables: list[Table] = []
     files: list[Path] = []
+    warning = QUICK if plan.quick else ""
     rows_by_figure: dict[str, list[Row]] = {}
     for sweep in plan.sweeps:
         stem = folder / plan.stem(sweep)
@@ -156,14 +164,16 @@ def reproduce(plan: Plan, folder: Path, *, processes: int | None = None, progres
             write_rows(own_files[-1], [row for job in trained for row in curve_of(job, store.run_folder(job))])
             curves = read_rows(own_files[-1])
         world = plan.about_base(sweep)
-        picture, text = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.md")
-        plot_figure(sweep, rows, curves, picture, world=world)
+        picture, text = stem.with_name(f"{stem.name}.{plan.picture}"), stem.with_name(f"{stem.name}.md")
+        plot_figure(sweep, rows, curves, picture, world=world, warning=warning)
         own_tables = tables_of(sweep, rows, curves, world=world, effort=plan.effort_of(sweep))
+        own_tables = [replace(table, title=table.title + warning) for table in own_tables]
         _write_tables(text, own_tables)
         tables += own_tables
         files += [*own_files, picture, text]
     summary = overview(plan.sweeps, rows_by_figure)
     if summary is not None:
+        summary = replace(summary, title=summary.title + warning)
         name = plan.stem(plan.sweeps[0]).replace(plan.sweeps[0].figure, "overview", 1)
         files.append(folder / f"{name}.md")
         _write_tables(files[-1], [summary])

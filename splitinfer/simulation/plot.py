@@ -108,6 +108,7 @@ def plot_pareto(points: Sequence[ParetoPoint], path: Path, *, title: str) -> Non
     check_plot_path(path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -143,6 +144,10 @@ def plot_pareto(points: Sequence[ParetoPoint], path: Path, *, title: str) -> Non
         axes.set_yscale("log")
         axes.set_xlabel(label)
         axes.grid(alpha=0.3, which="both")
+        # Labels of a logarithmic axis over less than a decade run into each other unless they are few.
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     panels[0].set_ylabel("energy per device and slot, mJ")
     panels[1].legend(loc="best")
     figure.colorbar(shown, ax=panels, label="log$_{10}$ U$^l$")

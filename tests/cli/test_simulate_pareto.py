@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 
+import numpy as np
 import pytest
 
 from splitinfer.cli.main import main
@@ -93,7 +96,10 @@ def test_pareto_marks_the_scenarios_weights(capsys, tmp_path):
         (["simulate", "--plot", "run.txt"], "--plot"),
         (["simulate", "--solver", "magic", "--slots", "10"], "solver"),
         (["simulate", "--slots", "0"], "slots"),
-        (["simulate", "--compare", "random", "--plot", "x.png"], "--plot"),
+        (["simulate", "--compare", "random", "--plot", "x.txt"], "--plot"),
+        (["simulate", "--compare", "random", "--slots", "10", "--plot", "x.png", "--width", "0"], "--width"),
+        (["simulate", "--compare", "random", "--save", "x.xls"], "--save"),
+        (["simulate", "--save", "x.csv"], "--save"),
         (["pareto", "--local", "1:2"], "--local"),
         (["pareto", "--transmission", "0:2:3"], "--transmission"),
     ],
@@ -104,3 +110,28 @@ def test_mistakes_are_one_line_and_exit_code_2(capsys, arguments, word):
     assert word in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_a_comparison_is_kept_for_a_paper(capsys, tmp_path):
+    command = ["simulate", "--scenario=busy", "--compare=fixed,random", "--slots=500", "--seeds=3"]
+    for ending in ("csv", "md", "tex"):
+        text = output(capsys, *command, "--save", str(tmp_path / f"table.{ending}"))
+        assert f"wrote {tmp_path / f'table.{ending}'}" in text
+    said = json.loads(output(capsys, *command, "--json"))["policies"]
+    with (tmp_path / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["policy"], row["seed"]) for row in rows] == [
+        (p, str(s)) for p in ("fixed", "random") for s in range(3)
+    ]
+    for summary in said:
+        own = [float(row["energy_j"]) for row in rows if row["policy"] == summary["policy"]]
+        assert np.mean(own) == pytest.approx(summary["energy_j"])
+        cell = f"{summary['energy_j'] * 1e3:.4f}", f"{summary['energy_j_half_width'] * 1e3:.4f}"
+        assert f"| {summary['policy']} | {cell[0]} ± {cell[1]} |" in (tmp_path / "table.md").read_text()
+        assert f"{summary['policy']} & ${cell[0]} \\pm {cell[1]}$ &" in (tmp_path / "table.tex").read_text()
+    for name, width in (("column.pdf", "3.5"), ("page.svg", "7")):
+        output(capsys, *command, "--plot", str(tmp_path / name), "--width", width)
+    page = re.search(r'<svg[^>]* width="([\d.]+)pt"', (tmp_path / "page.svg").read_text())
+    assert page is not None
+    assert float(page[1]) == pytest.approx(7 * 72)
+    assert (tmp_path / "column.pdf").read_bytes().startswith(b"%PDF")

@@ -69,6 +69,7 @@ def test_a_figure_is_made_and_not_made_twice(world, tmp_path, capsys):
     first = capsys.readouterr().out
     assert "ran 9 of 9 jobs" in first
     assert "the paper" in first
+    assert "(quick: not for conclusions)" in first
     rows = read(made(out, ".csv"))
     assert len(rows) == 3 * 3 * 2, "points, policies, seeds"
     assert {row["policy"] for row in rows} == {"lyappo-paper", "random", "fixed"}
@@ -77,6 +78,13 @@ def test_a_figure_is_made_and_not_made_twice(world, tmp_path, capsys):
     assert made(out, ".png").read_bytes().startswith(b"\x89PNG")
     markdown = made(out, ".md").read_text()
     assert "| LyaPPO (paper) |" in markdown
+    titles = [line for line in markdown.splitlines() if line.startswith("**")]
+    assert titles
+    assert all(title.endswith("(quick: not for conclusions)**") for title in titles)
+
+    assert run(*arguments, "--format", "svg") == 0
+    assert "ran 0 of 9 jobs" in capsys.readouterr().out
+    assert "<svg" in made(out, ".svg").read_text()[:2000]
 
     assert run(*arguments) == 0
     again = capsys.readouterr().out
@@ -173,6 +181,7 @@ def test_a_mistake_inside_a_process_is_one_line(world, tmp_path, capsys):
         (["fig3", "--policies", "myopic"], "fig3"),
         (["fig5", "--scenario", "nowhere"], "nowhere"),
         (["fig5", "--jobs", "0"], "--jobs"),
+        (["fig5", "--format", "gif"], "--format"),
     ],
 )
 def test_mistakes_are_one_line(arguments, named, tmp_path, capsys):
