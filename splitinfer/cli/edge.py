@@ -93,6 +93,7 @@ def edge(
     from splitinfer.runtime.settings import ServerSettings
     from splitinfer.simulation import find_scenario, with_settings
     from splitinfer.simulation.plot import check_plot_path
+    from splitinfer.simulation.references import reference_energies_j
     from splitinfer.web.server import page_at
 
     server = ServerSettings(
@@ -133,6 +134,7 @@ def edge(
 
     with metrics_at(metrics_port, server) as metrics, page_at(web_port) as page, watching(trace, []) as observer:
         if page is not None:
+            page.state.references_j = reference_energies_j(world, loop.slots, loop.seed)
             observer.add("the page", page.add, most_waiting=None)
             print(f"live page at {page.address}", file=sys.stderr, flush=True)
         if metrics is not None:

@@ -80,6 +80,7 @@ def run(
     from splitinfer.runtime.metrics import metrics_at
     from splitinfer.runtime.settings import ServerSettings
     from splitinfer.simulation.plot import check_plot_path
+    from splitinfer.simulation.references import reference_energies_j
     from splitinfer.web.server import page_at
 
     world = scenario_from(scenario, settings, allocation=allocation, latency_price=latency_price, device=device)
@@ -105,6 +106,7 @@ def run(
         watching(trace, readings_j, host_meter) as observer,
     ):
         if page is not None:
+            page.state.references_j = reference_energies_j(world, loop.slots, loop.seed)
             observer.add("the page", page.add, most_waiting=None)
             print(f"live page at {page.address}", file=sys.stderr, flush=True)
         if metrics is not None:

@@ -104,8 +104,8 @@ def _app(state: LiveState) -> Any:
             seen = _seen(request)
             while not await request.is_disconnected():
                 news = state.since(seen)
-                if news["number"] != seen or news["reset"]:
-                    seen = news["number"]
+                if news["seen"] != seen:
+                    seen = news["seen"]
                     yield f"id: {seen}\ndata: {json.dumps(news)}\n\n"
                 await asyncio.sleep(UPDATE_S)
 
@@ -114,6 +114,5 @@ def _app(state: LiveState) -> Any:
     return Starlette(routes=[Route("/", show), Route("/state", snapshot), Route("/events", follow)])
 
 
-def _seen(request: Any) -> int:
-    given = request.query_params.get("since") or request.headers.get("last-event-id") or "0"
-    return int(given) if given.isdigit() and len(given) < 16 else 0
+def _seen(request: Any) -> str:
+    return str(request.query_params.get("since") or request.headers.get("last-event-id") or "")

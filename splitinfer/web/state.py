@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, deque
 from typing import Any
 
@@ -12,6 +13,7 @@ from splitinfer.runtime.events import (
     BatchReleased,
     Ended,
     Event,
+    Inferred,
     PeriodEnded,
     Refused,
     Repeated,
@@ -28,10 +30,17 @@ LATENCIES_KEPT = 500
 
 
 class LiveState:
-    """Folds events; safe to call from any thread."""
+    """Folds events; safe to call from any thread.
+
+    Attributes:
+        epoch: tells this state from that of another start of the server, whose numbers mean other events.
+        references_j: joules of a slot, all devices, under policies that a run is compared with, by name.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.epoch = f"{time.time_ns():x}"
+        self.references_j: dict[str, float] = {}
         self._clear()
 
     def _clear(self) -> None:
@@ -68,18 +77,24 @@ class LiveState:
                 self._edge["refused"] += 1
             elif isinstance(event, Repeated):
                 self._edge["repeated"] += 1
+            elif isinstance(event, Inferred):
+                self._edge["retries"] += event.retries
+                self._edge["fallbacks"] += event.ran_at == "device"
             elif isinstance(event, Ended):
                 self._is_over = True
 
-    def since(self, number: int) -> dict[str, Any]:
-        """Return what a page needs that has seen everything up to ``number``; 0 for a page that knows nothing."""
+    def since(self, seen: str) -> dict[str, Any]:
+        """Return what a page needs that has seen everything up to here; anything but what ``seen`` was: everything."""
+        epoch, _, digits = seen.partition(":")
         with self._lock:
+            number = int(digits) if epoch == self.epoch and digits.isdigit() and len(digits) < 16 else 0
             is_new = number == 0 or number > self._number
             return {
-                "number": self._number,
+                "seen": f"{self.epoch}:{self._number}",
                 "reset": is_new,
                 "run": self._run if is_new else None,
                 "over": self._is_over,
+                "references_j": self.references_j,
                 "periods": [period for at, period in self._periods if is_new or at > number],
                 "services": {name: self._service(name) for name in self._latency_s},
                 "edge": dict(self._edge),
@@ -113,6 +128,7 @@ class LiveState:
         record = {
             "time_s": end_s,
             "cuts": event.cuts,
+            "slots": event.first_slot + event.slots,
             "backlog": event.backlog,
             "rate": event.service_rate,
             "power_w": event.power_w,

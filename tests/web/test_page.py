@@ -61,9 +61,9 @@ def test_a_run_is_followed(page):
     assert state["services"]["0/1"]["p50_s"] == pytest.approx(0.05)
     assert state["services"]["1/0"] == {"done": 0, "p50_s": None, "p95_s": None}
     page.add(period(1))
-    news = json.loads(get(page, f"state?since={state['number']}")[0])
+    news = json.loads(get(page, f"state?since={state['seen']}")[0])
     assert (news["reset"], len(news["periods"])) == (False, 1)
-    assert json.loads(get(page, "state?since=999999")[0])["reset"], "a page from before a restart begins anew"
+    assert json.loads(get(page, "state?since=abc:1")[0])["reset"], "a page from before a restart begins anew"
     assert json.loads(get(page, "state?since=rubbish")[0])["reset"]
 
 
@@ -96,11 +96,11 @@ def test_what_is_kept_is_bounded():
         state.add(period(number))
     for slot in range(LATENCIES_KEPT + 50):
         state.add(TaskDone(1, 0, 54, slot, slot))
-    news = state.since(0)
+    news = state.since("")
     assert len(news["periods"]) == PERIODS_KEPT
     assert news["services"]["1/0"]["done"] == LATENCIES_KEPT + 50
     state.add(START)
-    assert state.since(0)["periods"] == [], "another run begins on an empty page"
+    assert state.since("")["periods"] == [], "another run begins on an empty page"
 
 
 def test_a_taken_port_and_absent_packages_are_one_line(page, monkeypatch):
