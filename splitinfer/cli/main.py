@@ -48,6 +48,7 @@ _GROUPS = {
         "run": "scheduler in the loop: real devices, a real edge, emulated clock and radio",
         "edge": "be the edge of a live run whose devices come from other machines",
         "device": "run the heads of one device under the scheduler",
+        "top": "watch a live run or an edge server in a terminal",
         "devices": "list the device cards: what processors and radios really draw",
         "calibrate": "fit the energy model to measured energy",
     },

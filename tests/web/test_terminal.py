@@ -1,0 +1,94 @@
+"""``splitinfer top``: the page's data in a terminal, driven by Textual's own pilot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from splitinfer.cli.main import main
+from splitinfer.runtime.events import BatchReleased, Refused, TailServed, TaskDone
+from splitinfer.web.server import WebPage
+from tests.web.test_page import START, period
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+pytest.importorskip("textual")
+
+from textual.widgets import DataTable, Static
+
+from splitinfer.web import terminal
+
+
+@pytest.fixture
+def page() -> Iterator[WebPage]:
+    page = WebPage()
+    yield page
+    page.close()
+
+
+def shown(page: WebPage, *, rows: int, then: str = "") -> tuple[str, list[list[str]]]:
+    """Head and table once the table has this many rows and the head holds these words."""
+
+    async def watch() -> tuple[str, list[list[str]]]:
+        app = terminal.Top(page.address.removeprefix("http://").rstrip("/"))
+        async with app.run_test(size=(160, 40)) as pilot:
+            table, head = app.query_one(DataTable), app.query_one("#head", Static)
+            for _ in range(200):
+                await pilot.pause(0.05)
+                if table.row_count == rows and then in str(head.render()):
+                    break
+            return str(head.render()), [[str(cell) for cell in table.get_row_at(row)] for row in range(table.row_count)]
+
+    return asyncio.run(watch())
+
+
+def test_a_run(page: WebPage) -> None:
+    page.state.references_j = {"full local": 1.0}
+    page.add(START)
+    page.add(period(0))
+    page.add(TaskDone(0, 1, 53, 0, 4))
+    head, rows = shown(page, rows=3, then="J")
+    assert "busy, policy price: 1 tasks" in head
+    assert "less than full local" in head
+    assert rows[0][:3] == ["0", "resnet50", "0/54"]
+    assert rows[1][:3] == ["", "mobilenet_v2", "53/53"]
+    assert rows[1][-3:] == ["1", "50", "50"]
+    assert rows[2][-3:] == ["0", "-", "-"]
+
+
+def test_an_edge_server(page: WebPage) -> None:
+    page.add(TailServed("resnet18", 3, 1000, 40, 0.001, 0.004))
+    page.add(BatchReleased("resnet18", 3, 4, 0.001, "queued", 1))
+    page.add(Refused("INVALID_ARGUMENT", "no"))
+    head, rows = shown(page, rows=1)
+    assert "1 answered" in head
+    assert "1 refused" in head
+    assert "1 batches of 4" in head
+    assert rows == [["resnet18", "1", "5", "5"]]
+
+
+def test_a_server_that_goes_away_is_said(page: WebPage) -> None:
+    page.close()
+    head, _ = shown(page, rows=0, then="trying again")
+    assert "no live page answers" in head
+
+
+@pytest.mark.parametrize("server", ["nonsense", "host:", "host:99999", "http://host:80", ":80"])
+def test_a_wrong_address_is_one_line(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", "--server", server]) == 2
+    assert f"--server: must be HOST:PORT, not {server!r}" in capsys.readouterr().err
+
+
+def test_nobody_there_and_somebody_else_are_one_line(page: WebPage, capsys: pytest.CaptureFixture[str]) -> None:
+    page.close()
+    address = page.address.removeprefix("http://").rstrip("/")
+    assert main(["top", "--server", address]) != 0
+    assert f"no live page answers at {address}" in capsys.readouterr().err
+
+
+def test_an_absent_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["top"]) == 2
+    assert "pip install 'splitinfer[top]'" in capsys.readouterr().err
