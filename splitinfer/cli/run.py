@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -27,12 +28,14 @@ from splitinfer.cli.options import (
     ScenarioName,
     Seed,
     Threads,
-    TimeScale,
     TraceFile,
     WebPort,
     scenario_from,
 )
 from splitinfer.errors import InputError
+
+_WORTH_A_TRIAL_S = 20.0
+"""Real length of a run, seconds, from which on a trial says beforehand whether this host is quick enough."""
 
 
 def run(
@@ -41,7 +44,12 @@ def run(
     duration: Duration = 60.0,
     devices: Annotated[int | None, typer.Option(min=1, help="Number of devices instead of the scenario's.")] = None,
     seed: Seed = 0,
-    time_scale: TimeScale = 1.0,
+    time_scale: Annotated[
+        str,
+        typer.Option(
+            help="Real time per scenario time; 0.1 is ten times faster, where the machine allows; auto: as it allows."
+        ),
+    ] = "1.0",
     patience_s: PatienceS = 0.0,
     images: Images = None,
     cards: Cards = None,
@@ -69,13 +77,16 @@ def run(
 
     Example:
       splitinfer run --scenario table2 --policy fixed --duration 60
+      splitinfer run --scenario xr --policy lyappo --duration 60 --time-scale auto
       splitinfer run --scenario table2 --policy lyappo --duration 20 --trace run.jsonl --plot run.png
     """
     from splitinfer.cli.live_report import tell
+    from splitinfer.cli.output import say
     from splitinfer.cli.watching import watching
     from splitinfer.energy.meter import find_meter
     from splitinfer.models.photos import photos
     from splitinfer.runtime.loop import LoopSettings, run_locally
+    from splitinfer.runtime.loop.host_fit import fit_time_scale, warn_if_slow
     from splitinfer.runtime.loop.services import card_files
     from splitinfer.runtime.metrics import metrics_at
     from splitinfer.runtime.settings import ServerSettings
@@ -91,13 +102,18 @@ def run(
     loop = LoopSettings(
         slots=slots_of(duration, world.slot_s),
         seed=seed,
-        time_scale=time_scale,
+        time_scale=1.0 if time_scale == "auto" else scale_of(time_scale),
         patience_s=patience_s,
         torch_threads=threads,
         tail_workers=workers,
         batch=batch,
     )
     pictures = photos(images)
+    before = None
+    if time_scale == "auto":
+        before = partial(fit_time_scale, say=say)
+    elif patience_s == 0 and duration * loop.time_scale >= _WORTH_A_TRIAL_S:
+        before = partial(warn_if_slow, say=say)
     host_meter, about_meter = find_meter(meter)
     readings_j: list[float] = []
     with (
@@ -112,7 +128,14 @@ def run(
         if metrics is not None:
             observer.add("the metrics", metrics.add, most_waiting=None)
         record = run_locally(
-            world, policy, loop, cards=card_files(cards or []), images=pictures, engine=engine, observer=observer
+            world,
+            policy,
+            loop,
+            cards=card_files(cards or []),
+            images=pictures,
+            engine=engine,
+            observer=observer,
+            before=before,
         )
     measured: tuple[float | None, str] | None = None
     if host_meter is not None:
@@ -120,6 +143,14 @@ def run(
     elif meter != "none":
         measured = None, about_meter
     tell(world, record.result(world), policy, trace=trace, plot=plot, compare=compare, as_json=as_json, host=measured)
+
+
+def scale_of(text: str) -> float:
+    """Return a time scale."""
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--time-scale: must be a number above 0, or auto, not {text!r}") from None
 
 
 def slots_of(duration_s: float, slot_s: float) -> int:

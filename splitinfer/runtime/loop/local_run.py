@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ def run_locally(
     port: int = 0,
     engine: str = "torch",
     observer: Observer = nobody,
+    before: Callable[[LocalProcesses, str, LoopSettings], LoopSettings] | None = None,
 ) -> LiveRecord:
     """Run a scenario on real processes, once. ``LocalProcesses`` makes several runs without loading the models again.
 
@@ -47,6 +48,7 @@ def run_locally(
         port: of the edge; 0 picks a free one.
         engine: what computes halves.
         observer: told every event, for a live view or a trace file.
+        before: called once the processes are there, to try them; returns the settings to run with.
 
     Returns:
         The record of the whole run.
@@ -62,6 +64,8 @@ def run_locally(
     with LocalProcesses(
         scenario, cards=cards, images=images, port=port, torch_threads=threads, engine=engine
     ) as processes:
+        if before is not None:
+            settings = before(processes, policy, settings)
         return processes.run(policy, settings, observer=observer)
 
 
@@ -106,6 +110,11 @@ class LocalProcesses:
         self._said: queue.SimpleQueue[tuple[str, Said | None]] = queue.SimpleQueue()
         self._children: list[Child] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def scenario(self) -> Scenario:
+        """The world."""
+        return self._scenario
 
     def __enter__(self) -> LocalProcesses:
         self._folder = tempfile.TemporaryDirectory(prefix="splitinfer-run-")
