@@ -22,12 +22,12 @@ Number = TypeVar("Number", float, NDArray[np.float64])
 
 
 def shannon_rate_bps(power_w: Number, gain: Number, bandwidth_hz: Number, noise_w_per_hz: Number) -> Number:
-    """R = b·log2(1 + p·h / (b·N0)), equation (3), for ``bandwidth_hz`` and ``noise_w_per_hz`` above zero."""
+    """R = b·log2(1 + p·h / (b·N0)), equation (3), bit/s, from W, a gain, Hz above zero and W/Hz above zero."""
     return bandwidth_hz * (np.log1p(power_w * gain / (bandwidth_hz * noise_w_per_hz)) / LN2)  # type: ignore[no-any-return]
 
 
 def shannon_power_w(rate_bps: Number, gain: Number, bandwidth_hz: Number, noise_w_per_hz: Number) -> Number:
-    """p(s) = (b·N0 / h)·(2^(s/b) - 1), the inverse of (3), for ``gain`` above zero."""
+    """p(s) = (b·N0 / h)·(2^(s/b) - 1), the inverse of (3), W, from bit/s, a gain above zero, Hz and W/Hz."""
     return np.expm1(rate_bps / bandwidth_hz * LN2) * (bandwidth_hz * noise_w_per_hz / gain)  # type: ignore[no-any-return]
 
 
@@ -55,6 +55,12 @@ def mean_gain(
 def rate_bps(power_w: ArrayLike, *, gain: ArrayLike, bandwidth_hz: ArrayLike, noise_w_per_hz: ArrayLike) -> Floats:
     """Rate that a transmit power carries, equation (3), bits per second; shapes broadcast.
 
+    Args:
+        power_w: p, radiated, W.
+        gain: h, channel power gain.
+        bandwidth_hz: b, Hz.
+        noise_w_per_hz: N0, W/Hz.
+
     Raises:
         InputError: a power or gain is negative, or a bandwidth or noise density not above zero.
     """
@@ -67,6 +73,12 @@ def power_w(rate_bps: ArrayLike, *, gain: ArrayLike, bandwidth_hz: ArrayLike, no
     """Least transmit power that carries a rate, watts; shapes broadcast.
 
     In a deep fade (``gain`` 0) a rate above zero needs infinite power; a rate of zero never needs any.
+
+    Args:
+        rate_bps: s, bit/s.
+        gain: h, channel power gain.
+        bandwidth_hz: b, Hz.
+        noise_w_per_hz: N0, W/Hz.
 
     Raises:
         InputError: a rate or gain is negative, or a bandwidth or noise density not above zero.

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from splitinfer.cli.main import verbs
 from splitinfer.energy.card import load_device
 from splitinfer.experiments.advise import advise
 from splitinfer.models.photos import shipped_photo
+from splitinfer.simulation import Scenario
 from splitinfer.simulation.services import profile_of
 from splitinfer.wire.codecs import CODECS
 
@@ -35,6 +37,16 @@ BLOCK = re.compile(
     r"|^<!-- (?P<hidden>bash|python)\n(?P<assumed>.*?)^-->$",
     flags=re.MULTILINE | re.DOTALL,
 )
+PUBLIC = [
+    "splitinfer",
+    *(
+        f"splitinfer.{name}"
+        for name in (
+            *("energy", "graph", "learning", "models", "profiling", "runtime", "runtime.loop", "scheduling"),
+            *("simulation", "wire"),
+        )
+    ),
+]
 FILES = {"python", "toml", "csv", "ini", "yaml", "text"}
 # A command outside a fence would be run by nobody.
 LOOSE = re.compile(r"^ {4,}(splitinfer|python -m|pip install|make) ", flags=re.MULTILINE)
@@ -146,6 +158,39 @@ def test_the_picture_of_cuts_over_bandwidth_is_drawn_from_what_advise_says() -> 
 def test_every_verb_is_in_the_table_of_verbs() -> None:
     table = (ROOT / "docs" / "verbs.md").read_text(encoding="utf-8")
     assert [verb for verb in verbs() if not re.search(rf"`(splitinfer )?{verb}\b", table)] == []
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.md"))
+    shown = set(re.findall(r"^::: splitinfer\.(?:\w+\.)*(\w+)$", pages, flags=re.MULTILINE))
+    numbers = {"__version__", "MAX_PROTOCOL_VERSION", "MIN_PROTOCOL_VERSION"}
+    by_module = {"SplitInferError", "local_energy_j", "transmission_energy_j"}  # whole modules are shown
+    for package in PUBLIC:
+        missing = set(import_module(package).__all__) - shown - numbers - by_module
+        assert not missing, f"{package}: {sorted(missing)}"
+
+
+def test_the_site_builds_without_warnings_and_asks_nobody_else(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="the extra [docs] is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 35
+    asked_for = re.compile(r"<(?:script|img|iframe|link)\b[^>]*?(?:src|href)=\"([^\"]*)\"")
+    addresses = {address for page in pages for address in asked_for.findall(page.read_text(encoding="utf-8"))}
+    assert len(addresses) > 10
+    assert [address for address in addresses if re.match(r"\w*:?//", address)] == []
+    commands = (tmp_path / "reference" / "commands" / "index.html").read_text(encoding="utf-8")
+    assert all(f'id="{verb}"' in commands for verb in verbs())
+    fields = (tmp_path / "reference" / "scenario" / "index.html").read_text(encoding="utf-8")
+    assert all(f"<code>{name}</code>" in fields for name in Scenario.model_fields)
 
 
 def test_nothing_refers_to_what_a_reader_does_not_have() -> None:

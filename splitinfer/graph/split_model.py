@@ -167,6 +167,11 @@ class SplitModel:
     def run_head(self, k: SupportsIndex, *inputs: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
         """Run everything before cut k.
 
+        Args:
+            k: 0..K.
+            inputs: the model's positional inputs, of the captured shapes and dtypes.
+            kwargs: its keyword inputs, as captured.
+
         Returns:
             The tensors of ``cuts[k].crossing``. At k=K nothing crosses and the output's tensor leaves are returned, in
             the form that ``run_tail(K, ...)`` takes.

@@ -214,7 +214,15 @@ class Profile:
 
     @classmethod
     def from_dict(cls, record: Any, *, source: str = "profile") -> Profile:
-        """Build a profile from what ``to_dict`` returned; ratios are recomputed, never trusted."""
+        """Build a profile from what ``to_dict`` returned; ratios are recomputed, never trusted.
+
+        Args:
+            record: what JSON holds.
+            source: the start of an error's line.
+
+        Raises:
+            InputError: it is no profile, of another schema, or damaged.
+        """
         if not isinstance(record, dict) or "schema_version" not in record:
             raise InputError(f"{source} is not a profile: it has no schema_version")
         if record["schema_version"] != SCHEMA_VERSION:

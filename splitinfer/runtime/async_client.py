@@ -85,7 +85,18 @@ class AsyncEdgeClient:
         codec: str | None = None,
         on_failure: OnFailure | None = None,
     ) -> InferenceResult:
-        """As :meth:`EdgeClient.infer`; any number may be under way at once."""
+        """As :meth:`EdgeClient.infer`; any number may be under way at once.
+
+        Args:
+            split: a model that the server holds too.
+            cut: k in 0..K or a layer's name.
+            inputs: what the model takes.
+            codec: that tensors are sent in, instead of ``settings.codec``.
+            on_failure: for this service, instead of the client's.
+
+        Raises:
+            SplitInferError: as there.
+        """
         return raised(await self._infer(split, split.find_cut(cut), inputs, codec, on_failure))
 
     async def run_tail(
@@ -97,7 +108,18 @@ class AsyncEdgeClient:
         codec: str | None = None,
         on_failure: OnFailure | None = None,
     ) -> InferenceResult:
-        """As :meth:`EdgeClient.run_tail`."""
+        """As :meth:`EdgeClient.run_tail`, with the same arguments.
+
+        Args:
+            model: a model that the server holds too, or its ``ModelId``.
+            cut: as for :meth:`infer`; an index for a ``ModelId``.
+            tensors: what crosses the cut, in its order.
+            codec: as for :meth:`infer`.
+            on_failure: as for :meth:`infer`.
+
+        Raises:
+            SplitInferError: as there.
+        """
         return raised(await self._finish(model, cut_with_tail(model, cut), tensors, 0.0, codec, on_failure))
 
     async def stream(
@@ -110,7 +132,19 @@ class AsyncEdgeClient:
         codec: str | None = None,
         on_failure: OnFailure | None = None,
     ) -> AsyncGenerator[InferenceResult, None]:
-        """As :meth:`EdgeClient.stream`; each request is a call of its own here."""
+        """As :meth:`EdgeClient.stream`; each request is a call of its own here.
+
+        Args:
+            split: as for :meth:`infer`.
+            cut: as for :meth:`infer`.
+            inputs: per inference one input, or a tuple of inputs; also an asynchronous iterable.
+            window: requests under way at once; ``settings.window`` by default.
+            codec: as for :meth:`infer`.
+            on_failure: as for :meth:`infer`.
+
+        Raises:
+            SplitInferError: as there.
+        """
         window = self.settings.window if window is None else window
         if window < 1:
             raise InputError(f"window must be at least 1, not {window}")

@@ -112,7 +112,15 @@ class BestStaticCut:
         self._candidate_cuts = cuts
 
     def prepare(self, setting: Setting, evaluate: Evaluate) -> SearchReport:
-        """Search, and keep what was found for the runs that follow."""
+        """Search, and keep what was found for the runs that follow.
+
+        Args:
+            setting: the world, M devices with up to N services.
+            evaluate: simulates cuts of shape (E, M, N) for E trials at once.
+
+        Raises:
+            InputError: ``per_device=False``, and devices have different services.
+        """
         started = time.perf_counter()
         search = _Search(setting, evaluate, self._objective)
         choices = [

@@ -69,10 +69,21 @@ class AllocationRule(Protocol):
         """Take note of a device's gain; called in every slot, before anything else, also when nothing waits."""
 
     def local(self, device: int, waiting: Waiting) -> Floats:
-        """Return f^l of each service of a device, cycles/s, shape (N,)."""
+        """Return f^l of each service of a device, cycles/s, shape (N,).
+
+        Args:
+            device: m.
+            waiting: at its processor; work in cycles, arrays of shape (N,).
+        """
 
     def transmission(self, device: int, waiting: Waiting, channel_gain: float) -> tuple[Floats, float]:
-        """Return r of each service of a device, bit/s, shape (N,), and the radiated power up to which it may send."""
+        """Return r of each service of a device, bit/s, shape (N,), and the radiated power up to which it may send, W.
+
+        Args:
+            device: m.
+            waiting: at its link; work in bits, arrays of shape (N,).
+            channel_gain: h of the slot.
+        """
 
     def edge(self, waiting: Waiting) -> Floats:
         """Return f^e of each queue at the edge, cycles/s; all arrays have the shape (M, N)."""

@@ -93,7 +93,20 @@ def summarise(runs: Sequence[SimulationResult], *, confidence: float = 0.95) -> 
 def compare(
     scenario: Scenario, policies: Sequence[Policy], *, seeds: Sequence[int], slots: int = 20_000
 ) -> list[PolicySummary]:
-    """Run every policy on every seed; at one seed all policies meet the same arrivals and gains."""
+    """Run every policy on every seed; at one seed all policies meet the same arrivals and gains.
+
+    Args:
+        scenario: the world.
+        policies: each with a name of its own in ``name``.
+        seeds: of the runs; intervals need two or more.
+        slots: length of each run.
+
+    Returns:
+        One summary per policy, in their order: energies in joules per device and slot, latencies in seconds.
+
+    Raises:
+        InputError: a policy does not fit the scenario.
+    """
     return [summarise(simulate_batch(scenario, [policy] * len(seeds), seeds=seeds, slots=slots)) for policy in policies]
 
 
