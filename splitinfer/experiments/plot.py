@@ -86,6 +86,7 @@ def _energies(column: str) -> Callable[..., None]:
             axes.set_ylim(bottom=0)
         elif min(seen) > 0:
             axes.set_yscale("log")
+            axes.set_ylim(bottom=least / 2)  # a band that reaches 0 would stretch the axis without end
         else:  # a policy that sends nothing stands at 0
             axes.set_yscale("symlog", linthresh=10 ** np.floor(np.log10(least)))
             axes.set_ylim(bottom=0)

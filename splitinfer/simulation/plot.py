@@ -45,38 +45,54 @@ def plot_run(
     from matplotlib.figure import Figure
 
     time_s = trace.slot * result.slot_s
-    figure = Figure(figsize=(11, 13), layout="constrained")
+    colours = [f"C{n}" for n in range(len(services))]
+    queues = [
+        ("local queue", "local queue\nMcycles", 0, 1e6),
+        ("transmission queue", "transmission\nqueue, Mbit", 1, 1e6),
+        ("edge queue", "edge queue\nMcycles", 2, 1e6),
+    ]
+    # What is nothing all the time needs no panel: the line under the title says so.
+    shown = [queue for queue in queues if trace.backlog[:, queue[2]].any()]
+    flat = [name for name, _, stage, _ in queues if not trace.backlog[:, stage].any()]
+    flat += [] if trace.power_w.any() else ["transmit power"]
+    count = len(shown) + 2 + bool(trace.power_w.any())
+    figure = Figure(figsize=(11, 1 + 2 * count), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(6, 1, sharex=True)
-    figure.suptitle(
+    panels = list(figure.subplots(count, 1, sharex=True))
+    title = (
         f"{result.scenario}, policy {result.policy}, seed {result.seed} ({origin}): "
         f"{result.energy_j * 1e3:.3f} mJ per device and slot, p95 latency {result.latency_percentile_s(95):.2f} s, "
         f"{'stable' if result.stability.stable else 'growing: ' + result.stability.growing[0]}"
     )
-    colours = [f"C{n}" for n in range(len(services))]
-    queues = (("local queue\nMcycles", 0, 1e6), ("transmission\nqueue, Mbit", 1, 1e6), ("edge queue\nMcycles", 2, 1e6))
-    for axes, (label, stage, unit) in zip(panels, queues, strict=False):
+    figure.suptitle(title + (f"\nnothing all the time: {', '.join(flat)}" if flat else ""))
+    left = iter(panels)
+    for _, label, stage, unit in shown:
+        axes = next(left)
         for n, colour in enumerate(colours):
             _line(axes, time_s, trace.backlog[:, stage, :, n].mean(axis=1) / unit, colour)
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
+    axes = next(left)
     for n, colour in enumerate(colours):
         share = trace.cuts[:, :, n] / max(1, cut_limits[n])
         # Services often sit on the same cut: dashes of their own keep all of them visible.
         dashes = (0, (8, 4 * n)) if n else "-"
-        _line(panels[3], time_s, share.mean(axis=1), colour, f"{services[n]} (K = {cut_limits[n]})", dashes)
-    panels[3].set_ylabel("cut k / K")
-    panels[3].set_ylim(-0.04, 1.04)
+        _line(axes, time_s, share.mean(axis=1), colour, f"{services[n]} (K = {cut_limits[n]})", dashes)
+    axes.set_ylabel("cut k / K")
+    axes.set_ylim(-0.04, 1.04)
+    axes = next(left)
     for n, colour in enumerate(colours):
-        _line(panels[4], time_s, trace.service_rate[:, 0, :, n].mean(axis=1) / 1e9, colour)
-    _line(panels[4], time_s, trace.service_rate[:, 0].sum(axis=-1).mean(axis=1) / 1e9, "black")
-    panels[4].set_ylabel("local frequency\nGHz (black: sum)")
-    panels[4].set_ylim(bottom=0)
-    _line(panels[5], time_s, trace.power_w.mean(axis=1) * 1e3, "black")
-    panels[5].set_ylabel("transmit power\nmW")
-    panels[5].set_ylim(bottom=0)
-    panels[5].set_xlabel(
-        f"time, s (means over {trace.power_w.shape[1]} devices; lines are averaged over {_SMOOTH_PARTS}ths of the run)"
+        _line(axes, time_s, trace.service_rate[:, 0, :, n].mean(axis=1) / 1e9, colour)
+    _line(axes, time_s, trace.service_rate[:, 0].sum(axis=-1).mean(axis=1) / 1e9, "black")
+    axes.set_ylabel("local frequency\nGHz (black: sum)")
+    axes.set_ylim(bottom=0)
+    for axes in left:
+        _line(axes, time_s, trace.power_w.mean(axis=1) * 1e3, "black")
+        axes.set_ylabel("transmit power\nmW")
+        axes.set_ylim(bottom=0)
+    panels[-1].set_xlabel(
+        f"time, s (means over {trace.power_w.shape[1]} devices; pale: single samples, lines: means over "
+        f"{_SMOOTH_PARTS}ths of the run)"
     )
     for axes in panels:
         axes.grid(alpha=0.3)

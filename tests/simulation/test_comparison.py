@@ -74,3 +74,17 @@ def test_policies_by_name():
     for name in ("lucky", "fixed:x", "fixed:9,0", "fixed:1"):
         with pytest.raises(InputError, match="policy"):
             named_policy(name, scenario)
+
+
+def test_what_is_nothing_all_the_time_needs_no_panel(tmp_path):
+    scenario = small_scenario()
+    said = {}
+    for name, policy in (("local", FixedCut()), ("random", RandomCut())):
+        run = simulate(scenario, policy, 400, 0, trace=4)
+        plot_run(run, tmp_path / f"{name}.svg", services=["a", "b"], cut_limits=[9, 9])
+        said[name] = (tmp_path / f"{name}.svg").read_text()
+    assert "<!-- nothing all the time: transmission queue, edge queue, transmit power -->" in said["local"]
+    assert said["local"].count('<g id="axes_') == 3
+    assert "nothing all the time" not in said["random"]
+    assert said["random"].count('<g id="axes_') == 6
+    assert "pale: single samples" in said["random"]
