@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import splitinfer
+from splitinfer.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,6 +60,18 @@ def test_the_sdist_holds_what_the_wheel_is_built_from_and_the_tests(dist: Path) 
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     missing = {name for name in tracked if not name.startswith((".ci/", ".git"))} - names
     assert not missing
+
+
+def test_the_service_unit_gives_options_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "deploy" / "splitinfer-edge.service").read_text().replace("\\\n", " ")
+    (command,) = re.findall(r"^ExecStart=(.+)$", text, flags=re.MULTILINE)
+    program, verb, *arguments = command.split()
+    assert (Path(program).name, verb) == ("splitinfer", "serve")
+    assert main(["serve", "--help"]) == 0
+    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+    given = [argument for argument in arguments if argument.startswith("--")]
+    assert len(given) > 5
+    assert set(given) <= known
 
 
 def test_the_citation_names_this_version_and_the_paper() -> None:

@@ -35,7 +35,7 @@ def photos(folder: str | Path | None = None) -> list[Path]:
     if path.is_file() and path.suffix.lower() in _SUFFIXES:
         return [path]
     if not path.is_dir():
-        raise InputError(f"images: {path} is no folder")
+        raise InputError(f"images: {path} is no folder and no picture")
     found = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in _SUFFIXES)
     if not found:
         raise InputError(f"images: {path} has no picture ({', '.join(_SUFFIXES)})")

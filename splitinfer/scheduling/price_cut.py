@@ -6,7 +6,7 @@ both with one task more than there is now, since it waits with them; and w for e
     cycles_k (n w + P(s)) / s  +  bits_k lambda_n  +  w edge_cycles_k / F^e
 
 The prices hold the time that the task and those with it wait (n w a second), as long as the device is never idle for
-want of work; see ``docs/allocation.md``.
+want of work; see ``docs/price_of_time.md``.
 """
 
 from __future__ import annotations

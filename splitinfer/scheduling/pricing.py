@@ -2,7 +2,7 @@
 
 With n tasks waiting, every second costs n w. A processor then runs at the speed at which a cycle costs least, and a
 radio sends at the level at which a bit does, whatever the tasks have left: work is done at constant cost instead of
-fast first and slowly at the end. ``docs/allocation.md`` derives the rules.
+fast first and slowly at the end. ``docs/price_of_time.md`` derives the rules.
 
 **Processor.** ``min over s of (n w + P(s)) / s``: ``energy.processor.processor_cruise_hz``.
 

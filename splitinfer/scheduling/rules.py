@@ -2,7 +2,7 @@
 
 ``drift-plus-penalty`` is the paper's (Problems 3 to 5), ``price`` prices a second of a task's latency. The simulator
 knows both in compiled form and runs them in its slot loop; any other object with these methods is asked slot by slot,
-which is slower and otherwise the same. ``docs/allocation.md`` explains the rules and how to write one.
+which is slower and otherwise the same. ``docs/allocation.md`` and ``docs/price_of_time.md`` explain the rules.
 """
 
 from __future__ import annotations
