@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LOG_SPAN = 20.0
 """An energy axis whose largest value is so many times its least is logarithmic."""
+NEAR = 1.5
+"""The axis of energies over LyaPPO's shows what is within this factor."""
 
 
 def plot_figure(
@@ -55,10 +57,12 @@ def plot_figure(
         fontsize="medium",
     )
     panels = figure.subplots(-(-count // across), across, squeeze=False).ravel()
-    for letter, axes, panel in zip("abcd", panels, sweep.panels, strict=False):
+    for letter, axes, panel in zip("abcdefgh", panels, sweep.panels, strict=False):
         _DRAW[panel](axes, sweep, curves if panel.endswith("curve") else rows, rows)
         axes.set_title(f"({letter}) {_TITLES[panel]}", fontsize="medium")
         axes.grid(alpha=0.3)
+    for axes in panels[count:]:
+        axes.set_axis_off()
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=110)
@@ -69,6 +73,7 @@ _TITLES = {
     "local energy": "local energy",
     "transmission energy": "transmission energy",
     "queues and cuts": "queues and cut points of LyaPPO",
+    "relative energy": "total energy over LyaPPO's",
     "reward curve": "reward while training",
     "energy curve": "energy while training",
 }
@@ -153,6 +158,47 @@ def _queues_and_cuts(axes: Axes, sweep: Sweep, rows: Sequence[Row], every: Seque
     )
 
 
+def _relative(axes: Axes, sweep: Sweep, rows: Sequence[Row], every: Sequence[Row]) -> None:
+    """Each policy's mean over LyaPPO's at the same point, named at its line's end; those far off by a number alone."""
+    present = _present(rows)
+    ours = next((policy for policy in OURS if policy in present), None)
+    if ours is None:
+        axes.set_axis_off()
+        return
+    own = of_policy(rows, ours)
+    base = {value: mean_of(at_point(own, value), "energy_j") for value in points_of(own)}
+    seen: list[float] = []
+    ends: list[tuple[float, str]] = []
+    for policy in present:
+        theirs = of_policy(rows, policy)
+        values = [value for value in points_of(theirs) if base.get(value, 0.0) > 0]
+        if values:
+            ratios = [mean_of(at_point(theirs, value), "energy_j") / base[value] for value in values]
+            axes.plot(_places(sweep, values), ratios, color=_colour(policy), marker=_marker(policy), markersize=5)
+            seen += ratios
+            ends.append((ratios[-1], policy))
+    near = [ratio for ratio in seen if 1 / NEAR <= ratio <= NEAR] or [1.0]
+    margin = 0.1 * (max(near) - min(near)) + 0.01
+    low, high = min(near) - margin, max(near) + margin
+    axes.set_ylim(low, high)
+    heights = np.linspace(low, high, len(ends) + 2)[1:-1]
+    for height, (ratio, policy) in zip(heights, sorted(ends), strict=True):
+        away = "" if low <= ratio <= high else f" ×{ratio:.2g}"
+        axes.annotate(
+            policy_label(policy) + away,
+            xy=(1.0, min(max(ratio, low), high)),
+            xytext=(1.08, height),
+            xycoords=("axes fraction", "data"),
+            textcoords=("axes fraction", "data"),
+            color=_colour(policy),
+            fontsize="small",
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": _colour(policy), "linewidth": 0.6, "relpos": (0.0, 0.5)},
+        )
+    axes.set_ylabel("energy over LyaPPO's")
+    _swept_axis(axes, sweep, rows)
+
+
 def _curves(column: str, label: str, factor: float) -> Callable[..., None]:
     def draw(axes: Axes, sweep: Sweep, curves: Sequence[Row], every: Sequence[Row]) -> None:
         for policy in _present(curves):
@@ -181,6 +227,7 @@ _DRAW: dict[str, Callable[..., None]] = {
     "local energy": _energies("energy_local_j"),
     "transmission energy": _energies("energy_transmission_j"),
     "queues and cuts": _queues_and_cuts,
+    "relative energy": _relative,
     "reward curve": _curves("reward", "reward (34) per period", 1.0),
     "energy curve": _curves("energy_j", "energy per device and slot, mJ", 1e3),
 }

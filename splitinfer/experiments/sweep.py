@@ -25,7 +25,15 @@ def _known_policy(name: str) -> str:
     return name
 
 
-Panel = Literal["energy", "local energy", "transmission energy", "queues and cuts", "reward curve", "energy curve"]
+Panel = Literal[
+    "energy",
+    "local energy",
+    "transmission energy",
+    "queues and cuts",
+    "relative energy",
+    "reward curve",
+    "energy curve",
+]
 PolicyName = Annotated[str, AfterValidator(_known_policy)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
