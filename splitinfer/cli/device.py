@@ -102,6 +102,9 @@ def device(
     def on_alone(slot: int, stranded: int, error: RemoteError) -> None:
         print(f"device {index}: alone from slot {slot} on, with {stranded} tasks to finish here: {error}", flush=True)
 
+    def on_return(slot: int) -> None:
+        print(f"device {index}: back at the edge from slot {slot} on", flush=True)
+
     farewell = run_device(
         target,
         world,
@@ -111,6 +114,7 @@ def device(
         security=security,
         on_failure=checked_on_failure(on_failure),
         on_alone=on_alone,
+        on_return=on_return,
         on_start=on_start,
         on_period=on_period,
     )

@@ -47,6 +47,10 @@ def edge(
     time_scale: TimeScale = 1.0,
     patience_s: PatienceS = 0.0,
     join_s: Annotated[float, typer.Option(help="Longest wait for the devices, seconds.")] = 300.0,
+    lease_s: Annotated[
+        float,
+        typer.Option(help="How long a silent device keeps its place, seconds; then the others go on; it can return."),
+    ] = 10.0,
     threads: Threads = 1,
     engine: EngineName = "torch",
     workers: Annotated[
@@ -116,6 +120,7 @@ def edge(
         tail_workers=server.tails_at_once,
         batch=batch,
         join_s=join_s,
+        lease_s=lease_s,
     )
     if plot is not None:
         check_plot_path(plot)

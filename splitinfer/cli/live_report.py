@@ -80,6 +80,8 @@ def print_report(scenario: Scenario, result: LiveResult) -> None:
     print()
     print(_stability(result))
     print(_answers(result))
+    for line in result.lost:
+        print(line)
     for line in _lateness(result):
         print(line)
 

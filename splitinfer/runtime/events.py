@@ -100,6 +100,26 @@ class DeviceLeft(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceLost(Event):
+    """A device is gone, silent for too long, or sends nonsense; its queues are released and the run goes on."""
+
+    kind: ClassVar[str] = "lost"
+    device: int
+    slot: int
+    tasks: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReturned(Event):
+    """A lost device is back, from this slot on."""
+
+    kind: ClassVar[str] = "returned"
+    device: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ended(Event):
     """A live run is over; what the edge knows of it."""
 
@@ -198,6 +218,8 @@ _KINDS: dict[str, type[Event]] = {
         PeriodEnded,
         TaskDone,
         DeviceLeft,
+        DeviceLost,
+        DeviceReturned,
         Ended,
         TailServed,
         BatchReleased,

@@ -309,7 +309,7 @@ class Telemetry(_message.Message):
     def __init__(self, slots: _Optional[int] = ..., local_queue_cycles: _Optional[_Iterable[float]] = ..., transmission_queue_bits: _Optional[_Iterable[float]] = ..., local_frequency_hz: _Optional[_Iterable[float]] = ..., rate_bps: _Optional[_Iterable[float]] = ..., power_w: _Optional[float] = ..., max_rate_bps: _Optional[float] = ..., local_energy_j: _Optional[float] = ..., transmission_energy_j: _Optional[float] = ...) -> None: ...
 
 class Start(_message.Message):
-    __slots__ = ("starts_in_s", "slots", "slot_wall_s", "seed", "patience_s", "cuts", "limits", "codecs", "tolerance")
+    __slots__ = ("starts_in_s", "slots", "slot_wall_s", "seed", "patience_s", "cuts", "limits", "codecs", "tolerance", "first_slot")
     STARTS_IN_S_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     SLOT_WALL_S_FIELD_NUMBER: _ClassVar[int]
@@ -319,6 +319,7 @@ class Start(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     CODECS_FIELD_NUMBER: _ClassVar[int]
     TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SLOT_FIELD_NUMBER: _ClassVar[int]
     starts_in_s: float
     slots: int
     slot_wall_s: float
@@ -328,7 +329,8 @@ class Start(_message.Message):
     limits: Limits
     codecs: _containers.RepeatedCompositeFieldContainer[Codec]
     tolerance: float
-    def __init__(self, starts_in_s: _Optional[float] = ..., slots: _Optional[int] = ..., slot_wall_s: _Optional[float] = ..., seed: _Optional[int] = ..., patience_s: _Optional[float] = ..., cuts: _Optional[_Iterable[int]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., codecs: _Optional[_Iterable[_Union[Codec, _Mapping]]] = ..., tolerance: _Optional[float] = ...) -> None: ...
+    first_slot: int
+    def __init__(self, starts_in_s: _Optional[float] = ..., slots: _Optional[int] = ..., slot_wall_s: _Optional[float] = ..., seed: _Optional[int] = ..., patience_s: _Optional[float] = ..., cuts: _Optional[_Iterable[int]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., codecs: _Optional[_Iterable[_Union[Codec, _Mapping]]] = ..., tolerance: _Optional[float] = ..., first_slot: _Optional[int] = ...) -> None: ...
 
 class Cuts(_message.Message):
     __slots__ = ("from_slot", "cuts")

@@ -79,6 +79,9 @@ class Clock(Protocol):
     def submit(self, queue: int, job: Job, cycles: float) -> None:
         """Put a job at the end of a queue; it can be served from the next slot on."""
 
+    def drop(self, queue: int) -> int:
+        """Forget the jobs of a queue, also those that are being run; returns how many there were."""
+
     def open_slot(self, frequency_hz: Floats) -> None:
         """Work at these frequencies, one per queue, for one slot."""
 
@@ -131,6 +134,14 @@ class EmulatedClock:
 
     def submit(self, queue: int, job: Job, cycles: float) -> None:
         self._queues[queue].enter(job, cycles)
+
+    def drop(self, queue: int) -> int:
+        dropped = len(self._queues[queue]) + len(self._due[queue])
+        for job in self._queues[queue]:
+            if job._future is not None:
+                job._future.cancel()
+        self._queues[queue], self._due[queue] = WorkQueue(), deque()
+        return dropped
 
     def open_slot(self, frequency_hz: Floats) -> None:
         for index, queue in enumerate(self._queues):

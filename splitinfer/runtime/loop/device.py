@@ -142,6 +142,10 @@ class DeviceLoop:
             self._finish_here(task)
         return len(stranded)
 
+    def end_alone(self) -> None:
+        """Send to the edge again."""
+        self._is_alone = False
+
     def open_slot(self, slot: int) -> list[Piece]:
         """Allocate for the slot and spend what they give; returns the bytes that leave in it."""
         setting, device = self._setting, self._device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from splitinfer.runtime.loop.services import LiveService
 
 
+RETURN_S = 1.0
+"""How long a device that works alone waits for an answer of its edge, and between two tries, seconds."""
+
+
 @dataclass(frozen=True)
 class DeviceTimes:
     """How long a device waits for its edge, seconds of the wall clock.
@@ -57,6 +62,7 @@ def run_device(
     security: ClientSecurity | None = None,
     on_failure: OnFailure = "fail",
     on_alone: Callable[[int, int, RemoteError], None] = lambda slot, tasks, error: None,
+    on_return: Callable[[int], None] = lambda slot: None,
     times: DeviceTimes | None = None,
     make_clock: MakeClock = EmulatedClock,
     make_link: MakeLink = EmulatedLink,
@@ -73,8 +79,10 @@ def run_device(
         limits: of messages.
         security: TLS, and what the device shows of itself.
         on_failure: what follows when the edge goes away during the run: ``fail``, or ``fallback``: the device finishes
-            the run by itself, with every cut at the last and the tails of stranded tasks in its own queues.
+            the run by itself, with every cut at the last and the tails of stranded tasks in its own queues, until the
+            edge takes it back (``LoopSettings.lease_s``).
         on_alone: called when it begins to, with the slot, the number of stranded tasks, and why.
+        on_return: called when the edge has taken it back, with the first slot.
         times: how long to wait.
         make_clock: the device's processor; one with a settable frequency takes the emulated one's place.
         make_link: its radio, likewise.
@@ -96,6 +104,7 @@ def run_device(
         raise InputError("on_failure: the slots of a live run do not wait for an edge; take fallback or fail")
     run = _DeviceRun(target, scenario, device, services, connection, times or DeviceTimes(), make_clock, make_link)
     run.on_alone = on_alone if on_failure == "fallback" else None
+    run.on_return = on_return
     return run.run(on_start, on_period)
 
 
@@ -136,14 +145,17 @@ class _DeviceRun:
         self._wall_latency_s: list[float] = []
         self._late_cuts = 0
         self.on_alone: Callable[[int, int, RemoteError], None] | None = None
-        self._is_alone = False
+        self.on_return: Callable[[int], None] = lambda slot: None
+        self._is_alone, self._is_over = False, False
+        self._back: tuple[Attendance, pb.Start, float] | None = None
+        self._target, self._connection = target, connection
 
     def run(
         self,
         on_start: Callable[[pb.Start], None],
         on_period: Callable[[int, Period, Sequence[int]], None],
     ) -> pb.Farewell:
-        hello = pb.Hello(
+        self._hello = pb.Hello(
             protocol_version=MAX_PROTOCOL_VERSION,
             device=self._device,
             scenario=digest(self._scenario),
@@ -153,7 +165,7 @@ class _DeviceRun:
         self._rule = rule_of(self._scenario)
         warm_allocation(self._rule, self._setting)
         try:
-            start = self._attendance.join(hello, connect_s=self._times.connect_s, join_s=self._times.join_s)
+            start = self._attendance.join(self._hello, connect_s=self._times.connect_s, join_s=self._times.join_s)
             on_start(start)
             # One thread is the device's processor: heads run one after the other, as they are served.
             with ThreadPoolExecutor(1, "splitinfer-head", self._services[0].prepare_thread) as processor:
@@ -161,7 +173,10 @@ class _DeviceRun:
             if not self._is_alone:
                 self._attendance.leave(farewell)
         finally:
+            self._is_over = True
             self._attendance.close()
+            if self._back is not None:
+                self._back[0].close()
         return farewell
 
     def _slots(
@@ -171,7 +186,8 @@ class _DeviceRun:
         on_period: Callable[[int, Period, Sequence[int]], None],
     ) -> pb.Farewell:
         self._exchange.agree(start.limits.max_message_bytes, read_codecs(start.codecs))
-        begins_s = time.perf_counter() + start.starts_in_s
+        first = start.first_slot
+        begins_s = time.perf_counter() + start.starts_in_s - first * start.slot_wall_s
         # The edge says what its engine and its batches may differ by.
         self._services = [replace(service, tolerance=start.tolerance) for service in self._services]
         setting = self._setting
@@ -198,11 +214,18 @@ class _DeviceRun:
         period = setting.slots_per_period
         cuts: Sequence[int] = list(start.cuts)
         awaited = 0  # the period whose cuts are late, 0 for none
-        for slot in range(start.slots + 1):
+        returned = first
+        for slot in range(first, start.slots + 1):
             ticker.wait(slot)
+            if self._is_alone and (back := self._returns_at(slot)) is not None:
+                loop.end_alone()
+                cuts, awaited, returned = list(back.cuts), 0, slot
+                self._ticker = ticker = Ticker(
+                    time.perf_counter() + back.starts_in_s - slot * back.slot_wall_s, start.slot_wall_s, ticker
+                )
             message = pb.Slot(slot=slot)
-            if slot > 0:
-                if slot > 1 and (slot - 1) % period == 0:
+            if slot > first:
+                if slot > returned + 1 and (slot - 1) % period == 0:
                     awaited = slot - 1
                 if awaited and not self._is_alone:
                     is_due = awaited == slot - 1
@@ -258,7 +281,43 @@ class _DeviceRun:
         assert self._loop is not None
         self._is_alone = True
         self._attendance.close()
+        self._begin_return()
         self.on_alone(slot, self._loop.go_alone(), error)
+
+    def _begin_return(self) -> None:
+        """Knock at the edge again, in a thread of its own, until it lets the device back in."""
+        self._back = None
+        threading.Thread(target=self._knock, name="splitinfer-return", daemon=True).start()
+
+    def _knock(self) -> None:
+        while self._is_alone and not self._is_over:
+            attendance = Attendance(self._target, self._receive, self._connection)
+            try:
+                start = attendance.join(self._hello, connect_s=RETURN_S, join_s=self._times.join_s)
+            except (RemoteError, InputError):  # nobody there yet, or somebody who still thinks that we are, too
+                attendance.close()
+                time.sleep(RETURN_S)
+                continue
+            self._back = attendance, start, time.perf_counter()
+            return
+
+    def _returns_at(self, slot: int) -> pb.Start | None:
+        """Take the place that the edge offers, if this is the slot from which it does."""
+        if self._back is None:
+            return None
+        attendance, start, told_s = self._back
+        if slot < start.first_slot:
+            return None
+        self._back = None
+        if slot > start.first_slot or start.first_slot == 0:  # too late, or another run: let it lapse and try again
+            attendance.close()
+            self._begin_return()
+            return None
+        start.starts_in_s -= time.perf_counter() - told_s
+        self._attendance = attendance
+        self._is_alone = False
+        self.on_return(slot)
+        return start
 
     def _note(self, message: pb.Slot, closed: Closed) -> None:
         message.arrived.extend(closed.arrived.tolist())

@@ -54,6 +54,7 @@ class RequestAssembly:
         self._pending_bytes = 0
         self._lock = threading.Lock()
         self._parts: dict[tuple[int, int], bytearray] = {}
+        self._held_bytes: dict[tuple[int, int], int] = {}
 
     def add(self, task: EdgeTask, offset: int, message_bytes: int, data: bytes) -> bytes | None:
         """Take one piece; returns the whole request with its last one.
@@ -73,6 +74,7 @@ class RequestAssembly:
             raise InputError(f"{who}: bytes {offset}..{offset + len(data)} follow byte {have} of {message_bytes}")
         with self._lock:
             self._pending_bytes += len(data)
+            self._held_bytes[key] = self._held_bytes.get(key, 0) + len(data)
             pending_bytes = self._pending_bytes
         if pending_bytes > self._max_pending_bytes:
             raise InputError(f"requests of more than {self._max_pending_bytes} bytes wait (max_pending_bytes)")
@@ -83,10 +85,18 @@ class RequestAssembly:
             return None
         return bytes(self._parts.pop(key))
 
-    def release(self, request_bytes: int) -> None:
+    def release(self, task: EdgeTask) -> None:
         """Note that a request is answered. Thread-safe."""
         with self._lock:
-            self._pending_bytes -= request_bytes
+            self._pending_bytes -= self._held_bytes.pop((task.device, task.number), 0)
+
+    def drop(self, device: int) -> None:
+        """Forget every request of a device. Thread-safe."""
+        with self._lock:
+            for key in [key for key in self._held_bytes if key[0] == device]:
+                self._pending_bytes -= self._held_bytes.pop(key)
+            for key in [key for key in self._parts if key[0] == device]:
+                del self._parts[key]
 
 
 class EdgeLoop:
@@ -124,18 +134,23 @@ class EdgeLoop:
         self._slots += 1
         self._clock.open_slot(frequency)
 
-    def close_slot(self) -> list[tuple[EdgeTask, bytes]]:
-        """Return the tasks that are done at the end of the slot, with the bytes of their replies."""
+    def close_slot(self) -> list[tuple[EdgeTask, bytes | Exception]]:
+        """Return the tasks that are done at the end of the slot, with their replies' bytes or why there are none."""
         done = []
         for _, job in self._clock.close_slot():
             assert isinstance(job.key, EdgeTask)
             done.append((job.key, job.result))
         return done
 
-    def admit(self, task: EdgeTask, run: Callable[[], bytes]) -> None:
+    def admit(self, task: EdgeTask, run: Callable[[], bytes | Exception]) -> None:
         """Put a task whose request is complete into its queue; it can be served from the next slot on."""
         cycles = float(self._setting.edge_cycles[task.device, task.service, task.cut])
         self._clock.submit(task.device * self._shape[1] + task.service, Job(task, run), cycles)
+
+    def release(self, device: int) -> int:
+        """Empty the queues of a device that is gone; returns how many tasks waited there."""
+        services = self._shape[1]
+        return sum(self._clock.drop(device * services + service) for service in range(services))
 
     def end_period(self, telemetry: Sequence[pb.Telemetry]) -> Period:
         """Return the means over the slots opened since the last call: the devices' telemetry with the edge's own."""

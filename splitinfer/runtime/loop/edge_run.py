@@ -17,6 +17,8 @@ from splitinfer.runtime.emulation import Clock, EmulatedClock, MakeClock
 from splitinfer.runtime.events import (
     BatchReleased,
     DeviceLeft,
+    DeviceLost,
+    DeviceReturned,
     Ended,
     Event,
     Fanout,
@@ -112,6 +114,8 @@ class _EdgeRun:
         )
         shape = setting.active.shape
         self._telemetry: list[pb.Telemetry | None] = [None] * shape[0]
+        # Devices that are gone: the slot from which they are back, or None.
+        self._absent: dict[int, int | None] = {}
         self._arrived = np.zeros(shape, np.int64)
         self._numbers: list[set[int]] = [set() for _ in range(shape[0])]
 
@@ -142,25 +146,57 @@ class _EdgeRun:
                     self._close(hub, edge, slot - 1)
                 if slot > 0 and (slot % setting.slots_per_period == 0 or slot == settings.slots):
                     self._end_period(hub, edge, slot)
+                    self._take_back(hub, edge, slot, ticker)
                 if slot < settings.slots:
                     edge.open_slot(slot)
                     ticker.done(slot)
-            self._finish(hub, clock, ticker)
+            self._finish(hub, edge, clock, ticker)
+
+    def _present(self, slot: int) -> list[int]:
+        """Devices that take part in a slot."""
+        back = self._absent
+        return [d for d in self._devices if d not in back or ((first := back[d]) is not None and slot >= first)]
+
+    def _lose(self, hub: Hub, edge: EdgeLoop, device: int, slot: int, error: Exception) -> None:
+        """Go on without a device, where that is wanted and another is left."""
+        others = [other for other in self._present(slot) if other != device]
+        if self._settings.lease_s is None or not others:
+            raise error
+        self._absent[device] = None
+        self._telemetry[device] = None
+        self._numbers[device].clear()
+        self._assembly.drop(device)
+        hub.vacate(device, error)
+        self._tell(DeviceLost(device, slot, edge.release(device), str(error)))
+
+    def _take_back(self, hub: Hub, edge: EdgeLoop, slot: int, ticker: Ticker) -> None:
+        """Tell lost devices that are there again when to begin: with the period after the coming one."""
+        first = slot + self._setting.slots_per_period
+        for device, back in self._absent.items():
+            if back is None and first < self._settings.slots and hub.is_seated(device):
+                self._absent[device] = first
+                hub.send(device, self._start_message(edge, device, ticker.begins_s(first) - time.perf_counter(), first))
+                self._tell(DeviceReturned(device, first))
+
+    def _start_message(self, edge: EdgeLoop, device: int, starts_in_s: float, first_slot: int = 0) -> pb.EdgeMessage:
+        settings = self._settings
+        start = pb.Start(
+            starts_in_s=max(starts_in_s, 0.0),
+            slots=settings.slots,
+            slot_wall_s=self._setting.slot_s * settings.time_scale,
+            seed=settings.seed,
+            patience_s=settings.patience_s,
+            cuts=row(edge.cuts, device, self._scenario.num_services[device]),
+            tolerance=self._tails.tolerance,
+            first_slot=first_slot,
+            **describe_wire(self._server.wire),
+        )
+        return pb.EdgeMessage(start=start)
 
     def _start(self, hub: Hub, edge: EdgeLoop) -> None:
         settings = self._settings
         for device in self._devices:
-            start = pb.Start(
-                starts_in_s=settings.starts_in_s,
-                slots=settings.slots,
-                slot_wall_s=self._setting.slot_s * settings.time_scale,
-                seed=settings.seed,
-                patience_s=settings.patience_s,
-                cuts=row(edge.cuts, device, self._scenario.num_services[device]),
-                tolerance=self._tails.tolerance,
-                **describe_wire(self._server.wire),
-            )
-            hub.send(device, pb.EdgeMessage(start=start))
+            hub.send(device, self._start_message(edge, device, settings.starts_in_s))
         self._tell(
             Started(
                 scenario=self._scenario.name,
@@ -178,16 +214,29 @@ class _EdgeRun:
 
     def _close(self, hub: Hub, edge: EdgeLoop, slot: int) -> None:
         """Close a slot: what was done here is answered, and what has come over the link enters its queue."""
-        messages = [self._next_slot(hub, device, slot) for device in self._devices]
-        for device, message in enumerate(messages):
+        messages: dict[int, pb.Slot] = {}
+        for device in self._present(slot):
+            try:
+                messages[device] = self._next_slot(hub, device, slot)
+            except RemoteError as error:
+                self._lose(hub, edge, device, slot, error)
+        for device, message in messages.items():
             self._note(device, message)
         for task, reply in edge.close_slot():
+            if isinstance(reply, Exception):
+                self._lose(hub, edge, task.device, slot, reply)
+                continue
+            if task.device not in messages:  # lost meanwhile
+                continue
             result = pb.Result(task=task.number, service=task.service, finish_slot=slot, reply=reply)
             hub.send(task.device, pb.EdgeMessage(result=result))
             self._task_event(task, slot)
-        for device, message in enumerate(messages):
-            for piece in message.pieces:
-                self._take_piece(edge, device, piece)
+        for device, message in messages.items():
+            try:
+                for piece in message.pieces:
+                    self._take_piece(edge, device, piece)
+            except RemoteError as error:
+                self._lose(hub, edge, device, slot, error)
 
     def _next_slot(self, hub: Hub, device: int, slot: int) -> pb.Slot:
         """Return a device's message of a slot, which decides cuts and figures: everything in it has to make sense.
@@ -195,7 +244,7 @@ class _EdgeRun:
         Raises:
             RemoteError: something does not; the message names the device.
         """
-        message = hub.slot(device, slot, self._settings.silence_s)
+        message = hub.slot(device, slot, self._settings.lease_s or self._settings.silence_s)
         services = self._scenario.num_services[device]
         wrong = ""
         if len(message.arrived) not in (0, services):
@@ -248,18 +297,18 @@ class _EdgeRun:
                     f"device {device}, task {piece.task}: the request is for another model or cut than its pieces say",
                     status="INVALID_ARGUMENT",
                 )
-            edge.admit(task, lambda: self._run_tail(request))
+            edge.admit(task, lambda: self._run_tail(task, request))
 
     def _tell_batch(self, event: Event) -> None:
         if isinstance(event, BatchReleased):
             self._tell(event)
 
-    def _run_tail(self, request: bytes) -> bytes:
+    def _run_tail(self, task: EdgeTask, request: bytes) -> bytes | Exception:
         try:
-            reply = self._tails.answer(request)
+            reply: bytes | Exception = self._tails.answer(request)
         except RefusedRequestError as refused:
-            raise refused.reason from None
-        self._assembly.release(len(request))
+            reply = refused.reason  # looked at where the slot is closed: it is this device's fault alone
+        self._assembly.release(task)
         return reply
 
     def _note(self, device: int, message: pb.Slot) -> None:
@@ -278,26 +327,33 @@ class _EdgeRun:
     def _end_period(self, hub: Hub, edge: EdgeLoop, slot: int) -> None:
         """Put the means of the period together, ask the policy for the next one, and tell the devices."""
         is_last = slot == self._settings.slots
-        for device, telemetry in enumerate(self._telemetry):
-            if telemetry is None:
-                raise RemoteError(
-                    f"device {device} sent no telemetry for the period before slot {slot}", status="INTERNAL"
-                )
-        period = edge.end_period([message for message in self._telemetry if message is not None])
+        for device in self._present(slot - 1):
+            if self._telemetry[device] is None:
+                error = f"device {device} sent no telemetry for the period before slot {slot}"
+                self._lose(hub, edge, device, slot, RemoteError(error, status="INTERNAL"))
+        period = edge.end_period([message or pb.Telemetry() for message in self._telemetry])
         self._telemetry = [None] * len(self._devices)
         if not is_last:
             cuts = edge.choose_cuts(period)
-            for device in self._devices:
+            for device in self._present(slot):
                 chosen = pb.Cuts(from_slot=slot, cuts=row(cuts, device, self._scenario.num_services[device]))
                 hub.send(device, pb.EdgeMessage(cuts=chosen))
         self._tell(PeriodEnded.of(period, first_slot=slot - period.slots))
 
-    def _finish(self, hub: Hub, clock: Clock, ticker: Ticker) -> None:
-        for device in self._devices:
-            self._note(device, self._next_slot(hub, device, self._settings.slots))
-            hub.send(device, pb.EdgeMessage(finish=pb.Finish()))
-        for device in self._devices:
-            farewell = hub.farewell(device, self._settings.silence_s)
+    def _finish(self, hub: Hub, edge: EdgeLoop, clock: Clock, ticker: Ticker) -> None:
+        slots = self._settings.slots
+        for device in self._present(slots):
+            try:
+                self._note(device, self._next_slot(hub, device, slots))
+                hub.send(device, pb.EdgeMessage(finish=pb.Finish()))
+            except RemoteError as error:
+                self._lose(hub, edge, device, slots, error)
+        for device in self._present(slots):
+            try:
+                farewell = hub.farewell(device, self._settings.lease_s or self._settings.silence_s)
+            except RemoteError as error:
+                self._lose(hub, edge, device, slots, error)
+                continue
             fields = ("checked", "wrong", "unanswered", "unexpected", "slot_overruns", "late_cuts")
             self._tell(
                 DeviceLeft(

@@ -102,6 +102,18 @@ class Hub:
         """Hand over a message for a device; returns at once."""
         self._seats[device].outbox.put(message)
 
+    def vacate(self, device: int, error: Exception) -> None:
+        """Give up a device's place: its stream ends with this error, and it can come anew."""
+        with self._changed:
+            seat = self._seats.pop(device, None)
+        if seat is not None:
+            seat.outbox.put(error)
+
+    def is_seated(self, device: int) -> bool:
+        """Whether a device is there."""
+        with self._changed:
+            return device in self._seats
+
     def slot(self, device: int, slot: int, timeout_s: float) -> pb.Slot:
         """Return a device's message of a slot. Slots are asked for in order.
 

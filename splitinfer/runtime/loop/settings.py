@@ -23,6 +23,9 @@ class LoopSettings:
         starts_in_s: from the last device's hello to the first slot.
         join_s: longest wait for the devices.
         silence_s: longest silence of a device or the edge in the run.
+        lease_s: how long a silent device keeps its place. Then, or at once when it goes away or sends nonsense, its
+            queues at the edge are released and the others go on without it; it can come back. None: a lost device ends
+            the run.
         tail_workers: tails computed at the same time at the edge.
         batch: most requests for one tail that the edge computes together; with more than 1 answers are equal to a
             tolerance, not to the bit.
@@ -37,6 +40,7 @@ class LoopSettings:
     starts_in_s: float = 0.3
     join_s: float = 300.0
     silence_s: float = 60.0
+    lease_s: float | None = None
     tail_workers: int = 1
     batch: int = 1
     torch_threads: int = 1
@@ -50,8 +54,10 @@ class LoopSettings:
         check_batch(self.batch)
         if not 0 <= self.seed < 1 << 63:
             raise InputError(f"seed must be 0 or more, not {self.seed}")
-        for name in ("time_scale", "join_s", "silence_s"):
+        for name in ("time_scale", "join_s", "silence_s", "lease_s"):
             value = getattr(self, name)
+            if name == "lease_s" and value is None:
+                continue
             if not (isfinite(value) and value > 0):
                 raise InputError(f"{name} must be above 0, not {value}")
         for name in ("patience_s", "starts_in_s"):

@@ -15,15 +15,16 @@ class Ticker:
     Args:
         start_s: beginning of slot 0, on ``time.perf_counter``.
         slot_wall_s: length of a slot on the wall clock.
+        before: a ticker that this one goes on from: its counts are taken over.
 
     Attributes:
         overruns: slots whose work was done only after their end.
         worst_lag_s: by how much at most, seconds of the wall clock.
     """
 
-    def __init__(self, start_s: float, slot_wall_s: float) -> None:
-        self.overruns = 0
-        self.worst_lag_s = 0.0
+    def __init__(self, start_s: float, slot_wall_s: float, before: Ticker | None = None) -> None:
+        self.overruns: int = 0 if before is None else before.overruns
+        self.worst_lag_s: float = 0.0 if before is None else before.worst_lag_s
         self._start_s = start_s
         self._slot_wall_s = slot_wall_s
 

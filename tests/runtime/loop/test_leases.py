@@ -1,0 +1,163 @@
+"""A device that is lost: its queues are released, the others go on, and it can come back."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import Any
+
+import pytest
+
+from splitinfer.errors import RemoteError
+from splitinfer.policies import named_policy
+from splitinfer.runtime.loop import LoopSettings, run_device, run_edge
+from splitinfer.runtime.loop.attendance import Attendance
+from splitinfer.runtime.loop.record import LiveRecord
+from splitinfer.runtime.loop.services import ServiceLoader
+from splitinfer.simulation.identity import digest
+from splitinfer.wire import splitinfer_pb2 as pb
+
+
+class Edge(threading.Thread):
+    """An edge on a thread, with its record and what it raised."""
+
+    def __init__(self, world: Any, loader: ServiceLoader, settings: LoopSettings) -> None:
+        super().__init__(daemon=True)
+        self.record = LiveRecord()
+        self.failed: BaseException | None = None
+        self._listens: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._run = lambda: run_edge(
+            world,
+            named_policy("fixed", world),
+            loader.models(world),
+            settings,
+            on_listen=self._listens.put,
+            observer=self.record.add,
+        )
+        self.start()
+        self.address = self._listens.get(timeout=60)
+
+    def run(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:  # noqa: BLE001 - looked at by the test
+            self.failed = error
+
+
+class GuestAtSlot(Attendance):
+    """Somebody who takes a device's place, and can be told to leave it."""
+
+    def __init__(self, address: str, world: Any, models: Any, device: int) -> None:
+        super().__init__(address, lambda result: None)
+        prints = {split.name: split.fingerprint for split in models}
+        self._hello = pb.Hello(
+            protocol_version=1,
+            device=device,
+            scenario=digest(world),
+            fingerprints=[prints[profile.model] for profile in world.profiles[device]],
+        )
+
+    def come(self) -> pb.Start:
+        return self.join(self._hello, connect_s=30, join_s=30)
+
+
+@pytest.fixture
+def world(tiny: Any) -> Any:
+    return tiny.replace(num_devices=2, fixed_cuts=(1, 1))
+
+
+def attend(address: str, world: Any, device: int, services: Any, **more: Any) -> tuple[threading.Thread, list[Any]]:
+    out: list[Any] = []
+
+    def go() -> None:
+        try:
+            out.append(run_device(address, world, device, services, **more))
+        except BaseException as error:  # noqa: BLE001 - looked at by the test
+            out.append(error)
+
+    thread = threading.Thread(target=go, daemon=True)
+    thread.start()
+    return thread, out
+
+
+@pytest.mark.parametrize("way", ["goes away", "is silent", "sends nonsense"])
+def test_the_others_go_on_without_a_lost_device(way: str, world: Any, tiny_cards: Any) -> None:
+    loader = ServiceLoader(tiny_cards)
+    lease_s = 0.5 if way == "is silent" else 60.0
+    edge = Edge(world, loader, LoopSettings(slots=60, time_scale=0.2, patience_s=60.0, lease_s=lease_s))
+    thread, out = attend(edge.address, world, 0, loader.services(world, 0))
+    guest = GuestAtSlot(edge.address, world, loader.models(world), 1)
+    guest.come()
+    guest.send(pb.Slot(slot=0))
+    if way == "goes away":
+        guest.close()
+    elif way == "sends nonsense":
+        guest.send(pb.Slot(slot=1, arrived=[1, 2, 3]))
+    thread.join(120)
+    edge.join(60)
+    guest.close()
+    assert edge.failed is None
+    (farewell,) = out
+    assert farewell.checked > 0
+    assert (farewell.wrong, farewell.unexpected) == (0, 0)
+    result = edge.record.result(world)
+    (line,) = result.lost
+    assert line.startswith("device 1 was lost in slot ")
+    assert result.is_right
+    assert result.figures.device_energy_local_j[1] == 0.0
+
+
+def test_a_lost_device_comes_back(world: Any, tiny_cards: Any) -> None:
+    loader = ServiceLoader(tiny_cards)
+    edge = Edge(world, loader, LoopSettings(slots=600, time_scale=0.5, patience_s=0.0, lease_s=60.0))
+    thread, out = attend(edge.address, world, 0, loader.services(world, 0))
+    guest = GuestAtSlot(edge.address, world, loader.models(world), 1)
+    guest.come()
+    guest.close()
+    begun: list[pb.Start] = []
+    services = loader.services(world, 1)
+    for _ in range(50):  # until the edge has seen that its place is empty
+        second, other = attend(edge.address, world, 1, services, on_start=begun.append)
+        second.join(120)
+        if not isinstance(other[0], BaseException):
+            break
+        assert "is there already" in str(other[0])
+    thread.join(120)
+    edge.join(60)
+    assert edge.failed is None
+    (start,) = begun
+    assert start.first_slot > 0
+    assert start.first_slot % world.slots_per_period == 0
+    assert other[0].checked > 0
+    assert other[0].wrong == out[0].wrong == 0
+    lost = edge.record.result(world).lost
+    assert [line.split(" in slot ")[0] for line in lost] == ["device 1 was lost", "device 1 came back"]
+
+
+def test_without_a_lease_a_lost_device_ends_the_run(world: Any, tiny_cards: Any) -> None:
+    loader = ServiceLoader(tiny_cards)
+    edge = Edge(world, loader, LoopSettings(slots=60, time_scale=0.2))
+    thread, out = attend(edge.address, world, 0, loader.services(world, 0))
+    guest = GuestAtSlot(edge.address, world, loader.models(world), 1)
+    guest.come()
+    guest.close()
+    edge.join(60)
+    thread.join(60)
+    assert isinstance(edge.failed, RemoteError)
+    assert "device 1 went away" in str(edge.failed)
+    assert isinstance(out[0], RemoteError)
+
+
+def test_a_run_ends_when_nobody_is_left(world: Any, tiny_cards: Any) -> None:
+    loader = ServiceLoader(tiny_cards)
+    edge = Edge(world, loader, LoopSettings(slots=60, time_scale=0.2, lease_s=1.0))
+    guests = [GuestAtSlot(edge.address, world, loader.models(world), device) for device in range(2)]
+    threads = [threading.Thread(target=guest.come) for guest in guests]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for guest in guests:
+        guest.close()
+    edge.join(60)
+    assert isinstance(edge.failed, RemoteError)
