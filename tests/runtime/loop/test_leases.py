@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.faults.proxy import Proxy
 from splitinfer.errors import RemoteError
 from splitinfer.policies import named_policy
 from splitinfer.runtime.loop import LoopSettings, run_device, run_edge
@@ -161,3 +162,50 @@ def test_a_run_ends_when_nobody_is_left(world: Any, tiny_cards: Any) -> None:
         guest.close()
     edge.join(60)
     assert isinstance(edge.failed, RemoteError)
+
+
+def test_a_device_that_works_alone_returns_when_the_edge_does(world: Any, tiny_cards: Any) -> None:
+    """Its connection is cut in the middle and mended: alone meanwhile, then at the edge again, nothing wrong."""
+    loader = ServiceLoader(tiny_cards)
+    edge = Edge(world, loader, LoopSettings(slots=900, time_scale=0.5, patience_s=0.0, lease_s=60.0))
+    with Proxy(int(edge.address.rpartition(":")[2])) as proxy:
+        alone: list[int] = []
+        back: list[int] = []
+        cuts: list[tuple[int, list[int]]] = []
+
+        def on_period(slot: int, means: Any, in_force: Any) -> None:
+            cuts.append((slot, list(in_force)))
+            if slot == 100:
+                proxy.cut()
+
+        def on_alone(slot: int, stranded: int, error: RemoteError) -> None:
+            alone.append(slot)
+            proxy.heal()
+
+        first, out = attend(edge.address, world, 0, loader.services(world, 0))
+        second, other = attend(
+            proxy.address,
+            world,
+            1,
+            loader.services(world, 1),
+            on_failure="fallback",
+            on_alone=on_alone,
+            on_return=back.append,
+            on_period=on_period,
+        )
+        second.join(120)
+        first.join(120)
+        edge.join(60)
+    assert edge.failed is None
+    assert other[0].wrong == out[0].wrong == 0
+    assert len(alone) == len(back) == 1
+    assert 100 <= alone[0] < back[0] < 900
+    last = [service.split.num_cuts for service in loader.services(world, 1)]
+    at = dict(cuts)
+    ends = sorted(at)
+    assert at[max(end for end in ends if end < back[0])] == last
+    assert at[ends[-1]] == [1, 1]
+    lost = edge.record.result(world).lost
+    assert [line.split(" in slot ")[0] for line in lost] == ["device 1 was lost", "device 1 came back"]
+    sent = [period.transmission_energy_j[1] for period in edge.record.periods if period.first_slot > back[0]]
+    assert sum(sent) > 0
