@@ -17,7 +17,6 @@ def top(
     """Watch a live run or an edge server in a terminal, also over ssh: what the page of --web-port shows.
 
     Example:
-      splitinfer serve resnet18 --web-port 8080
       splitinfer top --server 127.0.0.1:8080
     """
     from importlib.util import find_spec

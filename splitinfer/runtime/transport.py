@@ -103,8 +103,11 @@ def server_options(settings: ServerSettings) -> Options:
         # Find clients that are gone without a word, whose streams would hold a thread for ever.
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", keepalive_ms),
+        ("grpc.http2.ping_timeout_ms", keepalive_ms),  # 60 s by default, where the bytes are acknowledged
         # Let clients ask whether we are there: more often is never asked (LEAST_KEEPALIVE_S), and ends a connection.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", int(LEAST_KEEPALIVE_S * 1e3 / 2)),
+        # What a client sends to probe the bandwidth is a ping too; a few in a row ended a device's stream.
+        ("grpc.http2.max_ping_strikes", 0),
         ("grpc.keepalive_permit_without_calls", 1),
         *_of_age(settings),
     ]
@@ -133,6 +136,7 @@ def _client_options(settings: ClientSettings) -> Options:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", keepalive_ms),
+        ("grpc.http2.ping_timeout_ms", keepalive_ms),  # 60 s by default, where the bytes are acknowledged
         ("grpc.http2.max_pings_without_data", 0),
         # A proxy between device and edge would be a mistake of the environment, never a wish.
         ("grpc.enable_http_proxy", 0),

@@ -203,7 +203,7 @@ def test_pieces_make_the_request_again() -> None:
     for _ in range(3):  # released bytes can be used again
         assert assembly.add(TASK, 0, 10, b"01234") is None
         assert assembly.add(TASK, 5, 10, b"56789") == b"0123456789"
-        assembly.release(10)
+        assembly.release(TASK)
 
 
 @pytest.mark.parametrize(
