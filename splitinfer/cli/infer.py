@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from splitinfer.graph import SplitModel
     from splitinfer.models import ModelCard
     from splitinfer.models.answers import AnswerFile
+    from splitinfer.models.sent_pictures import PictureCodec
+    from splitinfer.models.sources import Source
     from splitinfer.runtime import EdgeClient, InferenceResult
 
 _TOP = 5
@@ -62,7 +64,11 @@ def infer(
         bool, typer.Option("--check", help="Compare with the whole model run here; exit 1 if different.")
     ] = False,
     codec: Annotated[
-        str, typer.Option(help="How tensors are sent: raw keeps every bit, float16 takes half the bytes of floats.")
+        str,
+        typer.Option(
+            help="How tensors are sent: raw keeps every bit, float16 takes half the bytes of floats. At cut 0 also the "
+            "picture itself, preprocessed at the edge: jpeg, jpeg:Q, webp:Q, uint8, uint8+zstd."
+        ),
     ] = "raw",
     repeat: Annotated[int, typer.Option(min=1, help="Inferences; percentiles of their times are shown.")] = 1,
     stream: Annotated[
@@ -103,6 +109,7 @@ def infer(
     from splitinfer.cli.serve import limits_of
     from splitinfer.models import load_card
     from splitinfer.models.answers import AnswerFile
+    from splitinfer.models.sent_pictures import picture_codec
     from splitinfer.models.sources import find_sources
     from splitinfer.runtime.security import ClientSecurity
     from splitinfer.runtime.settings import ClientSettings
@@ -132,7 +139,10 @@ def infer(
         raise InputError("--cut is missing: the name of a layer or an index; splitinfer profile lists them")
     card = load_card(model)  # all of this before torch is imported: what is wrong is said at once
     requests = find_sources(card, wanted, max_pixels=max_pixels, frames=frames)
-    codecs_named([codec])
+    pictures = picture_codec(codec)
+    if pictures is not None:
+        _check_sends_pictures(codec, cut, {"--stream": stream, "--on-failure": on_failure != "fail"})
+    codecs_named([codec if pictures is None else pictures.wire])
     kept = AnswerFile.open(output) if output is not None else None
     single = requests.total == 1
 
@@ -151,7 +161,11 @@ def infer(
     chosen = checked_on_failure(on_failure)
     security = ClientSecurity(tls_ca, tls_cert, tls_key, token_file)
     settings = ClientSettings(
-        deadline_s=deadline_s, security=security, codec=codec, limits=limits, allocator_tuning=True
+        deadline_s=deadline_s,
+        security=security,
+        codec=codec if pictures is None else pictures.wire,
+        limits=limits,
+        allocator_tuning=True,
     )
     sources = iter(requests)
     first = next(sources, None)
@@ -183,13 +197,18 @@ def infer(
         client.infer(split, k, *first_inputs)  # connects and compiles both halves, which no later call does
         edge_engine = _edge_engine(client, split)
         progress = stack.enter_context(progress_bar("pictures")) if not single else _no_progress
-        reference = _Reference(split, k, codec, client.tolerance(split)) if check else None
+        # What a picture codec loses is lost before the model: the answer is that to the picture as it was sent.
+        lossy = codec if pictures is None else pictures.wire
+        reference = _Reference(split, k, lossy, client.tolerance(split)) if check else None
         results: list[InferenceResult] = []
         answers: list[dict[str, Any]] = []
         start = time.perf_counter()
         for index, source in enumerate(chain([first], sources)):
             inputs = first_inputs if index == 0 else source.load()
-            own = list(_run(client, split, k, inputs, repeat=repeat, stream=stream))
+            if pictures is None:
+                own = list(_run(client, split, k, inputs, repeat=repeat, stream=stream))
+            else:
+                inputs, own = _run_picture(client, split, card, source, pictures, max_pixels, repeat)
             if reference is not None:
                 reference.check(inputs, own)
             answers.append(_answer(card, source.name, own[-1].output, kept, keep=single or as_json))
@@ -229,6 +248,41 @@ def _run(
     if stream:
         return client.stream(split, k, (inputs for _ in range(repeat)))
     return (client.infer(split, k, *inputs) for _ in range(repeat))
+
+
+def _check_sends_pictures(codec: str, cut: str, unfit: dict[str, bool]) -> None:
+    if cut.strip() not in ("0", "input"):
+        raise InputError(f"--codec: {codec} sends the picture itself, which is cut 0; give --cut 0")
+    for option, given in unfit.items():
+        if given:
+            raise InputError(f"{option}: does not go with --codec {codec}, whose pictures are preprocessed at the edge")
+
+
+def _run_picture(
+    client: EdgeClient,
+    split: SplitModel,
+    card: ModelCard,
+    source: Source,
+    codec: PictureCodec,
+    max_pixels: int,
+    repeat: int,
+) -> tuple[tuple[torch.Tensor, ...], list[InferenceResult]]:
+    """Send a picture itself; returns what the model gets of it, and the answers."""
+    from splitinfer.models.sent_pictures import decode_picture
+    from splitinfer.models.sources import inputs_of
+
+    if source.picture is None:
+        raise InputError(f"--codec: {codec.name} sends pictures, and {source.name} holds tensors")
+    results = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        sent = codec.encode(source.picture, max_pixels=max_pixels)
+        encode_s = time.perf_counter() - start
+        result = client.run_tail(split, 0, (sent,))
+        timing = replace(result.timing, encode_s=result.timing.encode_s + encode_s)
+        results.append(replace(result, timing=timing))
+    decoded = decode_picture(sent, max_pixels=max_pixels)
+    return inputs_of(card, decoded, max_pixels=max_pixels), results
 
 
 class _Reference:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -117,7 +118,11 @@ class ModelCard(_Frozen):
         return random_inputs(self, batch=batch, input_size=input_size, seed=seed)
 
     def preprocess(
-        self, image: Image.Image | str | Path, input_size: ImageSize | None = None, *, max_pixels: int = 100_000_000
+        self,
+        image: Image.Image | str | Path | BytesIO,
+        input_size: ImageSize | None = None,
+        *,
+        max_pixels: int = 100_000_000,
     ) -> torch.Tensor:
         """Turn one picture into the model's first input, shape ``(1, channels, height, width)``.
 

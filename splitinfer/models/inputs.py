@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -51,7 +52,11 @@ def _is_image(spec: InputTensor) -> bool:
 
 
 def preprocess(
-    card: ModelCard, image: Image.Image | str | Path, *, input_size: ImageSize | None, max_pixels: int = MAX_PIXELS
+    card: ModelCard,
+    image: Image.Image | str | Path | BytesIO,
+    *,
+    input_size: ImageSize | None,
+    max_pixels: int = MAX_PIXELS,
 ) -> torch.Tensor:
     """Turn a picture into the model's first input, with a batch dimension of 1."""
     if card.preprocessing is None:

@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,20 +29,20 @@ _WITH_ALPHA = ("LA", "PA", "RGBA", "La", "RGBa")
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
-def open_picture(image: Image.Image | str | Path, mode: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_picture(image: Image.Image | str | Path | BytesIO, mode: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return a picture upright (as its EXIF orientation says), in 8 bits.
 
     Transparency is laid on white, as viewers do; of an animation the first frame counts; 16-bit pictures are scaled.
 
     Args:
-        image: a PIL image, or the path of a file.
+        image: a PIL image, the path of a file, or a file in memory.
         mode: ``"RGB"`` or ``"L"``.
         max_pixels: largest picture taken.
 
     Raises:
         InputError: the file is no picture, is damaged or too large, or its pixels have no known white.
     """
-    what = "the picture" if isinstance(image, Image.Image) else str(image)
+    what = str(image) if isinstance(image, (str, Path)) else "the picture"
     with _one_line(what, max_pixels):
         if isinstance(image, Image.Image):
             _check_size(image, what, max_pixels)
@@ -176,7 +177,7 @@ def resize_and_crop(picture: Image.Image, resize: list[int], crop: tuple[int, in
 
 
 def picture_array(
-    image: Image.Image | str | Path,
+    image: Image.Image | str | Path | BytesIO,
     rules: Preprocessing,
     usual: tuple[int, ...],
     size: tuple[int, int],

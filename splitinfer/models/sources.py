@@ -29,10 +29,12 @@ class Source:
     Attributes:
         name: what reports call it: a path, or a path and a frame.
         load: makes all of the model's inputs.
+        picture: the file or frame that they are made from; None where they are tensors already.
     """
 
     name: str
     load: Callable[[], tuple[torch.Tensor, ...]]
+    picture: Path | Image.Image | None = None
 
 
 def find_sources(card: ModelCard, wanted: Sequence[str], *, max_pixels: int, frames: int | None) -> Requests:
@@ -140,7 +142,7 @@ def inputs_of(card: ModelCard, picture: Any, *, max_pixels: int) -> tuple[torch.
 
 
 def _picture(card: ModelCard, path: Path, max_pixels: int) -> Callable[[], Iterator[Source]]:
-    return lambda: iter((Source(str(path), lambda: inputs_of(card, path, max_pixels=max_pixels)),))
+    return lambda: iter((Source(str(path), lambda: inputs_of(card, path, max_pixels=max_pixels), path),))
 
 
 def _tensors(card: ModelCard, path: Path) -> Callable[[], Iterator[Source]]:
@@ -188,7 +190,8 @@ def _frames_of(card: ModelCard, name: str, frames: Iterator[Image.Image], most: 
     for index, frame in enumerate(frames):
         if most is not None and index >= most:
             return
-        yield Source(f"{name}#{index}", partial(inputs_of, card, frame, max_pixels=frame.width * frame.height))
+        load = partial(inputs_of, card, frame, max_pixels=frame.width * frame.height)
+        yield Source(f"{name}#{index}", load, frame)
 
 
 def _video(card: ModelCard, path: Path, most: int | None) -> Callable[[], Iterator[Source]]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -50,7 +50,12 @@ class EdgeServer:
     """
 
     def __init__(
-        self, models: Iterable[SplitModel], settings: ServerSettings | None = None, *, observer: Observer = nobody
+        self,
+        models: Iterable[SplitModel],
+        settings: ServerSettings | None = None,
+        *,
+        observer: Observer = nobody,
+        pictures: Mapping[str, Callable[[Any], tuple[Any, ...]]] | None = None,
     ) -> None:
         """Prepare a server; nothing listens before :meth:`start`.
 
@@ -59,6 +64,8 @@ class EdgeServer:
             settings: how it listens and works.
             observer: told of each request that was answered or refused, on the request's own thread; give a ``Fanout``
                 where that may take long.
+            pictures: by model, what makes its inputs from a picture sent at cut 0 (``models.sent_pictures``): an array
+                of uint8, a file's bytes (n,) or pixels (height, width, 3).
 
         Raises:
             InputError: no model, or two of one name.
@@ -73,6 +80,7 @@ class EdgeServer:
             kept_bytes=self.settings.kept_answer_bytes,
             keep_s=self.settings.kept_answer_s,
             observer=observer,
+            pictures=pictures,
         )
         self.models = tuple(self._runner.models)
         self.address = ""

@@ -7,11 +7,15 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 from splitinfer.graph.engines import set_threads
 from splitinfer.models import CaptureOptions, load_card
+from splitinfer.models.card import ModelCard
+from splitinfer.models.sent_pictures import decode_picture
+from splitinfer.models.sources import inputs_of
 from splitinfer.runtime.child import Said, child_main
 from splitinfer.runtime.events import Observer, nobody
 from splitinfer.runtime.loading import capture_card
@@ -69,7 +73,12 @@ def serve(
             progress(f"compiling the tails of {split.name}")
             for k in range(split.num_cuts):
                 split.warm(k)
-    server = EdgeServer(captured, settings, observer=observer)
+    pictures = {
+        split.name: partial(_from_picture, card, settings.max_picture_pixels)
+        for card, split in zip(cards, captured, strict=True)
+        if card.preprocessing is not None or card.preprocess_with is not None
+    }
+    server = EdgeServer(captured, settings, observer=observer, pictures=pictures)
     if warm:
         server.warm_batches()
     try:
@@ -82,6 +91,10 @@ def serve(
         server.stop()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _from_picture(card: ModelCard, max_pixels: int, sent: Any) -> tuple[Any, ...]:
+    return inputs_of(card, decode_picture(sent, max_pixels=max_pixels), max_pixels=max_pixels)
 
 
 def work(order: Said, say: Callable[[Said], None], parent: TextIO) -> None:

@@ -32,6 +32,7 @@ class ServerSettings:
         torch_threads: threads inside one operation of a tail.
         parallel_tails: tails that compute at the same time; further requests wait. By default as many as fill the
             processors.
+        max_picture_pixels: of a picture that is sent itself and preprocessed here.
         batch: most requests for one tail that are computed together, a power of two up to 32. A batch is what queued
             while the processors were busy; no request waits for another. Its answers equal single ones to
             ``BATCH_TOLERANCE`` instead of to the bit, so 1, no batches, is the default.
@@ -63,6 +64,7 @@ class ServerSettings:
     torch_threads: int = 1
     parallel_tails: int | None = None
     batch: int = 1
+    max_picture_pixels: int = 50_000_000
     stuck_s: float = 60.0
     max_calls: int = 64
     kept_answer_bytes: int = 64 << 20

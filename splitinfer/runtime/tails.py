@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from splitinfer.errors import InputError, ModelMismatchError, RemoteError
 from splitinfer.runtime.batch_sizes import BATCH_TOLERANCE, BatchSizes
@@ -61,6 +63,7 @@ class _Tail:
     key: tuple[str, int]
     writer: Writer
     fits: bool = False
+    is_picture: bool = False
 
 
 class TailRunner:
@@ -74,6 +77,7 @@ class TailRunner:
         batch: most requests that are computed together; 1 computes each alone, with the same bits whatever else comes.
         kept_bytes, keep_s: answers kept for senders that ask again, and for how long, seconds.
         observer: told of answers, refusals and batches.
+        pictures: by model, what makes its inputs from a picture that was sent itself at cut 0 (uint8).
 
     Attributes:
         models: by name.
@@ -90,6 +94,7 @@ class TailRunner:
         kept_bytes: int = 0,
         keep_s: float = 60.0,
         observer: Observer = nobody,
+        pictures: Mapping[str, Callable[[Any], tuple[Any, ...]]] | None = None,
     ) -> None:
         from splitinfer.wire.torch_tensors import to_torch
 
@@ -105,6 +110,7 @@ class TailRunner:
             raise InputError("an edge server needs at least one model")
         self._wire = wire
         self._tell = observer
+        self._pictures = pictures or {}
         self._once = Once(kept_bytes, keep_s)
         self._torch_threads = torch_threads
         self._of_thread = threading.local()
@@ -170,7 +176,9 @@ class TailRunner:
     ) -> bytes:
         tail = self._tails.get(request.head) or self._find(request.head)
         tensors = tuple(map(self._to_torch, request.arrays()))
-        if not tail.fits:
+        if tail.is_picture:
+            tensors = self._pictures[tail.key[0]](tensors[0].numpy())
+        if tail.is_picture or not tail.fits:
             tail.split.check_tail(tail.key[1], tensors)
             tail.fits = True
         turn = self._turns.take(tail.key, tensors, is_wanted)
@@ -213,8 +221,25 @@ class TailRunner:
             writer = self._writers[kind] = reply_writer(wire)
         if len(self._tails) >= _KEPT_TAILS:
             self._tails.clear()
-        tail = self._tails[header] = _Tail(held.split, (header.model, header.cut), writer)
+        tail = _Tail(held.split, (header.model, header.cut), writer, is_picture=self._is_picture(held.split, header))
+        self._tails[header] = tail
         return tail
+
+    def _is_picture(self, split: SplitModel, header: RequestHead) -> bool:
+        """Whether a request for cut 0 holds a picture to be preprocessed here.
+
+        Raises:
+            InputError: it does, and nobody here knows how.
+        """
+        if header.cut or isinstance(header.tensors, InputError) or len(header.tensors) != 1:
+            return False
+        sent, wanted = header.tensors[0].spec, split.cuts[0].crossing
+        is_wanted = len(wanted) == 1 and (len(wanted[0].shape), wanted[0].dtype.itemsize) == (len(sent.shape), 1)
+        if sent.dtype != np.uint8 or len(sent.shape) not in (1, 3) or is_wanted:
+            return False
+        if header.model not in self._pictures:
+            raise InputError(f"{header.model} takes no pictures at this edge: it has no preprocessing for them")
+        return True
 
     @property
     def tolerance(self) -> float:

@@ -1,0 +1,112 @@
+"""A picture itself as what crosses cut 0: its file, the file encoded anew, or its pixels. The edge preprocesses it.
+
+Pictures are 20 to 150 KiB as files and several times that as the float32 input of a model.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitinfer.errors import InputError
+from splitinfer.models.pictures import MAX_PIXELS, open_picture
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Bytes = NDArray[np.uint8]
+
+USUAL_QUALITY = 90
+_FORMATS = {"jpeg": "JPEG", "webp": "WEBP"}
+_TAKEN = ("JPEG", "WEBP", "PNG")
+
+
+@dataclass(frozen=True)
+class PictureCodec:
+    """How a picture is sent at cut 0.
+
+    Attributes:
+        name: as it was asked for: ``uint8``, ``uint8+zstd``, ``jpeg``, ``jpeg:Q``, ``webp``, ``webp:Q``.
+        kind: ``uint8``, ``jpeg`` or ``webp``.
+        quality: of the encoding, 1..100; None sends a file of that kind as it is, and encodes others at
+            ``USUAL_QUALITY``.
+        wire: the wire's codec for these bytes.
+    """
+
+    name: str
+    kind: str
+    quality: int | None
+    wire: str
+
+    def encode(self, picture: Path | Image.Image, *, max_pixels: int = MAX_PIXELS) -> Bytes:
+        """Return what is sent: pixels (height, width, 3), or the bytes of a file (n,).
+
+        Raises:
+            InputError: no picture, or too large.
+        """
+        if self.kind == "uint8":
+            return np.asarray(open_picture(picture, "RGB", max_pixels=max_pixels), np.uint8)
+        if self.quality is None and isinstance(picture, Path):
+            from splitinfer.models.pictures import check_header
+
+            check_header(picture, max_pixels=max_pixels)
+            data = picture.read_bytes()
+            if _kind_of(data) == _FORMATS[self.kind]:
+                return np.frombuffer(data, np.uint8)
+        out = io.BytesIO()
+        opened = open_picture(picture, "RGB", max_pixels=max_pixels)
+        opened.save(out, _FORMATS[self.kind], quality=self.quality or USUAL_QUALITY)
+        return np.frombuffer(out.getvalue(), np.uint8)
+
+
+def picture_codec(name: str) -> PictureCodec | None:
+    """Return the codec of a name, None for the codecs of tensors.
+
+    Raises:
+        InputError: a quality that is none.
+    """
+    if name in ("uint8", "uint8+zstd"):
+        return PictureCodec(name, "uint8", None, "raw" + name.removeprefix("uint8"))
+    kind, _, quality = name.partition(":")
+    if kind not in _FORMATS:
+        return None
+    if not quality and ":" not in name:
+        return PictureCodec(name, kind, None, "raw")
+    if not re.fullmatch(r"[1-9]\d?|100", quality):
+        raise InputError(f"codec: the quality of {kind} is a whole number from 1 to 100, not {quality!r}")
+    return PictureCodec(name, kind, int(quality), "raw")
+
+
+def decode_picture(sent: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image | io.BytesIO:
+    """Return the picture of what ``encode`` made, or its file, for a card's preprocessing. Nothing is decoded here.
+
+    Raises:
+        InputError: the bytes are no JPEG, WebP or PNG, or pixels are more than ``max_pixels``.
+    """
+    from PIL import Image
+
+    array = np.asarray(sent)
+    if array.ndim == 3:
+        if array.shape[2] != 3:
+            raise InputError(f"pixels of a picture have three channels, not {array.shape[2]}")
+        if array.shape[0] * array.shape[1] > max_pixels or 0 in array.shape:
+            raise InputError(f"a picture of {array.shape[1]} x {array.shape[0]} pixels; at most {max_pixels} are taken")
+        return Image.fromarray(np.ascontiguousarray(array))
+    data = array.tobytes()
+    if _kind_of(data) not in _TAKEN:
+        raise InputError("the bytes are no JPEG, WebP or PNG picture")
+    return io.BytesIO(data)
+
+
+def _kind_of(data: bytes) -> str:
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WEBP"
+    return "PNG" if data.startswith(b"\x89PNG\r\n\x1a\n") else ""
