@@ -68,6 +68,7 @@ def measure(
     return {
         "scenario": scenario.name,
         "policy": policy,
+        "allocation": scenario.allocation,
         "tasks": figures.finished,
         "answers_right": live.is_right,
         "energy_mj": {"live": figures.energy_j * 1e3, "simulated": simulated.energy_j * 1e3},
@@ -105,6 +106,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--policies", nargs="*", default=list(POLICIES), help="also folders of training runs")
     names = [name for name, _, _ in WORLDS]
+    parser.add_argument(
+        "--allocation", default="drift-plus-penalty", help="rule of the slots: also price, or module:Class"
+    )
     parser.add_argument("--worlds", nargs="*", choices=names, default=names)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
@@ -113,7 +117,8 @@ def main(argv: list[str] | None = None) -> int:
         if name not in options.worlds:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            scenario, cards = scaled_down(Scenario.preset(name), Path(folder), devices=devices, pixels=options.pixels)
+            preset = Scenario.preset(name).replace(allocation=options.allocation)
+            scenario, cards = scaled_down(preset, Path(folder), devices=devices, pixels=options.pixels)
             with LocalProcesses(scenario, cards=cards) as processes:
                 for policy in options.policies:
                     row = measure(
