@@ -7,7 +7,7 @@ first, each up to its own level, minus what those before it got. Costs O(N log N
 ``queue``, ``weight`` and ``out`` are two-dimensional, and a core works on the first ``services`` entries of one row: a
 view per row would cost more than the allocation itself.
 
-``order`` and ``price`` are scratch of at least N elements; their contents on entry do not matter. Empty queues are
+``price`` and ``order`` are scratch of at least N and 2 N elements; their contents on entry do not matter. Empty queues are
 never looked at again after the first pass, so a slot with one or two waiting services costs next to nothing.
 """
 
@@ -28,7 +28,7 @@ from splitinfer.energy.transmitter import CIRCUIT, PER_BIT, PER_RADIATED
 from splitinfer.radio import LN2
 
 INSERTION_SORT_LIMIT = 32
-"""Up to this many waiting services insertion sort beats merge sort with its two temporary arrays."""
+"""Up to this many waiting services insertion sort beats merging."""
 
 _SOURCES = (
     __file__,
@@ -55,25 +55,37 @@ level_core: Any = lean(processor_model.processor_level_hz)
 cruise_core: Any = lean(processor_model.processor_cruise_hz)
 
 
-@njit(error_model="numpy")
+@lean
 def sort_by_price(price, order, count):  # type: ignore[no-untyped-def]
-    """Sorts the first ``count`` indices in ``order`` by ``price[index]``, largest first, ties in the order given."""
-    if count <= INSERTION_SORT_LIMIT:
-        for i in range(1, count):
+    """Sorts the first ``count`` services in ``order`` by ``price[service]``, largest first, equals as they come.
+
+    Runs by insertion, merged to and fro between the halves of ``order``: a core that makes no array of its own need
+    not count the references of those it is given.
+    """
+    for first in range(0, count, INSERTION_SORT_LIMIT):
+        for i in range(first + 1, min(first + INSERTION_SORT_LIMIT, count)):
             index = order[i]
             j = i
-            while j > 0 and price[order[j - 1]] < price[index]:
+            while j > first and price[order[j - 1]] < price[index]:
                 order[j] = order[j - 1]
                 j -= 1
             order[j] = index
-        return
-    keys = np.empty(count, np.float64)
-    for i in range(count):
-        keys[i] = -price[order[i]]
-    ranks = np.argsort(keys, kind="mergesort")
-    unsorted = order[:count].copy()
-    for i in range(count):
-        order[i] = unsorted[ranks[i]]
+    width, source, target = INSERTION_SORT_LIMIT, 0, count
+    while width < count:
+        for first in range(0, count, 2 * width):
+            middle, end = min(first + width, count), min(first + 2 * width, count)
+            left, right = first, middle
+            for i in range(first, end):
+                if right == end or (left < middle and price[order[source + left]] >= price[order[source + right]]):
+                    order[target + i] = order[source + left]
+                    left += 1
+                else:
+                    order[target + i] = order[source + right]
+                    right += 1
+        width, source, target = 2 * width, target, source
+    if source > 0:
+        for i in range(count):
+            order[i] = order[count + i]
 
 
 @lean
@@ -89,7 +101,7 @@ def collect_waiting(queue, weight, row, services, price, order, out):  # type: i
     return count
 
 
-@njit(error_model="numpy")
+@lean
 def local_core(queue, weight, row, services, slot_s, energy_weight, processor, max_hz, price, order, out):  # type: ignore[no-untyped-def]
     """Problem 3. Fills ``out`` with f^l per service; returns their sum."""
     count = collect_waiting(queue, weight, row, services, price, order, out)
@@ -105,7 +117,7 @@ def local_core(queue, weight, row, services, slot_s, energy_weight, processor, m
     return total
 
 
-@njit(error_model="numpy")
+@lean
 def transmission_core(  # type: ignore[no-untyped-def]
     queue, weight, row, services, energy_weight, slot_s, bandwidth_hz, noise, gain, max_w, radio, price, order, out
 ):
@@ -146,7 +158,7 @@ def transmission_core(  # type: ignore[no-untyped-def]
     return total, power
 
 
-@njit(error_model="numpy")
+@lean
 def edge_core(queue, weight, row, services, slot_s, max_hz, price, order, out):  # type: ignore[no-untyped-def]
     """Problem 5. Fills ``out`` with f^e per service; returns their sum."""
     count = collect_waiting(queue, weight, row, services, price, order, out)
@@ -169,7 +181,7 @@ def edge_core(queue, weight, row, services, slot_s, max_hz, price, order, out): 
 def local_rows(queue, weight, slot_s, energy_weight, processor, max_hz, out, _stamp=SOURCE_STAMP):  # type: ignore[no-untyped-def]
     """``local_core`` for each row of (B, N) arrays with (B,) parameters and (B, R) processors."""
     price = np.empty(queue.shape[1], np.float64)
-    order = np.empty(queue.shape[1], np.int64)
+    order = np.empty(2 * queue.shape[1], np.int64)
     for i in range(queue.shape[0]):
         local_core(
             queue,
@@ -192,7 +204,7 @@ def transmission_rows(  # type: ignore[no-untyped-def]
 ):
     """``transmission_core`` for each row of (B, N) arrays with (B,) parameters and (B, 3) radios."""
     price = np.empty(queue.shape[1], np.float64)
-    order = np.empty(queue.shape[1], np.int64)
+    order = np.empty(2 * queue.shape[1], np.int64)
     for i in range(queue.shape[0]):
         _, power[i] = transmission_core(
             queue,
@@ -216,6 +228,6 @@ def transmission_rows(  # type: ignore[no-untyped-def]
 def edge_rows(queue, weight, slot_s, max_hz, out, _stamp=SOURCE_STAMP):  # type: ignore[no-untyped-def]
     """``edge_core`` for each row of (B, N) arrays with (B,) parameters."""
     price = np.empty(queue.shape[1], np.float64)
-    order = np.empty(queue.shape[1], np.int64)
+    order = np.empty(2 * queue.shape[1], np.int64)
     for i in range(queue.shape[0]):
         edge_core(queue, weight, i, queue.shape[1], slot_s[i], max_hz[i], price, order, out)

@@ -147,7 +147,7 @@ def follow_gain(channel, row, gain):  # type: ignore[no-untyped-def]
         channel.prices[row, :] = 0.0
 
 
-@njit(error_model="numpy")
+@lean
 def serve_in_order(queue, head, rank, row, services, slot_s, budget, key, order, out):  # type: ignore[no-untyped-def]
     """Fills ``out`` with rates up to ``budget`` in all: heads of line by rank, least first, then those behind them."""
     count = 0
@@ -179,7 +179,7 @@ def serve_in_order(queue, head, rank, row, services, slot_s, budget, key, order,
     return budget
 
 
-@njit(error_model="numpy")
+@lean
 def local_price_core(  # type: ignore[no-untyped-def]
     queue, head, rank, tasks, row, services, slot_s, wage_w, processor, max_hz, key, order, out
 ):
@@ -188,7 +188,7 @@ def local_price_core(  # type: ignore[no-untyped-def]
     return serve_in_order(queue, head, rank, row, services, slot_s, speed, key, order, out)
 
 
-@njit(error_model="numpy")
+@lean
 def link_price_core(  # type: ignore[no-untyped-def]
     queue, head, rank, tasks, row, services, slot_s, wage_w, channel, radio, bandwidth_hz, noise, gain, max_w, key,
     order, out
@@ -213,7 +213,7 @@ def link_price_core(  # type: ignore[no-untyped-def]
 def local_price_row(queue, head, rank, tasks, row, slot_s, wage_w, processor, max_hz, out, _stamp=SOURCE_STAMP):  # type: ignore[no-untyped-def]
     """``local_price_core`` for one device, whose arrays are (1, N); ``row`` is its processor's."""
     services = queue.shape[1]
-    key, order = np.empty(services, np.float64), np.empty(services, np.int64)
+    key, order = np.empty(services, np.float64), np.empty(2 * services, np.int64)
     speed = cruise_core(processor, row, tasks * wage_w, max_hz)
     return serve_in_order(queue, head, rank, 0, services, slot_s, speed, key, order, out)
 
@@ -225,7 +225,7 @@ def link_price_row(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """``link_price_core`` for one device, whose arrays are (M, N) with one row in use."""
     services = queue.shape[1]
-    key, order = np.empty(services, np.float64), np.empty(services, np.int64)
+    key, order = np.empty(services, np.float64), np.empty(2 * services, np.int64)
     return link_price_core(
         queue, head, rank, tasks, row, services, slot_s, wage_w, channel, radio, bandwidth_hz, noise, gain, max_w,
         key, order, out
@@ -236,7 +236,7 @@ def link_price_row(  # type: ignore[no-untyped-def]
 def edge_price_row(queue, head, rank, slot_s, max_hz, out, _stamp=SOURCE_STAMP):  # type: ignore[no-untyped-def]
     """The edge's frequencies; arrays are (1, M·N)."""
     services = queue.shape[1]
-    key, order = np.empty(services, np.float64), np.empty(services, np.int64)
+    key, order = np.empty(services, np.float64), np.empty(2 * services, np.int64)
     return serve_in_order(queue, head, rank, 0, services, slot_s, max_hz, key, order, out)
 
 

@@ -249,7 +249,7 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
     tables = worlds.work[e]
 
     price = np.empty(devices * services, np.float64)
-    order = np.empty(devices * services, np.int64)
+    order = np.empty(2 * devices * services, np.int64)  # room for sorting
     local_hz = np.zeros((devices, services), np.float64)
     rate = np.zeros((devices, services), np.float64)
     edge_hz = np.zeros((devices, services), np.float64)

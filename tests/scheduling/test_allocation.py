@@ -360,6 +360,19 @@ def test_a_batch_equals_its_members(seed):
             assert watts == power[i, j]
 
 
+@pytest.mark.parametrize("services", [1, 2, 31, 32, 33, 64, 65, 97, 200, 1025])
+def test_services_are_ranked_as_a_stable_sort_ranks_them(services):
+    rng = np.random.default_rng(services)
+    queue = rng.integers(1, 5, (20, services)).astype(float)  # many equal backlogs, which keep their order
+    limit = queue.sum(-1) / SLOT_S / 2
+    expected = np.zeros_like(queue)
+    for row, left, out in zip(queue, limit.copy(), expected, strict=True):
+        for n in np.argsort(-row, kind="stable"):
+            out[n] = max(0.0, min(row[n] / SLOT_S, left))
+            left -= out[n]
+    np.testing.assert_allclose(allocate_edge(queue, slot_s=SLOT_S, max_frequency_hz=limit), expected, atol=1e-6)
+
+
 def test_inputs_are_left_alone():
     queue = np.array([1e7, 2e7])
     queue.setflags(write=False)
