@@ -7,8 +7,8 @@ first, each up to its own level, minus what those before it got. Costs O(N log N
 ``queue``, ``weight`` and ``out`` are two-dimensional, and a core works on the first ``services`` entries of one row: a
 view per row would cost more than the allocation itself.
 
-``price`` and ``order`` are scratch of at least N and 2 N elements; their contents on entry do not matter. Empty queues are
-never looked at again after the first pass, so a slot with one or two waiting services costs next to nothing.
+``price`` and ``order`` are scratch of at least N and 2 N elements; their contents on entry do not matter. Empty queues
+are never looked at again after the first pass, so a slot with one or two waiting services costs next to nothing.
 """
 
 from __future__ import annotations

@@ -7,14 +7,17 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splitinfer.runtime.emulation.work_queue import Line, WorkQueue, line_of
+from splitinfer.runtime.emulation.work_queue import Line, WorkQueue
 
 Floats = NDArray[np.float64]
+
+_KEY = attrgetter("key")
 
 
 @dataclass(eq=False)
@@ -127,7 +130,7 @@ class EmulatedClock:
         return np.array([queue.backlog for queue in self._queues])
 
     def lines(self) -> list[Line]:
-        return [line_of(queue, lambda job: job.key) for queue in self._queues]
+        return [queue.line(_KEY) for queue in self._queues]
 
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._queues) + sum(len(due) for due in self._due)
@@ -144,10 +147,8 @@ class EmulatedClock:
         return dropped
 
     def open_slot(self, frequency_hz: Floats) -> None:
-        for index, queue in enumerate(self._queues):
-            if not len(queue):
-                continue
-            for served in queue.serve(float(frequency_hz[index]) * self._slot_s):
+        for index in np.flatnonzero(frequency_hz):
+            for served in self._queues[index].serve(float(frequency_hz[index]) * self._slot_s):
                 if served.item._future is None:
                     served.item._future = self._executor.submit(self._execute, served.item)
                 if served.is_done:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splitinfer.runtime.emulation.work_queue import Line, WorkQueue, line_of
+from splitinfer.runtime.emulation.work_queue import Line, WorkQueue
 
 Floats = NDArray[np.float64]
+
+_KEY = itemgetter(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,7 @@ class EmulatedLink:
         return np.array([queue.backlog for queue in self._queues])
 
     def lines(self) -> list[Line]:
-        return [line_of(queue, lambda message: message[0]) for queue in self._queues]
+        return [queue.line(_KEY) for queue in self._queues]
 
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._queues)

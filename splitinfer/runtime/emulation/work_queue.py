@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from splitinfer.errors import InputError
 from splitinfer.simulation.kernel import RESUM_LIMIT, ROUNDING
@@ -30,6 +30,22 @@ class Served(Generic[Item]):
     @property
     def is_done(self) -> bool:
         return self.stop == 1.0
+
+
+class Line(NamedTuple):
+    """What waits in one queue.
+
+    Attributes:
+        work: left of all tasks, cycles or bits.
+        tasks: their number.
+        head_work: left of the task at the head of the line; 0 where nobody waits.
+        head: key of that task, or None.
+    """
+
+    work: float
+    tasks: int
+    head_work: float
+    head: Any
 
 
 @dataclass
@@ -57,10 +73,13 @@ class WorkQueue(Generic[Item]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    @property
-    def head(self) -> tuple[Item, float] | None:
-        """The task at the head of the line and its work left; None where the queue is empty."""
-        return (self._entries[0].item, self._entries[0].remaining) if self._entries else None
+    def line(self, key: Callable[[Item], Any]) -> Line:
+        """Return what waits here, the task at the head by its key."""
+        entries = self._entries
+        if not entries:
+            return Line(self.backlog, 0, 0.0, None)
+        head = entries[0]
+        return Line(self.backlog, len(entries), head.remaining, key(head.item))
 
     def __iter__(self) -> Iterator[Item]:
         return (entry.item for entry in self._entries)
@@ -104,31 +123,6 @@ class WorkQueue(Generic[Item]):
         elif not left and len(self._entries) == 1:
             self.backlog = self._entries[0].remaining
         return touched
-
-
-@dataclass(frozen=True)
-class Line:
-    """What waits in one queue.
-
-    Attributes:
-        work: left of all tasks, cycles or bits.
-        tasks: their number.
-        head_work: left of the task at the head of the line; 0 where nobody waits.
-        head: key of that task, or None.
-    """
-
-    work: float
-    tasks: int
-    head_work: float
-    head: Any
-
-
-def line_of(queue: WorkQueue[Item], key: Callable[[Item], Any]) -> Line:
-    """Return what waits in a queue, whose tasks have these keys."""
-    head = queue.head
-    if head is None:
-        return Line(queue.backlog, 0, 0.0, None)
-    return Line(queue.backlog, len(queue), head[1], key(head[0]))
 
 
 _BELOW_ONE = 1.0 - 2.0**-53

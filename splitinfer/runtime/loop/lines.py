@@ -12,10 +12,11 @@ from splitinfer.scheduling.rules import Waiting
 
 def waiting_in(lines: Sequence[Line], slot: int) -> Waiting:
     """Return what waits, one entry per line; tasks have an ``arrival_slot``."""
+    work, tasks, head_work, heads = zip(*lines, strict=True)
     return Waiting(
-        work=np.array([line.work for line in lines]),
-        tasks=np.array([line.tasks for line in lines], np.int64),
-        head_work=np.array([line.head_work for line in lines]),
-        head_arrival_slot=np.array([0 if line.head is None else line.head.arrival_slot for line in lines], np.int64),
+        work=np.array(work),
+        tasks=np.array(tasks, np.int64),
+        head_work=np.array(head_work),
+        head_arrival_slot=np.array([0 if head is None else head.arrival_slot for head in heads], np.int64),
         slot=slot,
     )
