@@ -188,7 +188,7 @@ def local_price_core(  # type: ignore[no-untyped-def]
     return serve_in_order(queue, head, rank, row, services, slot_s, speed, key, order, out)
 
 
-@lean
+@njit(error_model="numpy")
 def link_price_core(  # type: ignore[no-untyped-def]
     queue, head, rank, tasks, row, services, slot_s, wage_w, channel, radio, bandwidth_hz, noise, gain, max_w, key,
     order, out

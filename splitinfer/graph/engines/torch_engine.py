@@ -55,6 +55,7 @@ class TorchEngine:
         self._order = order
         self._index = {node: index for index, node in enumerate(order)}
         self._scope: dict[str, Any] = {}
+        self._fits: dict[tuple[fx.Node, fx.Node], bool] = {}
         for node in order:
             if node.op == "get_attr":
                 self._scope[self._name(node)] = weights[str(node.target)]
@@ -123,7 +124,7 @@ class TorchEngine:
                     isinstance(temporary, fx.Node)
                     and temporary in operations
                     and last_reader.get(temporary) is node
-                    and _can_be_overwritten(temporary, node, operations)
+                    and self._can_be_overwritten(temporary, node, operations)
                 ):
                     target = _IN_PLACE[target]
                     args = (temporary, args[1 - place]) if place else args
@@ -131,6 +132,17 @@ class TorchEngine:
         written = [self._text(argument) for argument in args]
         written += [f"{name}={self._text(argument)}" for name, argument in node.kwargs.items()]
         return f"{self._constant(target, 'f')}({', '.join(written)})"
+
+    def _can_be_overwritten(self, temporary: fx.Node, node: fx.Node, operations: dict[fx.Node, None]) -> bool:
+        """True when the result of ``node``, the last reader of ``temporary``, fits there and nothing else sees it."""
+        fits = self._fits.get((temporary, node))
+        if fits is None:  # the same for every cut
+            fits = self._fits[temporary, node] = _fits_into(node, temporary)
+        return fits and not any(
+            temporary in possible_alias_sources(reader)
+            for reader in temporary.users
+            if reader is not node and reader in operations
+        )
 
     def _name(self, node: fx.Node) -> str:
         return f"v{self._index[node]}"
@@ -154,8 +166,8 @@ class TorchEngine:
         return name
 
 
-def _can_be_overwritten(temporary: fx.Node, node: fx.Node, operations: dict[fx.Node, None]) -> bool:
-    """True when the result of ``node``, the last reader of ``temporary``, fits there and nothing else sees it."""
+def _fits_into(node: fx.Node, temporary: fx.Node) -> bool:
+    """True when the result of ``node`` has the size, type and layout of ``temporary``, which shares no storage."""
     mine, theirs = node.meta.get("val"), temporary.meta.get("val")
     if not isinstance(mine, torch.Tensor) or not isinstance(theirs, torch.Tensor):
         return False
@@ -163,10 +175,4 @@ def _can_be_overwritten(temporary: fx.Node, node: fx.Node, operations: dict[fx.N
         return False  # sizes that depend on values cannot be compared
     if mine.shape != theirs.shape or mine.dtype != theirs.dtype or not allocates(temporary):
         return False
-    if mine.stride() != theirs.stride():
-        return False  # in another layout, later kernels would sum in another order
-    return not any(
-        temporary in possible_alias_sources(reader)
-        for reader in temporary.users
-        if reader is not node and reader in operations
-    )
+    return mine.stride() == theirs.stride()  # in another layout, later kernels would sum in another order
