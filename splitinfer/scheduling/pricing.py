@@ -29,6 +29,7 @@ from splitinfer.scheduling.kernels import (
     SOURCE_STAMP,
     cruise_core,
     lean,
+    local_energy_core,
     power_core,
     radio_power_core,
     rate_core,
@@ -62,12 +63,13 @@ class BitPrices(NamedTuple):
 
 
 def bit_prices(setting: Any) -> BitPrices:
-    """Return the state that the price rule keeps of a setting's channels."""
-    devices = setting.num_devices
-    known = setting.mean_gain > 0
+    """Return the state that the price rule keeps of the channels of a setting, or of a stack of them, device by device."""
+    mean_gain = np.array(setting.mean_gain).ravel()
+    devices = len(mean_gain)
+    known = mean_gain > 0
     return BitPrices(
-        fading=np.array(setting.fading),
-        mean_gain=np.array(setting.mean_gain),
+        fading=np.array(setting.fading).reshape(devices, -1),
+        mean_gain=mean_gain,
         followed_gain=np.zeros(devices),
         seen=np.where(known, -1.0, 0.0),
         prices=np.zeros((devices, PRICES_KEPT)),
@@ -247,6 +249,37 @@ def follow_gain_row(channel, row, gain, _stamp=SOURCE_STAMP):  # type: ignore[no
 
 
 @njit(cache=True, error_model="numpy")
-def price_row(tasks, row, wage_w, channel, radio, bandwidth_hz, noise, max_w, _stamp=SOURCE_STAMP):  # type: ignore[no-untyped-def]
-    """``price_for`` as an entry point."""
-    return price_for(tasks, wage_w, channel, radio, row, bandwidth_hz, noise, max_w)
+def follow_gains(channel, gains, seen, slots, _stamp=SOURCE_STAMP):  # type: ignore[no-untyped-def]
+    """Takes in the gains (R,) of so many slots on each device that is marked in ``seen``."""
+    for row in range(len(gains)):
+        for _ in range(slots if seen[row] else 0):
+            follow_gain(channel, row, gains[row])
+
+
+@njit(cache=True, error_model="numpy")
+def task_prices(  # type: ignore[no-untyped-def]
+    tasks, wage_w, processor, max_hz, channel, radio, bandwidth_hz, noise, max_w, out, _stamp=SOURCE_STAMP
+):
+    """What a cycle and a bit cost on each of R devices with so many tasks there, (2, R); numbers need not be whole.
+
+    Fills ``out`` (4, R): the price of a cycle and the seconds in it, the price of a bit and the seconds in it. Between
+    whole numbers of tasks a bit's price is in proportion; what one task more adds to it is w times the seconds of a bit.
+    """
+    for row in range(tasks.shape[1]):
+        wage = tasks[0, row] * wage_w[row]
+        speed = cruise_core(processor, row, wage, max_hz[row])
+        out[0, row], out[1, row] = np.inf, np.inf
+        if speed > 0.0:
+            out[0, row] = (wage + local_energy_core(1.0, processor, row, speed)) / speed
+            out[1, row] = 1.0 / speed
+        if channel.mean_gain[row] <= 0.0:  # nothing is known of the channel yet
+            out[2, row], out[3, row] = 1.0 / bandwidth_hz[row], 1.0 / bandwidth_hz[row]
+            continue
+        low = int(tasks[1, row])
+        price = price_for(low, wage_w[row], channel, radio, row, bandwidth_hz[row], noise[row], max_w[row])
+        above = price_for(low + 1, wage_w[row], channel, radio, row, bandwidth_hz[row], noise[row], max_w[row])
+        out[2, row], out[3, row] = price, np.inf
+        if np.isfinite(price):
+            out[2, row] += (tasks[1, row] - low) * (above - price)
+            if wage_w[row] > 0.0:
+                out[3, row] = (above - price) / wage_w[row]

@@ -1,0 +1,103 @@
+"""What a task costs under the price of time on each of many devices: what the policy `price` and learning go by.
+
+The prices hold the time that the task and those with it wait (n w a second), as long as the device is never idle for
+want of work; see ``docs/price_of_time.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Prices:
+    """Of one unit of work on each device, arrays of the shape of ``latency_price_w``.
+
+    Attributes:
+        cycle_j, bit_j: joules, with w for every second that the tasks there wait.
+        cycle_s, bit_s: the seconds in it.
+    """
+
+    cycle_j: Floats
+    cycle_s: Floats
+    bit_j: Floats
+    bit_s: Floats
+
+
+class TaskPrices:
+    """Follows the channels of one setting's devices, or of a stack of settings', and prices cycles and bits there.
+
+    Args:
+        settings: a ``Setting``, or a stack of them, whose arrays have a leading axis E.
+    """
+
+    def __init__(self, settings: Any) -> None:
+        from splitinfer.scheduling.pricing import bit_prices
+
+        self._shape = np.shape(settings.latency_price_w)
+        self._slots = int(np.max(settings.slots_per_period))
+        self._channel = bit_prices(settings)
+        self._wage_w = np.array(settings.latency_price_w, np.float64).ravel()
+        self._processor = np.array(settings.processor).reshape(len(self._wage_w), -1)
+        self._radio = np.array(settings.radio).reshape(len(self._wage_w), -1)
+        self._max_hz, self._max_w = np.ravel(settings.max_local_frequency_hz), np.ravel(settings.max_power_w)
+        self._bandwidth_hz, self._noise = (
+            np.broadcast_to(np.asarray(value, np.float64)[..., None], self._shape).ravel()
+            for value in (settings.device_bandwidth_hz, settings.noise_w_per_hz)
+        )
+
+    def set_latency_price(self, latency_price_w: Floats) -> None:
+        """Go by another w from now on."""
+        if np.any(np.ravel(latency_price_w) != self._wage_w):
+            self._wage_w = np.array(latency_price_w, np.float64).ravel()
+            self._channel.prices[:] = 0.0
+
+    def follow(self, max_rate_bps: Floats) -> None:
+        """Take in what the channels would have carried in a period, where their mean gain is not known beforehand."""
+        seen = np.broadcast_to(max_rate_bps.any(axis=-1, keepdims=True), self._shape).ravel()
+        if not (seen & (self._channel.seen >= 0)).any():
+            return
+        from splitinfer.scheduling.pricing import follow_gains
+
+        # The gain at which full power carries what it did: the nearest thing to a mean gain that is observed.
+        snr = np.expm1(np.ravel(max_rate_bps) / self._bandwidth_hz * np.log(2))
+        gain = snr * self._bandwidth_hz * self._noise / np.maximum(self._max_w, 1e-300)
+        follow_gains(self._channel, gain, seen, self._slots)
+
+    def at(self, tasks: Floats) -> Prices:
+        """Return the prices with so many tasks at each device's processor and link, (2, ...) before the shape."""
+        from splitinfer.scheduling.pricing import task_prices
+
+        out = np.empty((4, len(self._wage_w)))
+        task_prices(
+            np.ascontiguousarray(tasks, np.float64).reshape(2, -1),
+            self._wage_w,
+            self._processor,
+            self._max_hz,
+            self._channel,
+            self._radio,
+            self._bandwidth_hz,
+            self._noise,
+            self._max_w,
+            out,
+        )
+        return Prices(*out.reshape(4, *self._shape))
+
+
+def waiting_tasks(work: Floats, backlog: Floats) -> Floats:
+    """Return how many tasks wait at each device's processor and link, (2, ..., M).
+
+    It is not observed; the backlog over the work of a task at the cut in force tells it.
+
+    Args:
+        work: (..., 3, M, N), of a task at the cut in force.
+        backlog: likewise.
+    """
+    tasks = np.divide(backlog, work, out=np.zeros_like(backlog), where=work > 0)
+    return np.moveaxis(tasks[..., :2, :, :].sum(axis=-1), -2, 0)
