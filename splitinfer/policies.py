@@ -28,9 +28,9 @@ def _random(scenario: Scenario) -> Policy:
 
 
 def _best_static(scenario: Scenario) -> Policy:
-    from splitinfer.scheduling.best_static import BestStaticCut
+    from splitinfer.simulation.search import best_static_of
 
-    return BestStaticCut()
+    return best_static_of(scenario)
 
 
 def _myopic(scenario: Scenario) -> Policy:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from splitinfer.cli.options import Changes, ScenarioName
+from splitinfer.cli.options import Allocation, Changes, DeviceName, LatencyPrice, ScenarioName, scenario_from
 from splitinfer.errors import InputError, MissingExtraError
 
 _ALGORITHMS = ("lyappo", "ppo", "ddpg")
@@ -37,6 +38,9 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on with the run in the folder, up to --steps.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch; the networks are small.")] = 1,
     settings: Changes = None,
+    allocation: Allocation = None,
+    latency_price: LatencyPrice = None,
+    device: DeviceName = None,
 ) -> None:
     """Train a partition policy and leave a run folder: policy, curves, checkpoint, TensorBoard logs.
 
@@ -45,6 +49,7 @@ def train(
     Example:
       splitinfer train lyappo --scenario busy --steps 1000000 --out runs/busy
       splitinfer train lyappo --scenario table2 --variant paper --seed 1
+      splitinfer train lyappo --scenario busy --allocation price --latency-price 0.01
       splitinfer train lyappo --many-worlds --out runs/any
       splitinfer train ddpg --scenario table2 --steps 500000
       splitinfer train lyappo --out runs/busy --resume --steps 2000000
@@ -57,20 +62,34 @@ def train(
     from splitinfer.learning.run_folder import RUN_FILE, read_run, settings_of
     from splitinfer.learning.settings import VARIANTS, TrainingSettings
     from splitinfer.learning.worlds import TRAINING_WORLDS, WorldFamily
-    from splitinfer.simulation import Scenario, find_scenario, with_settings
+    from splitinfer.simulation import Scenario
 
     if variant not in VARIANTS or (algorithm != "lyappo" and variant != "default"):
         raise InputError(f"variant: lyappo has {', '.join(VARIANTS)}, the baselines have no other; not {variant!r}")
     name = algorithm if variant == "default" else f"{algorithm}-{variant}"
     wanted = TrainingSettings.for_algorithm(name, slots=steps, seed=seed)
-    world: Scenario | WorldFamily = with_settings(find_scenario(scenario), settings or [])
+    world: Scenario | WorldFamily = scenario_from(
+        scenario, settings, allocation=allocation, latency_price=latency_price, device=device
+    )
+    changed = [
+        option
+        for option, value in (
+            ("--set", settings),
+            ("--allocation", allocation),
+            ("--latency-price", latency_price),
+            ("--device", device),
+        )
+        if value is not None and value != []
+    ]
     if many_worlds:
         if name != "lyappo":
             raise InputError(f"--many-worlds: {name} fits the services of one scenario; only lyappo trains over many")
-        if settings or _is_given(ctx, "scenario"):
-            option = "--set" if settings else "--scenario"
+        about_one = [option for option in changed if option != "--allocation"]
+        if about_one or _is_given(ctx, "scenario"):
+            option = about_one[0] if about_one else "--scenario"
             raise InputError(f"{option}: is about one scenario; --many-worlds draws its own")
-        wanted, world = TrainingSettings.for_many_worlds(slots=steps, seed=seed), TRAINING_WORLDS
+        wanted = TrainingSettings.for_many_worlds(slots=steps, seed=seed)
+        world = replace(TRAINING_WORLDS, allocation=world.allocation)
     folder = Path("runs") / f"{name}-{world.name}-{seed}" if out is None else out
     if resume:
         record = read_run(folder)
@@ -84,8 +103,8 @@ def train(
         ):
             if given != theirs:
                 raise InputError(f"--resume: the run in {folder} has {option} {theirs}, not {given}")
-        if settings:
-            raise InputError(f"--set: the run in {folder} has its scenario; it cannot be changed on the way")
+        if changed:
+            raise InputError(f"{changed[0]}: the run in {folder} has its scenario; it cannot be changed on the way")
         print(f"going on with {folder}: scenario and settings are the folder's ({done.name})")
         if record["slots_done"] >= max(steps, done.slots):
             print(f"it has {record['slots_done']:,} slots already; ask for more with --steps")

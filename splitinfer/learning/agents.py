@@ -18,8 +18,10 @@ from splitinfer.errors import InputError
 from splitinfer.learning.outlook import FEATURES, Candidates, Outlook
 from splitinfer.learning.periods import Periods
 from splitinfer.learning.policies import LARGEST_INPUT, network_input
+from splitinfer.learning.reward import priced_rewards
 from splitinfer.learning.stacked import emphasised
 from splitinfer.learning.vector import SteppedVecEnv, timetable_offsets_s
+from splitinfer.scheduling.rules import PriceOfTime
 from splitinfer.simulation.scenario import Scenario
 
 
@@ -30,6 +32,9 @@ class ServiceAgents(SteppedVecEnv):
     training adds the number of tasks in the device times ``task_price``; by Little's law that is latency. Rewards are
     centred and scaled per device by what the unlearned policy gets in ``calibration_periods``. ``energy_emphasis``
     multiplies w1 in what is learned and in the expected cost; the reward that is reported stays (34).
+
+    Under the allocation ``price`` the reward has latency in it, at w joules a second (``priced_rewards``), and neither
+    of the two is used.
 
     Observation: (C, F + 2), the features of each candidate, its cost relative to the cheapest, and whether it exists.
 
@@ -62,7 +67,9 @@ class ServiceAgents(SteppedVecEnv):
         self._scenarios = list(scenarios)
         self._periods = Periods(scenarios, parallel=False)
         self.slots_per_period = self._periods.settings.slots_per_period
-        self._outlook = Outlook(emphasised(self._periods.settings, energy_emphasis), task_price=task_price)
+        self._priced = self._periods.allocation == PriceOfTime.name
+        seen = self._periods.settings if self._priced else emphasised(self._periods.settings, energy_emphasis)
+        self._outlook = Outlook(seen, task_price=task_price, allocation=self._periods.allocation)
         self._existing: NDArray[np.bool_] = self._periods.settings.active
         self._device_exists = self._existing.any(axis=2)
         self._seed = seed
@@ -146,6 +153,8 @@ class ServiceAgents(SteppedVecEnv):
         self.energy_j = float(period.energy_j[self._device_exists].mean())
         self.mean_reward = float(period.reward.mean())
         self.latency_s = period.statistics.tasks.latency_s
+        if self._priced:
+            return priced_rewards(self._periods.settings, period.energy_j, period.task_s)
         more = self._more_energy_price * period.energy_j
         return np.asarray(period.device_reward - more - self._task_price * self._periods.in_flight)
 

@@ -20,6 +20,10 @@ the task itself spends at each station is added at that price.
 
 E and H follow from the exact allocation (:mod:`splitinfer.scheduling.draining`); the link's rate is that of the
 backlog which the task finds on average.
+
+Under the allocation ``price`` the cost is the one by which the policy ``price`` chooses, ``w1 / G`` times joules:
+cycles and bits at their prices with one task more than wait now, and w for each second at the edge
+(:mod:`splitinfer.scheduling.task_prices`). Then the unlearned policy is the price rule itself.
 """
 
 from __future__ import annotations
@@ -40,6 +44,11 @@ from splitinfer.scheduling.draining import (
     local_followers_j,
 )
 from splitinfer.scheduling.period import Period
+from splitinfer.scheduling.rules import DriftPlusPenalty, PriceOfTime
+from splitinfer.scheduling.task_prices import TaskPrices, waiting_tasks
+
+PAPERS = DriftPlusPenalty.name
+"""The allocation where nothing else is said."""
 
 Floats = NDArray[np.float64]
 
@@ -94,13 +103,23 @@ class Outlook:
 
     Args:
         settings: of the environments; they may differ in everything.
-        task_price: reward lost per task in the device and period; adds the task's own time to its cost.
+        task_price: reward lost per task in the device and period; adds the task's own time to its cost. Without meaning
+            under ``price``, which has a price of its own.
+        allocation: the rule that serves the queues; any but ``price`` is taken for drift-plus-penalty.
         width: C, the number of candidates to pad to; by default the most that any service has.
     """
 
-    def __init__(self, settings: StackedSettings, *, task_price: float = 0.0, width: int | None = None) -> None:
+    def __init__(
+        self,
+        settings: StackedSettings,
+        *,
+        task_price: float = 0.0,
+        allocation: str = PAPERS,
+        width: int | None = None,
+    ) -> None:
         self.settings = settings
         self._task_price = task_price
+        self._priced = allocation == PriceOfTime.name
         environments, devices, services = settings.shape
         tables = [candidate_cuts(settings, "pareto", row) for row in range(environments)]
         most = max(len(cuts) for table in tables for device in table for cuts in device)
@@ -126,6 +145,7 @@ class Outlook:
         environments, devices, _ = self.settings.shape
         self._mean_rate: Floats | None = None
         self._load = np.zeros((environments, 3, devices))
+        self._prices = TaskPrices(self.settings) if self._priced else None
 
     def cuts(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the cuts (E, M, N) of candidate indices (E, M, N)."""
@@ -137,22 +157,27 @@ class Outlook:
         settings = self.settings
         rate = self._follow(observation)
         waiting = self._waiting(observation)
-        local_s, local_j, local_wait_s, local_held = self._local(waiting[:, 0])
-        link_s, link_j, link_wait_s, link_held = self._link(waiting[:, 1], rate)
         edge_hz = settings.max_edge_frequency_hz[:, None, None, None]
         edge_s = self._work[:, 2] / edge_hz
         edge_wait_s = waiting[:, 2].sum(axis=1)[:, None, None, None] / edge_hz
-        edge_held = edge_s * (edge_wait_s + edge_s / 2) * edge_hz
-
-        load = self._load[..., None, None]
-        patience = 1 / (1 - np.minimum(load, MOST_LOAD))
         period_s = (settings.slot_s * settings.slots_per_period)[:, None, None, None]
-        price = settings.queue_price * settings.reward_queue_weight[:, None]
         energy_price = settings.reward_energy_weight[:, None, None, None] / settings.slots_per_period
-        cost = energy_price * (local_j + link_j)
-        for stage, (held, own_s) in enumerate(((local_held, local_s), (link_held, link_s), (edge_held, edge_s))):
-            cost = cost + price[:, stage, None, None, None] / period_s * held * patience[:, stage]
-            cost = cost + self._task_price * own_s * patience[:, stage] / period_s
+        load = self._load[..., None, None]
+        if self._prices is not None:
+            local_s, local_j, local_wait_s, link_s, link_j, link_wait_s, joules = self._priced_work(
+                self._prices, observation, waiting
+            )
+            cost = energy_price * (joules + settings.latency_price_w[..., None, None] * edge_s)
+        else:
+            local_s, local_j, local_wait_s, local_held = self._local(waiting[:, 0])
+            link_s, link_j, link_wait_s, link_held = self._link(waiting[:, 1], rate)
+            edge_held = edge_s * (edge_wait_s + edge_s / 2) * edge_hz
+            patience = 1 / (1 - np.minimum(load, MOST_LOAD))
+            price = settings.queue_price * settings.reward_queue_weight[:, None]
+            cost = energy_price * (local_j + link_j)
+            for stage, (held, own_s) in enumerate(((local_held, local_s), (link_held, link_s), (edge_held, edge_s))):
+                cost = cost + price[:, stage, None, None, None] / period_s * held * patience[:, stage]
+                cost = cost + self._task_price * own_s * patience[:, stage] / period_s
 
         shape = self.choices.shape
         now = observation.max_rate_bps / np.maximum(rate, 1e-300)
@@ -213,6 +238,30 @@ class Outlook:
         link = queued[:, 1] + _ratio(queued[:, 0], local) * bits
         last = queued[:, 2] + _ratio(link, bits) * edge
         return np.asarray(np.stack([queued[:, 0], link, last], axis=1).sum(axis=3))
+
+    def _priced_work(self, prices: TaskPrices, observation: Period, waiting: Floats) -> tuple[Floats, ...]:
+        """What a task takes at its price: seconds, joules and seconds of waiting at processor and link, and the price.
+
+        Seconds and joules are those of the speed and the level that the price asks for with one task more than wait.
+        """
+        settings = self.settings
+        prices.follow(observation.max_rate_bps)
+        tasks = waiting_tasks(settings.work_at(observation.cuts), observation.backlog) + 1
+        now = prices.at(tasks)
+        parts: list[Floats] = []
+        total = np.zeros_like(self._work[:, 0])
+        for stage, (unit_j, unit_s) in enumerate(((now.cycle_j, now.cycle_s), (now.bit_j, now.bit_s))):
+            work = self._work[:, stage]
+            there = work > 0
+            unit_j, unit_s = (one[..., None, None] for one in (unit_j, unit_s))
+            own_s, price_j = (np.multiply(work, one, out=np.zeros_like(work), where=there) for one in (unit_s, unit_j))
+            wage_w = (tasks[stage] * settings.latency_price_w)[..., None, None]
+            own_j = np.subtract(price_j, wage_w * own_s, out=np.zeros_like(work), where=np.isfinite(own_s))
+            own_j = np.maximum(own_j, 0.0)
+            before = waiting[:, stage, :, None, None]
+            parts += [own_s, own_j, np.multiply(before, unit_s, out=np.zeros_like(before), where=before > 0)]
+            total = total + price_j
+        return *parts, total
 
     def _local(self, waiting: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """Seconds, joules and cycle-seconds that a task adds at each candidate, and seconds waiting, (E, M, 1, 1)."""

@@ -19,7 +19,7 @@ from splitinfer.scheduling.period import Period
 from splitinfer.scheduling.policy import Request
 from splitinfer.simulation.build import rule_of, setting_of
 from splitinfer.simulation.engine import Engine
-from splitinfer.simulation.records import PeriodStatistics
+from splitinfer.simulation.records import FinishedTasks, PeriodStatistics
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.simulation.surroundings import Surroundings
 
@@ -35,10 +35,13 @@ class Step:
 
     Attributes:
         device_reward: (E, M), each device's part of (34).
+        task_s: (E, M), mean over the period's slots of the seconds that tasks spent in each device's queues, those at
+            the edge included: their sum over a run is the sum of all latencies, over G.
         statistics: the engine's, the state (25) at the period's end among them.
     """
 
     device_reward: Floats
+    task_s: Floats
     statistics: PeriodStatistics
 
     @property
@@ -61,6 +64,7 @@ class Periods:
 
     Attributes:
         settings: what is known of them beforehand.
+        allocation: the name of the rule that serves their queues.
 
     Raises:
         InputError: no scenario; periods of different lengths; or a latency target, whose moving weights belong to
@@ -76,7 +80,8 @@ class Periods:
             if scenario.p95_latency_s is not None:
                 raise InputError("p95_latency_s: training has no latency targets; leave it out of the scenario")
         self._scenarios = list(scenarios)
-        if len({scenario.allocation for scenario in scenarios}) > 1:
+        self.allocation = scenarios[0].allocation
+        if any(scenario.allocation != self.allocation for scenario in scenarios):
             raise InputError("scenarios: allocation must be the same in all of them")
         settings = [setting_of(scenario) for scenario in scenarios]
         self.settings = stack_settings(settings)
@@ -136,11 +141,23 @@ class Periods:
             self._draw()
         now = slice(self._next, self._next + settings.slots_per_period)
         self._next = now.stop
-        gains = self._gains[:, now]
-        statistics = self._engine.advance(cuts, gains, self._counts[:, now], request=request)
+        gains, counts = self._gains[:, now], self._counts[:, now]
+        before, clock = self.in_flight, self._engine.clock
+        statistics = self._engine.advance(cuts, gains, counts, request=request)
         self.observation = statistics
         energy_j = statistics.local_energy_j + statistics.transmission_energy_j
-        return Step(device_rewards(settings, energy_j, statistics.backlog), statistics)
+        task_s = self._task_s(before, clock, counts, statistics.tasks)
+        return Step(device_rewards(settings, energy_j, statistics.backlog), task_s, statistics)
+
+    def _task_s(
+        self, before: Floats, clock: NDArray[np.int64], counts: NDArray[np.int64], done: FinishedTasks
+    ) -> Floats:
+        """Task-seconds of a period's slots, their mean: every task from its arrival's slot to its last one's end."""
+        slots = counts.shape[1]
+        stay = before * slots + np.einsum("t,etmn->em", np.arange(slots, 0, -1), counts)
+        left = clock[done.environment] + slots - 1 - done.finish_slot
+        np.subtract.at(stay, (done.environment, done.device), left)
+        return np.asarray(stay / slots * self.settings.slot_s[:, None])
 
     def _draw(self) -> None:
         slots = self._gains.shape[1]

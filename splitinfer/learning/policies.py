@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
 from splitinfer.learning.actions import CutActions, JointActions, RoundedCutActions
-from splitinfer.learning.outlook import FEATURES, Candidates, Outlook
+from splitinfer.learning.outlook import FEATURES, PAPERS, Candidates, Outlook
 from splitinfer.learning.stacked import StackedSettings, emphasised, stack_settings
 from splitinfer.learning.state import state_size, state_vector
 from splitinfer.learning.weights import Floats, Perceptron, Weights
 from splitinfer.scheduling.observation import Observation, Setting
 from splitinfer.scheduling.policy import Cuts, Request
+from splitinfer.scheduling.rules import PriceOfTime
 
 PRIOR_SHARPNESS = 20.0
 """Logits of the unlearned policy: a candidate that costs 5 % more than the cheapest is e times less likely."""
@@ -46,6 +47,7 @@ class SharedCutPolicy:
         weights: of the actor: ``actor.0``, ``actor.2``, ``actor.4``.
         energy_emphasis: factor on w1 that it was trained with.
         task_price: price of a task per period that it was trained with.
+        allocation: the rule under which it was trained, which says what it sees of a candidate's cost.
         name: what tables call it.
 
     Raises:
@@ -53,18 +55,25 @@ class SharedCutPolicy:
     """
 
     def __init__(
-        self, weights: Weights, *, energy_emphasis: float = 1.0, task_price: float = 0.0, name: str = "lyappo"
+        self,
+        weights: Weights,
+        *,
+        energy_emphasis: float = 1.0,
+        task_price: float = 0.0,
+        allocation: str = PAPERS,
+        name: str = "lyappo",
     ) -> None:
         self.name = name
         self._task_price = task_price
-        self._energy_emphasis = energy_emphasis
+        self._allocation = allocation
+        self._energy_emphasis = 1.0 if allocation == PriceOfTime.name else energy_emphasis
         self._score = Perceptron(weights, ["actor.0", "actor.2", "actor.4"])
         if self._score.inputs != len(FEATURES) or self._score.outputs != 1:
             raise InputError(f"policy: the network has {self._score.inputs} inputs, this version has {len(FEATURES)}")
 
     def reset(self, setting: Setting, rng: np.random.Generator) -> None:
         settings = emphasised(stack_settings([setting]), self._energy_emphasis)
-        self._outlook = Outlook(settings, task_price=self._task_price)
+        self._outlook = Outlook(settings, task_price=self._task_price, allocation=self._allocation)
 
     def cuts(self, observation: Observation) -> Cuts:
         seen = network_input(self._outlook.look(observation.period.stacked()))

@@ -1,4 +1,4 @@
-"""The reward of a partition period, equations (34) to (36)."""
+"""The reward of a partition period: equations (34) to (36), and its counterpart under the price of time."""
 
 from __future__ import annotations
 
@@ -28,3 +28,20 @@ def device_rewards(settings: StackedSettings, energy_j: Floats, mean_backlog: Fl
     return np.asarray(
         -(settings.reward_energy_weight[:, None] * energy_j + settings.reward_queue_weight[:, None] * scaled_queue)
     )
+
+
+def priced_rewards(settings: StackedSettings, energy_j: Floats, task_s: Floats) -> Floats:
+    """Return what a period costs each device under the price of time, ``-w1 (E^l + E^t + w · task-seconds)``.
+
+    Over a run that is energy + w times the sum of all latencies, by which a policy is judged there, averaged over slots
+    as in (35) and in the unit of (34).
+
+    Args:
+        settings: of E environments.
+        energy_j: (E, M), mean ``E^l + E^t`` of a slot.
+        task_s: (E, M), mean over the slots of the seconds that tasks spent in the device's three queues.
+
+    Returns:
+        (E, M).
+    """
+    return np.asarray(-settings.reward_energy_weight[:, None] * (energy_j + settings.latency_price_w * task_s))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from splitinfer.errors import InputError
+from splitinfer.learning.outlook import PAPERS
 from splitinfer.learning.policies import FlatCutPolicy, JointPolicy, SharedCutPolicy
 from splitinfer.learning.settings import DDPGSettings, JointPPOSettings, LyaPPOSettings, PaperSettings, TrainingSettings
 from splitinfer.learning.shipped import SHIPPED_POLICY
@@ -64,7 +65,12 @@ def load_run(folder: str | Path) -> Policy:
     if isinstance(settings, PaperSettings):
         return FlatCutPolicy(weights, cuts=settings.candidates, name=settings.name)
     assert isinstance(settings, LyaPPOSettings)
-    return SharedCutPolicy(weights, energy_emphasis=settings.energy_emphasis, task_price=settings.task_price)
+    return SharedCutPolicy(
+        weights,
+        energy_emphasis=settings.energy_emphasis,
+        task_price=settings.task_price,
+        allocation=str(record.get("allocation", PAPERS)),  # older runs know no other
+    )
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -103,6 +109,7 @@ def write_run(
     settings: TrainingSettings,
     *,
     scenario: str,
+    allocation: str,
     worlds: dict[str, Any] | None,
     slots_done: int,
     seconds: float,
@@ -116,6 +123,7 @@ def write_run(
         "schema": SCHEMA,
         "algorithm": settings.algorithm,
         "scenario": scenario,
+        "allocation": allocation,
         "worlds": worlds,
         "settings": settings.record(),
         "slots_done": slots_done,

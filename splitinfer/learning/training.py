@@ -245,6 +245,7 @@ class _Keeper(BaseCallback):
             self._folder,
             self._settings,
             scenario=self._world.name,
+            allocation=self._world.allocation,
             worlds=asdict(self._world) if isinstance(self._world, WorldFamily) else None,
             slots_done=self._slots,
             seconds=self._saved - self._began,

@@ -39,6 +39,8 @@ class WorldFamily:
         distances_m: of each device.
         local_energy_weight: U^l; every other world has a weight so small that devices run flat out.
         transmission_energy_weight: U^t, likewise.
+        allocation: the rule that serves the queues in all of them.
+        latency_price_w: w, under ``price``.
     """
 
     models: tuple[str, ...]
@@ -53,6 +55,8 @@ class WorldFamily:
     distances_m: Range = (20.0, 400.0)
     local_energy_weight: Range = (1e16, 3e18)
     transmission_energy_weight: Range = (1e11, 3e13)
+    allocation: str = "drift-plus-penalty"
+    latency_price_w: Range = (0.001, 0.3)
 
     def draw(self, seed: int) -> Scenario:
         """Return one scenario; the same seed gives the same one.
@@ -89,7 +93,10 @@ class WorldFamily:
         cycles = np.array([profile.total_macs * plain.cycles_per_mac for profile in plain.profiles[0]])
         load = log_even(self.local_load) * rng.dirichlet(np.full(services, 2.0))
         rates = load * plain.max_local_frequency_hz / cycles
-        return plain.replace(arrival_rate_hz=tuple(float(f"{rate:.4g}") for rate in rates))
+        plain = plain.replace(arrival_rate_hz=tuple(float(f"{rate:.4g}") for rate in rates))
+        if self.allocation == plain.allocation:
+            return plain
+        return plain.replace(allocation=self.allocation, latency_price_w=log_even(self.latency_price_w))
 
     def draw_many(self, count: int, *, seed: int = 0) -> list[Scenario]:
         """Return ``count`` scenarios, of the seeds ``seed * 10,000`` and on."""

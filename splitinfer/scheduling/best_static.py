@@ -32,6 +32,7 @@ class Trial:
         stable: whether no queue of the device grows, shape (C, M).
         growth_s: by how much the backlog grows, in seconds of work per second, shape (C, M).
         latency_s: mean over each device's tasks, shape (C, M), which decides between candidates of equal value.
+        cost_j: energy + w x the sum of latencies, mean per slot, shape (C, M); for the objective ``"cost"``.
     """
 
     energy_j: Array
@@ -39,6 +40,7 @@ class Trial:
     stable: NDArray[np.bool_]
     growth_s: Array
     latency_s: Array | None = None
+    cost_j: Array | None = None
 
 
 TIE_SHARE = 1e-9
@@ -82,7 +84,9 @@ class BestStaticCut:
     coordinate search changes one service at a time until nothing improves.
 
     Args:
-        objective: ``"energy"`` (mean joules per slot) or ``"reward"`` (the negative of (34)).
+        objective: ``"energy"`` (mean joules per slot); ``"reward"`` (the negative of (34)); or ``"cost"``, energy + w x
+            latency, by which policies are judged under the price of time. By name, ``best-static`` goes by energy under
+            drift-plus-penalty and by cost under price.
         per_device: False for the same cuts on all devices (they must host the same services).
         first_slots: slots of the first round, and of a coordinate search's trials.
         last_slots: slots of the last round.
@@ -95,7 +99,7 @@ class BestStaticCut:
     def __init__(
         self,
         *,
-        objective: Literal["energy", "reward"] = "energy",
+        objective: Literal["energy", "reward", "cost"] = "energy",
         per_device: bool = True,
         first_slots: int = 4_000,
         last_slots: int = 32_000,
@@ -253,6 +257,10 @@ class _Search:
     def _value(self, trial: Trial) -> Array:
         if self._objective == "energy":
             return trial.energy_j
+        if self._objective == "cost":
+            if trial.cost_j is None:
+                raise InputError("best-static: the objective cost needs trials that measure it")
+            return trial.cost_j
         setting = self._setting
         return setting.reward_energy_weight * trial.energy_j + setting.reward_queue_weight * trial.scaled_queue
 

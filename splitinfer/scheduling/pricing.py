@@ -63,7 +63,7 @@ class BitPrices(NamedTuple):
 
 
 def bit_prices(setting: Any) -> BitPrices:
-    """Return the state that the price rule keeps of the channels of a setting, or of a stack of them, device by device."""
+    """Return what the price rule keeps of the channels of a setting, or of a stack of them, device by device."""
     mean_gain = np.array(setting.mean_gain).ravel()
     devices = len(mean_gain)
     known = mean_gain > 0
@@ -263,7 +263,7 @@ def task_prices(  # type: ignore[no-untyped-def]
     """What a cycle and a bit cost on each of R devices with so many tasks there, (2, R); numbers need not be whole.
 
     Fills ``out`` (4, R): the price of a cycle and the seconds in it, the price of a bit and the seconds in it. Between
-    whole numbers of tasks a bit's price is in proportion; what one task more adds to it is w times the seconds of a bit.
+    whole numbers of tasks a bit's price is in proportion; one task more adds w times the seconds of a bit to it.
     """
     for row in range(tasks.shape[1]):
         wage = tasks[0, row] * wage_w[row]
