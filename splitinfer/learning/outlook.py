@@ -22,7 +22,7 @@ E and H follow from the exact allocation (:mod:`splitinfer.scheduling.draining`)
 backlog which the task finds on average.
 
 Under the allocation ``price`` the cost is the one by which the policy ``price`` chooses, ``w1 / G`` times joules:
-cycles and bits at their prices with one task more than wait now, and w for each second at the edge
+cycles and bits at their prices with one task more than wait now, and w for the seconds that it costs at the edge
 (:mod:`splitinfer.scheduling.task_prices`). Then the unlearned policy is the price rule itself.
 """
 
@@ -45,7 +45,7 @@ from splitinfer.scheduling.draining import (
 )
 from splitinfer.scheduling.period import Period
 from splitinfer.scheduling.rules import DriftPlusPenalty, PriceOfTime
-from splitinfer.scheduling.task_prices import TaskPrices, waiting_tasks
+from splitinfer.scheduling.task_prices import LOAD_SMOOTHING, TaskPrices, patience, waiting_tasks
 
 PAPERS = DriftPlusPenalty.name
 """The allocation where nothing else is said."""
@@ -74,12 +74,6 @@ FEATURES = (
 
 CHANNEL_SMOOTHING = 0.1
 """Share of the newest period in the mean of R: about a second of memory, as Myopic has."""
-
-LOAD_SMOOTHING = 0.02
-"""Share of the newest period in the mean load: about five seconds, a few tasks."""
-
-MOST_LOAD = 0.98
-"""Loads above this count as this in 1/(1 - u). At 0.9, a device at 94 % lets queues grow to seconds."""
 
 FIRST_GUESS_BITS_PER_S_PER_HZ = 8.0
 """R over b before anything was observed."""
@@ -164,20 +158,22 @@ class Outlook:
         energy_price = settings.reward_energy_weight[:, None, None, None] / settings.slots_per_period
         load = self._load[..., None, None]
         if self._prices is not None:
+            tasks = waiting_tasks(settings.work_at(observation.cuts), observation.backlog) + 1
             local_s, local_j, local_wait_s, link_s, link_j, link_wait_s, joules = self._priced_work(
-                self._prices, observation, waiting
+                self._prices, observation, waiting, tasks
             )
-            cost = energy_price * (joules + settings.latency_price_w[..., None, None] * edge_s)
+            wage_w = (tasks[2] * patience(self._load[:, 2]) * settings.latency_price_w)[..., None, None]
+            cost = energy_price * (joules + wage_w * edge_s)
         else:
             local_s, local_j, local_wait_s, local_held = self._local(waiting[:, 0])
             link_s, link_j, link_wait_s, link_held = self._link(waiting[:, 1], rate)
             edge_held = edge_s * (edge_wait_s + edge_s / 2) * edge_hz
-            patience = 1 / (1 - np.minimum(load, MOST_LOAD))
+            longer = patience(load)
             price = settings.queue_price * settings.reward_queue_weight[:, None]
             cost = energy_price * (local_j + link_j)
             for stage, (held, own_s) in enumerate(((local_held, local_s), (link_held, link_s), (edge_held, edge_s))):
-                cost = cost + price[:, stage, None, None, None] / period_s * held * patience[:, stage]
-                cost = cost + self._task_price * own_s * patience[:, stage] / period_s
+                cost = cost + price[:, stage, None, None, None] / period_s * held * longer[:, stage]
+                cost = cost + self._task_price * own_s * longer[:, stage] / period_s
 
         shape = self.choices.shape
         now = observation.max_rate_bps / np.maximum(rate, 1e-300)
@@ -239,14 +235,15 @@ class Outlook:
         last = queued[:, 2] + _ratio(link, bits) * edge
         return np.asarray(np.stack([queued[:, 0], link, last], axis=1).sum(axis=3))
 
-    def _priced_work(self, prices: TaskPrices, observation: Period, waiting: Floats) -> tuple[Floats, ...]:
+    def _priced_work(
+        self, prices: TaskPrices, observation: Period, waiting: Floats, tasks: Floats
+    ) -> tuple[Floats, ...]:
         """What a task takes at its price: seconds, joules and seconds of waiting at processor and link, and the price.
 
         Seconds and joules are those of the speed and the level that the price asks for with one task more than wait.
         """
         settings = self.settings
         prices.follow(observation.max_rate_bps)
-        tasks = waiting_tasks(settings.work_at(observation.cuts), observation.backlog) + 1
         now = prices.at(tasks)
         parts: list[Floats] = []
         total = np.zeros_like(self._work[:, 0])

@@ -1,9 +1,13 @@
 """The cut rule of the price of time: each period and service, the cut whose task costs least. No search, no training.
 
-A task at cut k costs the device ``cycles_k`` cycles at the price of a cycle, and ``bits_k`` bits at the price of a bit,
-both with one task more than there is now, since it waits with them; and w for every second that the edge needs for it::
+A task at cut k costs the device ``cycles_k`` cycles at the price of a cycle, and ``bits_k`` bits at the price of a
+bit, both with one task more than there is now, since it waits with them; and w for every second that it and those who
+wait at the edge spend there on its account::
 
-    cycles_k (n w + P(s)) / s  +  bits_k lambda_n  +  w edge_cycles_k / F^e
+    cycles_k (n w + P(s)) / s  +  bits_k lambda_n  +  w n_e edge_cycles_k / F^e / (1 - u)
+
+The edge is shared, and no price of energy keeps devices from crowding it: n_e counts the tasks of all devices there,
+and u is the share of F^e in use. On an idle edge the last part is w for the task's own time.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from numpy.typing import NDArray
 from splitinfer.scheduling.observation import Observation
 from splitinfer.scheduling.policy import Cuts
 from splitinfer.scheduling.setting import Setting
-from splitinfer.scheduling.task_prices import TaskPrices, waiting_tasks
+from splitinfer.scheduling.task_prices import LOAD_SMOOTHING, TaskPrices, patience, waiting_tasks
 
 Array = NDArray[np.float64]
 
@@ -35,7 +39,8 @@ class PriceCut:
         self._setting = setting
         self._prices = TaskPrices(setting)
         self._valid = np.arange(setting.local_cycles.shape[2]) <= setting.num_cuts[..., None]
-        self._waiting = np.zeros((2, setting.num_devices))
+        self._waiting = np.zeros((3, setting.num_devices))
+        self._edge_load = 0.0
 
     def set_latency_price(self, latency_price_w: Array) -> None:
         """Go by another w from now on, shape (M,): a latency target moves it."""
@@ -46,9 +51,10 @@ class PriceCut:
     def cuts(self, observation: Observation) -> Cuts:
         setting = self._setting
         self._follow(observation)
-        prices = self._prices.at(self._waiting + 1)
+        tasks = self._waiting + 1
+        prices = self._prices.at(tasks)
         edge_s = setting.edge_cycles / max(setting.max_edge_frequency_hz, 1e-300)
-        cost = setting.latency_price_w[:, None, None] * edge_s
+        cost = (tasks[2] * patience(self._edge_load) * setting.latency_price_w)[:, None, None] * edge_s
         # Nothing to send costs nothing, also where the channel carries nothing and a bit has no price.
         for work, price in ((setting.transmission_bits, prices.bit_j), (setting.local_cycles, prices.cycle_j)):
             cost = cost + np.multiply(work, price[:, None, None], out=np.zeros_like(work), where=work > 0)
@@ -61,3 +67,5 @@ class PriceCut:
         work = np.stack([np.take_along_axis(table, at, axis=2)[..., 0] for table in tables])
         self._waiting += self._smoothing * (waiting_tasks(work, observation.period.backlog) - self._waiting)
         self._prices.follow(observation.max_rate_bps)
+        used = float(observation.edge_frequency_hz.sum()) / max(setting.max_edge_frequency_hz, 1e-300)
+        self._edge_load += LOAD_SMOOTHING * (min(used, 1.0) - self._edge_load)

@@ -14,6 +14,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+LOAD_SMOOTHING = 0.02
+"""Share of the newest period in the mean load: about five seconds, a few tasks."""
+
+MOST_LOAD = 0.98
+"""Loads above this count as this in 1/(1 - u). At 0.9, a device at 94 % lets queues grow to seconds."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prices:
@@ -71,12 +77,12 @@ class TaskPrices:
         follow_gains(self._channel, gain, seen, self._slots)
 
     def at(self, tasks: Floats) -> Prices:
-        """Return the prices with so many tasks at each device's processor and link, (2, ...) before the shape."""
+        """Return the prices with so many tasks at each device's processor and link; ``tasks`` is (2 or more, ...)."""
         from splitinfer.scheduling.pricing import task_prices
 
         out = np.empty((4, len(self._wage_w)))
         task_prices(
-            np.ascontiguousarray(tasks, np.float64).reshape(2, -1),
+            np.ascontiguousarray(tasks[:2], np.float64).reshape(2, -1),
             self._wage_w,
             self._processor,
             self._max_hz,
@@ -91,7 +97,7 @@ class TaskPrices:
 
 
 def waiting_tasks(work: Floats, backlog: Floats) -> Floats:
-    """Return how many tasks wait at each device's processor and link, (2, ..., M).
+    """Return how many tasks wait at each device's processor and link, and at the edge for all devices, (3, ..., M).
 
     It is not observed; the backlog over the work of a task at the cut in force tells it.
 
@@ -99,5 +105,16 @@ def waiting_tasks(work: Floats, backlog: Floats) -> Floats:
         work: (..., 3, M, N), of a task at the cut in force.
         backlog: likewise.
     """
-    tasks = np.divide(backlog, work, out=np.zeros_like(backlog), where=work > 0)
-    return np.moveaxis(tasks[..., :2, :, :].sum(axis=-1), -2, 0)
+    tasks: Floats = np.moveaxis(
+        np.divide(backlog, work, out=np.zeros_like(backlog), where=work > 0).sum(axis=-1), -2, 0
+    )
+    tasks[2] = tasks[2].sum(axis=-1, keepdims=True)
+    return tasks
+
+
+def patience(load: Any) -> Any:
+    """Return how many times as long others wait for a task where a share ``load`` of a station is in use.
+
+    A task holds up those who are there, and those who come before the station is idle again: ``1 / (1 - load)``.
+    """
+    return 1 / (1 - np.minimum(load, MOST_LOAD))
