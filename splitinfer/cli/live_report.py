@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from splitinfer.cli.cuts import cuts_used, fullest_device
 from splitinfer.errors import CheckFailedError
 
 if TYPE_CHECKING:
@@ -125,9 +126,7 @@ def _print_services(scenario: Scenario, result: LiveResult) -> None:
             if len(latency_s):
                 values = [float(latency_s.mean()), *np.percentile(latency_s, [50, 95, 99]).tolist()]
                 cells = [f"{value * 1e3:.0f}" for value in values]
-            mine = (figures.tasks.device == device) & (figures.tasks.service == service)
-            cuts = sorted({int(cut) for cut in figures.tasks.cut[mine]})
-            shown = ",".join(map(str, cuts)) if len(cuts) <= 3 else f"{len(cuts)} cuts {cuts[0]}..{cuts[-1]}"
+            shown = cuts_used(scenario, figures.tasks, device, service)
             rows.append([str(device), profile.model, str(len(latency_s)), *cells, shown])
     columns = ["device", "service", "tasks", "mean ms", "p50 ms", "p95 ms", "p99 ms", "cuts"]
     print_table(columns, rows, left=("service", "cuts"))
@@ -180,14 +179,8 @@ def _draw(scenario: Scenario, result: LiveResult, path: Path) -> None:
     """Draw a run as ``simulate --plot`` draws a simulated one."""
     from splitinfer.simulation.plot import plot_run
 
-    fullest = max(scenario.profiles, key=len)
-    plot_run(
-        result.figures,
-        path,
-        services=[profile.model for profile in fullest],
-        cut_limits=[profile.num_cuts for profile in fullest],
-        origin="run on real processes",
-    )
+    services, limits = fullest_device(scenario)
+    plot_run(result.figures, path, services=services, cut_limits=limits, origin="run on real processes")
 
 
 def _simulated(scenario: Scenario, policy: str, result: LiveResult) -> dict[str, Any]:

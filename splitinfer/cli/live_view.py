@@ -92,7 +92,9 @@ class LiveView:
                 table.add_row(
                     str(device) if is_first else "",
                     model,
-                    f"{period.cuts[device][service]}/{start.num_cuts[device][service]}",
+                    start.choices[device][service][period.cuts[device][service]]
+                    if start.choices
+                    else f"{period.cuts[device][service]}/{start.num_cuts[device][service]}",
                     f"{local / 1e6:.1f}",
                     f"{link / 1e3:.1f}",
                     f"{edge / 1e6:.1f}",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from splitinfer.cli.cuts import cuts_used, fullest_device
 from splitinfer.cli.options import (
     Allocation,
     AsJson,
@@ -103,19 +104,18 @@ def _single(world: Scenario, name: str, slots: int, seed: int, solver: str, plot
     trace = max(1, slots // _TRACE_SAMPLES) if plot is not None else None
     result = run_simulation(world, policy, slots, seed, trace=trace, solver=solver)
     if plot is not None:
-        fullest = max(world.profiles, key=len)
-        services, limits = [profile.model for profile in fullest], [profile.num_cuts for profile in fullest]
+        services, limits = fullest_device(world)
         plot_run(result, plot, services=services, cut_limits=limits)
     report = getattr(policy, "report", None)
     if as_json:
         record = result.to_dict()
         if report is not None:
-            record["search"] = _search_dict(report)
+            record["search"] = _search_dict(report, world)
         print(json.dumps(record))
         return
     _show(world, result)
     if report is not None:
-        print(_search_line(report))
+        print(_search_line(report, world))
     if plot is not None:
         print(f"wrote {plot}")
 
@@ -141,7 +141,18 @@ def _show(world: Scenario, result: SimulationResult) -> None:
     print(f"load     local {_range(use.local)}, link {_range(use.link)}, edge {use.edge:.1%}")
     print(f"queues   {_stability_line(result)}")
     print()
-    columns = ["device", "service", "latency ms: mean", "p50", "p95", "p99", "Q^l Mcycles", "Q^t kbit", "Q^e Mcycles"]
+    columns = [
+        "device",
+        "service",
+        "latency ms: mean",
+        "p50",
+        "p95",
+        "p99",
+        "Q^l Mcycles",
+        "Q^t kbit",
+        "Q^e Mcycles",
+        "cuts",
+    ]
     targets = world.latency_targets_s()
     if targets is not None:
         columns.append("p95 / target")
@@ -154,6 +165,7 @@ def _show(world: Scenario, result: SimulationResult) -> None:
                 figures = [float(latency_s.mean()), *np.percentile(latency_s, [50, 95, 99]).tolist()]
             queue = result.mean_queue[:, device, service] / (1e6, 1e3, 1e6)
             row = [str(device), profile.model, *(f"{f * 1e3:.0f}" for f in figures), *(f"{q:.2f}" for q in queue)]
+            row.append(cuts_used(world, result.tasks, device, service))
             if targets is not None:
                 target = targets[device, service]
                 row.append(f"{figures[2] / target:.2f}" if target else "-")
@@ -199,7 +211,7 @@ def _compare(
         plot_comparison(summaries, plot, title=title, width_in=width)
     if as_json:
         record = {"scenario": world.name, "slots": slots, "policies": [summary.to_dict() for summary in summaries]}
-        print(json.dumps(record | {"searches": [_search_dict(report) for report in reports]}))
+        print(json.dumps(record | {"searches": [_search_dict(report, world) for report in reports]}))
         return
     print(
         f"{world.name}: {len(seeds)} seeds of {slots:,} slots of {world.slot_s * 1e3:g} ms, simulated; "
@@ -238,7 +250,7 @@ def _compare(
     for note in dict.fromkeys(note for summary in summaries for run in summary.runs for note in run.notes):
         print(f"note: {note}")
     for report in reports:
-        print(_search_line(report))
+        print(_search_line(report, world))
     for file in (save, plot):
         if file is not None:
             print(f"wrote {file}")
@@ -266,10 +278,9 @@ def _stability_line(result: SimulationResult) -> str:
     return f"GROWING: {names[0]}{more} (growth statistic {report.statistic[worst]:.1f})"
 
 
-def _search_line(report: SearchReport) -> str:
-    cuts = "; ".join(",".join(map(str, device)) for device in report.cuts.tolist())
-    if len({tuple(device) for device in report.cuts.tolist()}) == 1:
-        cuts = ",".join(map(str, report.cuts[0].tolist())) + " on every device"
+def _search_line(report: SearchReport, world: Scenario) -> str:
+    found = [",".join(map(str, device)) for device in world.chosen(report.cuts)]
+    cuts = "; ".join(found) if len(set(found)) > 1 else f"{found[0]} on every device"
     return (
         f"best-static found cuts {cuts}: {report.candidates} candidates a device, "
         f"{report.device_slots:,} device-slots in {report.seconds:.1f} s"
@@ -277,9 +288,11 @@ def _search_line(report: SearchReport) -> str:
     )
 
 
-def _search_dict(report: SearchReport) -> dict[str, object]:
+def _search_dict(report: SearchReport, world: Scenario) -> dict[str, object]:
+    chosen = world.chosen(report.cuts)
     return {
-        "cuts": report.cuts.tolist(),
+        "cuts": [[one.cut for one in device] for device in chosen],
+        "codecs": [[one.codec for one in device] for device in chosen],
         "stable": report.stable,
         "candidates": report.candidates,
         "device_slots": report.device_slots,

@@ -34,7 +34,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Started(Event):
-    """A live run begins: what runs, how fast, and on which services, one list per device."""
+    """A live run begins: what runs, how fast, and on which services, one list per device.
+
+    ``choices`` says what each service's cuts 0, 1, ... stand for: a cut, and the codec it is sent in if there is one.
+    """
 
     kind: ClassVar[str] = "start"
     scenario: str
@@ -47,6 +50,7 @@ class Started(Event):
     services: list[list[str]]
     num_cuts: list[list[int]]
     tolerance: float = 0.0
+    choices: list[list[list[str]]] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

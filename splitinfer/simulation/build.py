@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from splitinfer.energy.processor import cubic_row, stack_rows
 from splitinfer.energy.transmitter import RADIATED_ROW
-from splitinfer.profiling.profile import Profile, TensorRecord
 from splitinfer.scheduling.rules import ALLOCATIONS, AllocationRule, checked_rule
 from splitinfer.scheduling.setting import Setting
 from splitinfer.simulation.scenario import Scenario
@@ -77,36 +76,16 @@ def _card_names(scenario: Scenario) -> tuple[str, ...]:
 
 
 def _work_tables(scenario: Scenario) -> tuple[Array, Array, Array]:
-    """Local cycles, bits and edge cycles of one task per cut, each (M, N, K_max + 1), zero beyond a service's K."""
+    """Local cycles, bits and edge cycles of one task per choice, each (M, N, K_max + 1), zero beyond the last."""
     shape = (*scenario.active.shape, int(scenario.num_cuts.max()) + 1)
     local, bits, edge = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    names = _card_names(scenario)
     for device, profiles in enumerate(scenario.profiles):
         for service, profile in enumerate(profiles):
-            cuts = profile.num_cuts + 1
-            cycles = profile.total_macs * scenario.cycles_per_mac
-            rho = (
-                scenario.cycles_per_mac if names[device] == "paper" else scenario.cards[device].used_core.cycles_per_mac
-            )
-            local[device, service, :cuts] = profile.compute_ratio * (profile.total_macs * rho)
-            edge[device, service, :cuts] = (1 - profile.compute_ratio) * cycles
-            bits[device, service, :cuts] = _crossing_bits(profile, scenario)
+            choices = scenario.choices[device][service]
+            own = device, service, slice(len(choices))
+            share = profile.compute_ratio[[one.cut for one in choices]]
+            head = share * (profile.total_macs * scenario.device_cycles_per_mac(device))
+            local[own] = head + np.array([one.encode_cycles for one in choices])
+            edge[own] = (1 - share) * (profile.total_macs * scenario.cycles_per_mac)
+            bits[own] = [one.bits for one in choices]
     return local, bits, edge
-
-
-def _crossing_bits(profile: Profile, scenario: Scenario) -> Array:
-    """Bits of one task on the wire at each cut, shape (K + 1,)."""
-    if scenario.codecs is None:  # the same for every element: d^k is the ratio of element counts
-        return np.asarray(profile.crossing_elements * scenario.bits_per_element, np.float64)
-    from splitinfer.wire.codecs import codecs_named
-    from splitinfer.wire.dtypes import DTYPES
-
-    codec = codecs_named([scenario.codecs])[0]
-
-    def bits_of(tensor: TensorRecord) -> float:
-        dtype = DTYPES.get(tensor.dtype)
-        if dtype is None or not codec.takes(dtype):
-            return tensor.bits
-        return tensor.elements * codec.bits_per_element(dtype)
-
-    return np.array([sum(map(bits_of, cut.crossing)) for cut in profile.cuts], np.float64)

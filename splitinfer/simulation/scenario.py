@@ -15,6 +15,7 @@ from splitinfer.profiling.profile import Profile
 from splitinfer.scheduling.rules import ALLOCATIONS
 from splitinfer.simulation.arrivals import ArrivalModel, PoissonArrivals
 from splitinfer.simulation.channel import MAX_BITS_PER_S_PER_HZ, ChannelModel, RateProcess, RayleighChannel
+from splitinfer.simulation.choices import Choice, choices_of
 from splitinfer.simulation.drift import Drift
 from splitinfer.simulation.fields import (
     Count,
@@ -71,6 +72,7 @@ def _named_kind(value: Any) -> Any:
 
 
 Service = Annotated[Any, BeforeValidator(_known_service)]
+CodecName = Annotated[str, AfterValidator(_known_codec)]
 
 
 class Scenario(Settings):
@@ -111,7 +113,12 @@ class Scenario(Settings):
         reward_queue_weight: w2 of the reward (34), per unit of scaled queue.
         bits_per_element: bits on the wire of one element of the input and of every crossing tensor.
         codecs: name of a codec of the wire, whose estimate for each tensor's dtype stands instead of
-            ``bits_per_element``; a live run sends tensors in it.
+            ``bits_per_element``, and whose encoding the device computes; a live run sends tensors in it. A list of
+            names lets the policy choose the codec with the cut, a list of lists has such a list per service.
+        min_accuracy: least share of unchanged answers that a codec may leave, by the profile's measurement; per
+            service. Without ``codecs`` the policy then chooses among all that were measured.
+        cuts: which cuts a policy may choose: ``all``, ``blocks`` (after each block of the network, as most papers have
+            it), or ``pareto`` (those that no other beats in both device work and bits).
         device: device card (``splitinfer devices``), or one per device: ``paper``, or ``NAME``, ``NAME:RADIO``, a TOML
             file. A card other than ``paper`` gives F^l, the processor's power, cycles per MAC on the device, p_max and
             the radio's power in place of the fields above; ``cycles_per_mac`` then is the edge's.
@@ -153,7 +160,9 @@ class Scenario(Settings):
     reward_energy_weight: NonNegative = 1e3
     reward_queue_weight: NonNegative = 1.0
     bits_per_element: Positive = 8.0
-    codecs: Annotated[str, AfterValidator(_known_codec)] | None = None
+    codecs: CodecName | tuple[CodecName, ...] | tuple[tuple[CodecName, ...], ...] | None = None
+    min_accuracy: PerService | None = None
+    cuts: Literal["all", "blocks", "pareto"] = "all"
     device: str | tuple[str, ...] = "paper"
     allocation: str = "drift-plus-penalty"
     latency_price_w: PerDevice = 0.01
@@ -164,6 +173,7 @@ class Scenario(Settings):
 
     _profiles: tuple[tuple[Profile, ...], ...] = PrivateAttr()
     _cards: tuple[DeviceCard, ...] = PrivateAttr()
+    _choices: tuple[tuple[tuple[Choice, ...], ...], ...] = PrivateAttr()
 
     @field_validator("services", mode="before")
     @classmethod
@@ -198,6 +208,7 @@ class Scenario(Settings):
         spread_over_services(self.arrival_rate_hz, self.num_services, "arrival_rate_hz")
         if self.p95_latency_s is not None:
             spread_over_services(self.p95_latency_s, self.num_services, "p95_latency_s")
+        self._choices = self._choices_of_services()
         self.cut_array(self.fixed_cuts)
         self.arrivals.start(self.active, self.slot_s, np.random.default_rng(0))
         channel = self.channel.start(self.num_devices, self.slot_s, np.random.default_rng(0))
@@ -230,6 +241,70 @@ class Scenario(Settings):
         """The profiles of each device's services, M tuples."""
         return self._profiles
 
+    def _choices_of_services(self) -> tuple[tuple[tuple[Choice, ...], ...], ...]:
+        if self.min_accuracy is not None:
+            spread = spread_over_services(self.min_accuracy, self.num_services, "min_accuracy")
+            if (spread > 1).any():
+                raise ScenarioError("min_accuracy: must be between 0 and 1")
+        sets = self._codec_sets()
+        made: dict[Any, tuple[Choice, ...]] = {}  # devices mostly host the same
+        rows = []
+        for m, profiles in enumerate(self._profiles):
+            row = []
+            for n, profile in enumerate(profiles):
+                accuracy = None if self.min_accuracy is None else float(spread[m, n])
+                key = id(profile), sets[n], accuracy, self.device_cycles_per_mac(m)
+                if key not in made:
+                    made[key] = choices_of(
+                        profile,
+                        cycles_per_mac=self.device_cycles_per_mac(m),
+                        bits_per_element=self.bits_per_element,
+                        cuts=self.cuts,
+                        codecs=sets[n],
+                        min_accuracy=accuracy,
+                    )
+                row.append(made[key])
+            rows.append(tuple(row))
+        return tuple(rows)
+
+    def _codec_sets(self) -> list[tuple[str, ...] | None]:
+        """The codecs that each service may send in."""
+        services = max(self.num_services)
+        if self.codecs is None or isinstance(self.codecs, str):
+            return [None if self.codecs is None else (self.codecs,)] * services
+        if not self.codecs or not all(self.codecs):
+            raise ScenarioError("codecs: a list of them needs at least one")
+        if isinstance(self.codecs[0], str):
+            return [tuple(map(str, self.codecs))] * services
+        if len(self.codecs) != services:
+            raise ScenarioError(f"codecs: has lists for {len(self.codecs)} services, but there are {services}")
+        return [tuple(names) for names in self.codecs]
+
+    def device_cycles_per_mac(self, device: int) -> float:
+        """Return rho of a device: its card's, or ``cycles_per_mac`` with the card ``paper``."""
+        name = self.device if isinstance(self.device, str) else self.device[device]
+        return self.cycles_per_mac if name == "paper" else self._cards[device].used_core.cycles_per_mac
+
+    @property
+    def choices(self) -> tuple[tuple[tuple[Choice, ...], ...], ...]:
+        """What each service of each device chooses from; a policy's "cut" is a place in it.
+
+        With one codec and all cuts, which is the default, the places are the cuts 0..K themselves.
+        """
+        return self._choices
+
+    @property
+    def has_plain_cuts(self) -> bool:
+        """Whether a policy chooses among all cuts and nothing else, so that places among the choices are the cuts."""
+        return self.cuts == "all" and self.min_accuracy is None and not isinstance(self.codecs, tuple)
+
+    def chosen(self, places: NDArray[np.int64]) -> list[list[Choice]]:
+        """Return the cut and codec at each service's place among its choices; ``places`` is (M, N)."""
+        return [
+            [choices[int(place)] for choices, place in zip(services, row, strict=False)]
+            for services, row in zip(self._choices, places, strict=True)
+        ]
+
     def model_refs(self) -> dict[str, str | None]:
         """Return, by the name in its profile, what ``load_model`` takes for each service; None for profiles alone."""
         services = [one for device in self._services_of_devices() for one in device]
@@ -252,25 +327,28 @@ class Scenario(Settings):
 
     @property
     def num_cuts(self) -> NDArray[np.int64]:
-        """K of each service, shape (M, N); 0 where there is none."""
+        """The last choice of each service, K where it has all cuts, shape (M, N); 0 where there is none."""
         table = np.zeros(self.active.shape, dtype=np.int64)
-        for device, profiles in enumerate(self._profiles):
-            table[device, : len(profiles)] = [profile.num_cuts for profile in profiles]
+        for device, services in enumerate(self._choices):
+            table[device, : len(services)] = [len(choices) - 1 for choices in services]
         return table
 
     def cut_array(self, cuts: Any = None, *, field: str = "fixed_cuts") -> NDArray[np.int64]:
-        """Spread cuts over all services, shape (M, N).
+        """Spread cuts over all services and return their places among the choices, shape (M, N).
 
         Args:
-            cuts: one cut per service, or one list per device; None keeps every service on its device (k = K).
+            cuts: one cut k per service, or one list per device; None keeps every service on its device (k = K). Where a
+                cut may be sent in several codecs, it is sent in the fewest bits.
             field: name for the error.
 
         Raises:
-            ScenarioError: a cut is out of range or the lengths do not fit.
+            ScenarioError: a cut is out of range or left out, or the lengths do not fit.
         """
-        limit = self.num_cuts
         if cuts is None:
-            return limit
+            return self.num_cuts
+        limit = np.zeros(self.active.shape, dtype=np.int64)
+        for device, profiles in enumerate(self._profiles):
+            limit[device, : len(profiles)] = [profile.num_cuts for profile in profiles]
         if isinstance(cuts, np.ndarray):
             cuts = cuts.tolist()
         table = spread_over_services(cuts, self.num_services, field).astype(np.int64)
@@ -281,6 +359,17 @@ class Scenario(Settings):
                 f"{field}: cut {table[device, service]} of service {service} on device {device} is not in "
                 f"0..{limit[device, service]} ({self._profiles[device][service].model})"
             )
+        for device, services in enumerate(self._choices):
+            for service, choices in enumerate(services):
+                wanted = table[device, service]
+                places = [place for place, one in enumerate(choices) if one.cut == wanted]
+                if not places:
+                    known = ", ".join(dict.fromkeys(str(one.cut) for one in choices))
+                    raise ScenarioError(
+                        f"{field}: cut {wanted} of {self._profiles[device][service].model} is not among those it may "
+                        f"choose: {known}"
+                    )
+                table[device, service] = min(places, key=lambda place: choices[place].bits)
         return table
 
     def arrival_rates_hz(self) -> NDArray[np.float64]:

@@ -112,6 +112,7 @@ class LiveState:
             "slot_s": event.slot_s,
             "services": event.services,
             "num_cuts": event.num_cuts,
+            "choices": event.choices,
         }
         self._energy_j = [[0.0, 0.0] for _ in event.services]
         for device, services in enumerate(event.services):

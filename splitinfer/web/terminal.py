@@ -133,7 +133,9 @@ class Top(App[None]):
                 if at is not None:
                     queues = [at["backlog"][stage][m][n] for stage in range(3)]
                     moving = (
-                        f"{at['cuts'][m][n]}/{self._run['num_cuts'][m][n]}",
+                        self._run["choices"][m][n][at["cuts"][m][n]]
+                        if self._run.get("choices")
+                        else f"{at['cuts'][m][n]}/{self._run['num_cuts'][m][n]}",
                         f"{queues[0] / 1e6:.1f}",
                         f"{queues[1] / 1e3:.1f}",
                         f"{queues[2] / 1e6:.1f}",

@@ -261,24 +261,26 @@ class DeviceLoop:
 
     def _finish_here(self, task: LiveTask) -> None:
         """Put the tail of a task into its local queue; the task counts as one of the last cut from now on."""
-        last = replace(task, cut=self._services[task.service].split.num_cuts)
+        last = replace(task, cut=self._services[task.service].last)
         cycles = self._work(self._setting.local_cycles, last) - self._work(self._setting.local_cycles, task)
         self._clock.submit(task.service, Job(last, lambda: self._run_tail(task)), cycles)
 
     def _run_tail(self, task: LiveTask) -> tuple[Any, ...]:
-        leaves = self._services[task.service].split.run_tail_leaves(task.cut, self._crossing[task.number])
-        return tuple(leaves)
+        return self._services[task.service].run_tail(task.cut, self._crossing[task.number])
 
     def _run_head(self, task: LiveTask) -> bytes | tuple[Any, ...]:
         """Return the bytes of the request for the tail; or the answer, where there is no tail."""
         service = self._services[task.service]
         tensors = service.run_head(task.cut, task.number)
-        if task.cut == service.split.num_cuts:
+        if task.cut == service.last:
             return tensors
         if self._keeps_crossing:
             with self._lock:
                 self._crossing[task.number] = tensors
-        return self._exchange.request(service.split.name, service.fingerprint, task.cut, tensors, task.number)
+        choice = service.at(task.cut)
+        return self._exchange.request(
+            service.split.name, service.fingerprint, choice.cut, tensors, task.number, choice.codec or None
+        )
 
     def _work(self, table: Floats, task: LiveTask) -> float:
         return float(table[self._device, task.service, task.cut])

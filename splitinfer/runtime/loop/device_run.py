@@ -27,7 +27,6 @@ from splitinfer.simulation.identity import digest
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.wire import MAX_PROTOCOL_VERSION, WireLimits
 from splitinfer.wire import splitinfer_pb2 as pb
-from splitinfer.wire.codecs import RAW
 
 if TYPE_CHECKING:
     from splitinfer.runtime.loop.services import LiveService
@@ -97,9 +96,7 @@ def run_device(
         RemoteError: the edge refuses, or goes away.
     """
     check_device(scenario, device)
-    connection = ClientSettings(
-        limits=limits or WireLimits(), codec=scenario.codecs or RAW.name, security=security or ClientSecurity()
-    )
+    connection = ClientSettings(limits=limits or WireLimits(), security=security or ClientSecurity())
     if checked_on_failure(on_failure) == "wait":
         raise InputError("on_failure: the slots of a live run do not wait for an edge; take fallback or fail")
     run = _DeviceRun(target, scenario, device, services, connection, times or DeviceTimes(), make_clock, make_link)
@@ -206,7 +203,7 @@ class _DeviceRun:
             self._rule,
             keeps_crossing=self.on_alone is not None,
         )
-        last_cuts = [service.split.num_cuts for service in self._services]
+        last_cuts = [service.last for service in self._services]
         patient_slots = self._times.silence_s / start.slot_wall_s
         self._ticker = ticker = Ticker(begins_s, start.slot_wall_s)
         self._time_scale = start.slot_wall_s / setting.slot_s

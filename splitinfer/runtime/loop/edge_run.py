@@ -209,6 +209,7 @@ class _EdgeRun:
                 services=[[profile.model for profile in device] for device in self._scenario.profiles],
                 num_cuts=self._setting.num_cuts.tolist(),
                 tolerance=self._tails.tolerance,
+                choices=_labels(self._scenario),
             )
         )
 
@@ -292,7 +293,8 @@ class _EdgeRun:
                 head = open_request(request, self._server.wire).head
             except InputError as error:
                 raise RemoteError(f"device {device}, task {piece.task}: {error}", status="INVALID_ARGUMENT") from None
-            if (head.fingerprint, head.cut) != (self._fingerprints[device][piece.service], piece.cut):
+            cut = self._scenario.choices[device][piece.service][piece.cut].cut
+            if (head.fingerprint, head.cut) != (self._fingerprints[device][piece.service], cut):
                 raise RemoteError(
                     f"device {device}, task {piece.task}: the request is for another model or cut than its pieces say",
                     status="INVALID_ARGUMENT",
@@ -378,3 +380,10 @@ class _EdgeRun:
                 shortfall=dict(vars(clock.shortfall)),
             )
         )
+
+
+def _labels(scenario: Scenario) -> list[list[list[str]]]:
+    """What each service's cuts stand for, where they are not simply cuts."""
+    if scenario.has_plain_cuts:
+        return []
+    return [[list(map(str, own)) for own in device] for device in scenario.choices]

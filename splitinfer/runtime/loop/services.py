@@ -18,8 +18,9 @@ from splitinfer.models.sources import inputs_of
 from splitinfer.profiling.profile import Profile
 from splitinfer.runtime.loading import capture_card
 from splitinfer.runtime.verify import check_answer
+from splitinfer.simulation.choices import Choice
 from splitinfer.simulation.scenario import Scenario
-from splitinfer.wire.codecs import RAW, Codec, Wire, codecs_named
+from splitinfer.wire.codecs import RAW, Wire, codecs_named
 from splitinfer.wire.torch_tensors import as_received, to_torch
 
 _RANDOM_INPUTS = 4
@@ -34,7 +35,8 @@ class LiveService:
         fingerprint: of the model.
         inputs: real inputs, which tasks take in turn.
         answers: what the whole model makes of each, as tensor leaves.
-        codec: that tensors are sent in.
+        choices: cuts, each with the codec in which it is sent; a task's "cut" is a place among them. By default all
+            cuts, as they are.
         tolerance: of answers, relative to the largest magnitude; 0 asks for the same bits.
     """
 
@@ -42,35 +44,49 @@ class LiveService:
     fingerprint: str
     inputs: tuple[tuple[torch.Tensor, ...], ...] = ()
     answers: tuple[tuple[torch.Tensor, ...], ...] = ()
-    codec: Codec = RAW
+    choices: tuple[Choice, ...] = ()
     tolerance: float = 0.0
     _rounded: dict[tuple[int, int], tuple[torch.Tensor, ...]] = field(default_factory=dict, init=False)
 
-    def run_head(self, cut: int, turn: int) -> tuple[torch.Tensor, ...]:
+    def at(self, place: int) -> Choice:
+        """Return the cut and codec at a place among the choices."""
+        return self.choices[place] if self.choices else Choice(place, "", 0.0)
+
+    @property
+    def last(self) -> int:
+        """Place of the choice that keeps everything on the device."""
+        return len(self.choices) - 1 if self.choices else self.split.num_cuts
+
+    def run_head(self, place: int, turn: int) -> tuple[torch.Tensor, ...]:
         """Run the head on the input of a turn."""
-        return self.split.run_head(cut, *self.inputs[turn % len(self.inputs)])
+        return self.split.run_head(self.at(place).cut, *self.inputs[turn % len(self.inputs)])
+
+    def run_tail(self, place: int, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Run the tail here, on what would have crossed."""
+        return self.split.run_tail_leaves(self.at(place).cut, tuple(tensors))
 
     def prepare_thread(self) -> None:
         # The number is global, but some libraries under torch keep one per thread.
         set_threads(torch.get_num_threads())
 
-    def is_right(self, cut: int, turn: int, leaves: Sequence[torch.Tensor | np.ndarray]) -> bool:
+    def is_right(self, place: int, turn: int, leaves: Sequence[torch.Tensor | np.ndarray]) -> bool:
         """Whether an answer is the whole model's, or the tail's on what the codec leaves, to the tolerance."""
         tensors = tuple(to_torch(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves)
         try:
-            expected = self._answer(cut, turn % len(self.inputs))
+            expected = self._answer(place, turn % len(self.inputs))
             check_answer(tensors, expected, self.split.name, tolerance=max(self.tolerance, self.split.tolerance))
         except CheckFailedError:
             return False
         return True
 
-    def _answer(self, cut: int, which: int) -> tuple[torch.Tensor, ...]:
-        if self.codec.exact or cut == self.split.num_cuts:
+    def _answer(self, place: int, which: int) -> tuple[torch.Tensor, ...]:
+        codec = codecs_named([self.at(place).codec or RAW.name])[0]
+        if codec.exact:
             return self.answers[which]
-        if (cut, which) not in self._rounded:
-            received = as_received(self.run_head(cut, which), Wire(codec=self.codec))
-            self._rounded[cut, which] = self.split.run_tail_leaves(cut, received)
-        return self._rounded[cut, which]
+        if (place, which) not in self._rounded:
+            received = as_received(self.run_head(place, which), Wire(codec=codec))
+            self._rounded[place, which] = self.run_tail(place, received)
+        return self._rounded[place, which]
 
 
 class ServiceLoader:
@@ -113,8 +129,8 @@ class ServiceLoader:
             InputError, ScenarioError: as ``models``, or a picture cannot be read.
         """
         self._refs = scenario.model_refs()
-        codec = codecs_named([scenario.codecs or RAW.name])[0]
-        return tuple(replace(self._service(profile), codec=codec) for profile in scenario.profiles[device])
+        own = zip(scenario.profiles[device], scenario.choices[device], strict=True)
+        return tuple(replace(self._service(profile), choices=choices) for profile, choices in own)
 
     def _service(self, profile: Profile) -> LiveService:
         service = self._with_inputs.get(profile.model)

@@ -24,6 +24,8 @@ class Codec(Protocol):
         number: on the wire.
         version: on the wire, raised when the bytes change their meaning.
         exact: whether every bit comes back.
+
+    It may have ``encode_cycles_per_element``, an estimate of what encoding costs the device; without, nothing.
     """
 
     name: str

@@ -18,6 +18,7 @@ class BFloat16Codec:
     number = 2
     version = 1
     exact = False
+    encode_cycles_per_element = 2.0
 
     def takes(self, dtype: DType) -> bool:
         return dtype in _WIDER

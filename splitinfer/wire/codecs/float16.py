@@ -18,6 +18,7 @@ class Float16Codec:
     number = 1
     version = 1
     exact = False
+    encode_cycles_per_element = 12.0
 
     def takes(self, dtype: DType) -> bool:
         return dtype in _WIDER

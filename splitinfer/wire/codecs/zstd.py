@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import numpy as np
+
 from splitinfer.errors import InputError
 from splitinfer.wire.codecs.base import Buffer, Codec
 from splitinfer.wire.dtypes import Array, DType
@@ -34,6 +36,8 @@ class ZstdCodec:
         self.number = NUMBER_BASE + inner.number
         self.exact = inner.exact
         self._inner = inner
+        compressed_bytes = inner.bits_per_element(np.dtype(np.float32)) / 8
+        self.encode_cycles_per_element = getattr(inner, "encode_cycles_per_element", 0.0) + 6.0 * compressed_bytes
 
     def takes(self, dtype: DType) -> bool:
         return self._inner.takes(dtype)
