@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from splitinfer.errors import MissingExtraError
+from splitinfer.errors import InputError, MissingExtraError
 
 
 def reproduce(
@@ -20,6 +20,12 @@ def reproduce(
     scenario: Annotated[
         str | None,
         typer.Option(metavar="PRESET|FILE", help="Sweep over this world as it is, not over table2 with other weights."),
+    ] = None,
+    cuts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|blocks|pareto", help="Cuts there are to choose from: papers mostly take those after blocks."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of results; what is done there is not done again.")] = Path(
         "reproduction"
@@ -43,6 +49,7 @@ def reproduce(
     Example:
       splitinfer reproduce fig5 --quick
       splitinfer reproduce all
+      splitinfer reproduce all --quick --cuts blocks
       splitinfer reproduce fig7 --scenario busy --policies lyappo,random,best-static
     """
     from splitinfer.experiments.sweep import figure_names, load_sweep
@@ -59,6 +66,7 @@ def reproduce(
     plan = Plan(
         sweeps,
         base=None if scenario is None else find_scenario(scenario),
+        cuts=_known_cuts(cuts),
         quick=quick,
         picture=picture,
         policies=None if policies is None else tuple(name.strip() for name in policies.split(",") if name.strip()),
@@ -88,3 +96,11 @@ def reproduce(
     print("\n".join(f"wrote {file}" for file in outcome.files))
     if any(table.notes for table in outcome.tables):
         print("what each table shows, in sentences, is in the .md files")
+
+
+def _known_cuts(cuts: str | None) -> str | None:
+    from splitinfer.simulation.choices import CUT_SETS
+
+    if cuts is not None and cuts not in CUT_SETS:
+        raise InputError(f"--cuts: must be {', '.join(CUT_SETS)}, not {cuts!r}")
+    return cuts

@@ -30,6 +30,7 @@ class Plan:
     Attributes:
         sweeps: the figures.
         base: a scenario in place of the sweeps' own.
+        cuts: which cuts there are to choose from: ``all``, ``blocks`` or ``pareto``; None for what the world says.
         quick: the quick values and effort of each sweep, which are not for conclusions.
         picture: kind of picture: png, pdf or svg.
         policies: only these, where a figure has them, and the user's own; None for all of a figure.
@@ -41,6 +42,7 @@ class Plan:
 
     sweeps: tuple[Sweep, ...]
     base: Scenario | None = None
+    cuts: str | None = None
     quick: bool = False
     picture: str = "png"
     policies: tuple[str, ...] | None = None
@@ -70,17 +72,20 @@ class Plan:
 
     def base_of(self, sweep: Sweep) -> Scenario:
         """Return the world that a figure changes."""
-        return sweep.base() if self.base is None else self.base
+        base = sweep.base() if self.base is None else self.base
+        return base if self.cuts is None else base.replace(name=base.name, cuts=self.cuts)
 
     def about_base(self, sweep: Sweep) -> str:
         """Return the name of that world, with what the sweep file changes in it."""
-        if self.base is not None or not sweep.changes:
-            return self.base_of(sweep).name
-        changes = (
-            f"{name} = {value:g}" if isinstance(value, (int, float)) else f"{name} = {value}"
-            for name, value in sweep.changes.items()
+        base = sweep.scenario if self.base is None else self.base.name
+        changed = ({} if self.base is not None else dict(sweep.changes)) | (
+            {} if self.cuts is None else {"cuts": self.cuts}
         )
-        return f"{sweep.scenario} with {', '.join(changes)}"
+        changes = [
+            f"{name} = {value:g}" if isinstance(value, (int, float)) else f"{name} = {value}"
+            for name, value in changed.items()
+        ]
+        return f"{base} with {', '.join(changes)}" if changes else base
 
     def jobs_of(self, sweep: Sweep) -> list[tuple[float | None, Job]]:
         """Return a figure's points and what is to be done at each; points of several figures may be the same job."""
@@ -90,15 +95,18 @@ class Plan:
             world = sweep.world(self.base_of(sweep), value)
             for policy in self.policies_of(sweep):
                 learned = learns(policy)
+                own = sweep.policy_changes.get(policy, {})
+                met = world.replace(name=world.name, **own) if own else world
                 for seed in effort.training_seeds if learned else (None,):
                     slots = effort.training_slots if learned else None
-                    job = Job(world, policy, slots, seed, effort.evaluation_seeds, effort.evaluation_slots)
+                    job = Job(met, policy, slots, seed, effort.evaluation_seeds, effort.evaluation_slots)
                     jobs.append((value, job))
         return jobs
 
     def stem(self, sweep: Sweep) -> str:
         """Return the name of a figure's files, without a suffix: another plan has another."""
         parts = [sweep.figure] if self.base is None else [sweep.figure, self.base.name]
+        parts += [] if self.cuts is None else [self.cuts]
         parts += ["quick"] if self.quick else []
         if self.policies is not None or self.changes:
             asked = repr((sorted(self.policies_of(sweep)), sorted(self.changes.items())))

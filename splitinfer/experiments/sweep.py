@@ -62,6 +62,7 @@ class Sweep(Settings):
         title: what is swept, in words.
         scenario: the preset or TOML file that the sweep changes.
         changes: fields of it that are different everywhere in the sweep.
+        policy_changes: fields that are different for a policy: an allocation that goes with it.
         field: the scenario's field that is swept, ``"num_models"``, or None where nothing is.
         axis: label of the swept axis.
         unit: the axis counts in so many of the field's unit.
@@ -83,6 +84,7 @@ class Sweep(Settings):
     title: str
     scenario: str
     changes: dict[str, Any] = Field(default={})
+    policy_changes: dict[PolicyName, dict[str, Any]] = Field(default={})
     field: str | None = None
     axis: str = ""
     unit: Positive = 1.0
