@@ -202,6 +202,8 @@ def infer(
         reference = _Reference(split, k, lossy, client.tolerance(split)) if check else None
         results: list[InferenceResult] = []
         answers: list[dict[str, Any]] = []
+        if pictures is not None:
+            _check_preprocessing(client, split, card, pictures)
         start = time.perf_counter()
         for index, source in enumerate(chain([first], sources)):
             inputs = first_inputs if index == 0 else source.load()
@@ -256,6 +258,18 @@ def _check_sends_pictures(codec: str, cut: str, unfit: dict[str, bool]) -> None:
     for option, given in unfit.items():
         if given:
             raise InputError(f"{option}: does not go with --codec {codec}, whose pictures are preprocessed at the edge")
+
+
+def _check_preprocessing(client: EdgeClient, split: SplitModel, card: ModelCard, codec: PictureCodec) -> None:
+    """Refuse to send pictures of which the edge would make something else than ``card`` does here."""
+    from splitinfer.models.sent_pictures import preprocessing_digest
+
+    held = client.describe().models.get(split.name)
+    if held is not None and held.preprocessing not in ("", preprocessing_digest(card)):
+        raise InputError(
+            f"--codec: {codec.name} leaves preprocessing to the edge, whose card of {split.name} makes another input "
+            "of a picture than this one; use the same card on both ends, or a codec of tensors"
+        )
 
 
 def _run_picture(

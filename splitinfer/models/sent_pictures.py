@@ -5,7 +5,9 @@ Pictures are 20 to 150 KiB as files and several times that as the float32 input 
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +18,12 @@ from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
 from splitinfer.models.pictures import MAX_PIXELS, open_picture
+from splitinfer.user_code import own_source_digest
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from splitinfer.models.card import ModelCard
 
 Bytes = NDArray[np.uint8]
 
@@ -63,6 +68,38 @@ class PictureCodec:
         opened = open_picture(picture, "RGB", max_pixels=max_pixels)
         opened.save(out, _FORMATS[self.kind], quality=self.quality or USUAL_QUALITY)
         return np.frombuffer(out.getvalue(), np.uint8)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How an edge makes a model's inputs from a picture that was sent.
+
+    Attributes:
+        card: of the model, whose preprocessing it is.
+        max_pixels: most of a picture.
+    """
+
+    card: ModelCard
+    max_pixels: int = MAX_PIXELS
+
+    @property
+    def digest(self) -> str:
+        """Equal on two ends exactly if they make the same of a picture."""
+        return preprocessing_digest(self.card)
+
+    def __call__(self, sent: Any) -> tuple[Any, ...]:
+        from splitinfer.models.sources import inputs_of
+
+        return inputs_of(self.card, decode_picture(sent, max_pixels=self.max_pixels), max_pixels=self.max_pixels)
+
+
+def preprocessing_digest(card: ModelCard) -> str:
+    """Return a hash of what a card makes of a picture: its steps and numbers, or the source of the user's own code."""
+    own = card.preprocess_with
+    steps = None if card.preprocessing is None else card.preprocessing.model_dump(mode="json")
+    inputs = [each.model_dump(mode="json") for each in card.inputs]
+    record = [steps, own, own and own_source_digest(own, "preprocess_with"), inputs]
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def picture_codec(name: str) -> PictureCodec | None:

@@ -37,7 +37,8 @@ class RemoteModel:
     """A model as the server describes it.
 
     ``tolerance`` is the largest difference of its answers to those of the captured graph, relative to the largest
-    magnitude of each output tensor; 0 promises the same bits. ``engine`` computes its tails.
+    magnitude of each output tensor; 0 promises the same bits. ``engine`` computes its tails. ``preprocessing`` is the
+    digest of what it makes of pictures sent at cut 0; empty where that is not known.
     """
 
     name: str
@@ -47,6 +48,7 @@ class RemoteModel:
     cuts: tuple[RemoteCut, ...]
     tolerance: float = 0.0
     engine: str = ""
+    preprocessing: str = ""
 
     @property
     def num_cuts(self) -> int:
@@ -158,6 +160,7 @@ def _describe_model(name: str, held: HeldModel) -> pb.ModelDescription:
         ],
         engine=held.split.engine,
         tolerance=held.tolerance,
+        preprocessing=held.preprocessing,
     )
 
 
@@ -179,6 +182,7 @@ def _read_model(model: pb.ModelDescription) -> RemoteModel:
         cuts=tuple(RemoteCut(cut.index, cut.name, cut.macs_before, _read_tensors(cut.crossing)) for cut in model.cuts),
         engine=model.engine,
         tolerance=model.tolerance,
+        preprocessing=model.preprocessing,
     )
 
 

@@ -24,7 +24,7 @@ from splitinfer.runtime.statuses import remote_error
 from splitinfer.runtime.transport import SENDER, Metadata
 from splitinfer.wire import MAX_PROTOCOL_VERSION, Reply, Wire, Writer, decode_reply, request_writer
 from splitinfer.wire import splitinfer_pb2 as pb
-from splitinfer.wire.codecs import RAW, Codec
+from splitinfer.wire.codecs import RAW, Codec, about
 from splitinfer.wire.dtypes import widened
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class Exchange:
         except KeyError:
             known = ", ".join(reversed(self._wires))
             raise InputError(
-                f"codec: the edge at {self.target} does not accept {codec!r}; it accepts {known}"
+                f"codec: the edge at {self.target} does not accept {codec!r}{about(codec)}; it accepts {known}"
             ) from None
 
     def _fingerprint(self, model: SplitModel | ModelId) -> str:

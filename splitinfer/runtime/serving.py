@@ -7,15 +7,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from types import FrameType
-from typing import Any, TextIO
+from typing import TextIO
 
 from splitinfer.graph.engines import set_threads
 from splitinfer.models import CaptureOptions, load_card
-from splitinfer.models.card import ModelCard
-from splitinfer.models.sent_pictures import decode_picture
-from splitinfer.models.sources import inputs_of
+from splitinfer.models.sent_pictures import Preparation
 from splitinfer.runtime.child import Said, child_main
 from splitinfer.runtime.events import Observer, nobody
 from splitinfer.runtime.loading import capture_card
@@ -74,7 +71,7 @@ def serve(
             for k in range(split.num_cuts):
                 split.warm(k)
     pictures = {
-        split.name: partial(_from_picture, card, settings.max_picture_pixels)
+        split.name: Preparation(card, settings.max_picture_pixels)
         for card, split in zip(cards, captured, strict=True)
         if card.preprocessing is not None or card.preprocess_with is not None
     }
@@ -91,10 +88,6 @@ def serve(
         server.stop()
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _from_picture(card: ModelCard, max_pixels: int, sent: Any) -> tuple[Any, ...]:
-    return inputs_of(card, decode_picture(sent, max_pixels=max_pixels), max_pixels=max_pixels)
 
 
 def work(order: Said, say: Callable[[Said], None], parent: TextIO) -> None:

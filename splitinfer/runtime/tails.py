@@ -38,12 +38,14 @@ class HeldModel:
     """A model that the server holds, with its fingerprint, which costs too much to compute per request.
 
     ``tolerance`` is the largest difference of an answer to the captured graph's, relative to the largest magnitude of
-    each output tensor; 0 promises the same bits.
+    each output tensor; 0 promises the same bits. ``preprocessing`` is the digest of what is made of pictures, empty
+    where none are taken or their preparation has no ``digest``.
     """
 
     split: SplitModel
     fingerprint: str
     tolerance: float
+    preprocessing: str = ""
 
 
 _KEPT_TAILS = 1024
@@ -104,13 +106,18 @@ class TailRunner:
             if split.name in self.models:
                 raise InputError(f"two models have the name {split.name!r}")
             self.models[split.name] = HeldModel(
-                split, split.fingerprint, max(split.tolerance, BATCH_TOLERANCE if batch > 1 else 0.0)
+                split,
+                split.fingerprint,
+                max(split.tolerance, BATCH_TOLERANCE if batch > 1 else 0.0),
+                str(getattr((pictures or {}).get(split.name), "digest", "")),
             )
         if not self.models:
             raise InputError("an edge server needs at least one model")
         self._wire = wire
         self._tell = observer
         self._pictures = pictures or {}
+        # A decoded picture is many times its bytes, so only as many are made into inputs at once as tails run.
+        self._decoding = threading.BoundedSemaphore(tails_at_once)
         self._once = Once(kept_bytes, keep_s)
         self._torch_threads = torch_threads
         self._of_thread = threading.local()
@@ -177,7 +184,8 @@ class TailRunner:
         tail = self._tails.get(request.head) or self._find(request.head)
         tensors = tuple(map(self._to_torch, request.arrays()))
         if tail.is_picture:
-            tensors = self._pictures[tail.key[0]](tensors[0].numpy())
+            with self._decoding:
+                tensors = self._pictures[tail.key[0]](tensors[0].numpy())
         if tail.is_picture or not tail.fits:
             tail.split.check_tail(tail.key[1], tensors)
             tail.fits = True

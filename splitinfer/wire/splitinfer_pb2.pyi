@@ -155,7 +155,7 @@ class CutDescription(_message.Message):
     def __init__(self, index: _Optional[int] = ..., name: _Optional[str] = ..., macs_before: _Optional[int] = ..., crossing: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ...) -> None: ...
 
 class ModelDescription(_message.Message):
-    __slots__ = ("name", "fingerprint", "inputs", "outputs", "cuts", "tolerance", "engine")
+    __slots__ = ("name", "fingerprint", "inputs", "outputs", "cuts", "tolerance", "engine", "preprocessing")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +163,7 @@ class ModelDescription(_message.Message):
     CUTS_FIELD_NUMBER: _ClassVar[int]
     TOLERANCE_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
+    PREPROCESSING_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     inputs: _containers.RepeatedCompositeFieldContainer[TensorDescription]
@@ -170,7 +171,8 @@ class ModelDescription(_message.Message):
     cuts: _containers.RepeatedCompositeFieldContainer[CutDescription]
     tolerance: float
     engine: str
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ..., cuts: _Optional[_Iterable[_Union[CutDescription, _Mapping]]] = ..., tolerance: _Optional[float] = ..., engine: _Optional[str] = ...) -> None: ...
+    preprocessing: str
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ..., cuts: _Optional[_Iterable[_Union[CutDescription, _Mapping]]] = ..., tolerance: _Optional[float] = ..., engine: _Optional[str] = ..., preprocessing: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_message_bytes", "max_tensor_bytes", "max_tensors")

@@ -175,3 +175,46 @@ def test_damaged_files_are_refused_or_decoded_and_never_more(data: st.DataObject
         return
     assert tensor.shape == (1, 3, 224, 224)
     assert bool(torch.isfinite(tensor).all())
+
+
+def test_another_preprocessing_at_the_edge_is_refused_before_anything_is_sent(folder, edge, capsys):
+    """The weights are the same, and so is the fingerprint: the answer would be another in silence."""
+    for line in ("resize = 36", "resize = 40\nmean = [0.1, 0.2, 0.3]"):
+        other = folder / "elsewhere"
+        other.mkdir(exist_ok=True)
+        (other / "plain.toml").write_text(CARD.replace("resize = 40", line))
+        arguments = ["infer", str(other / "plain.toml"), "--cut", "0", "--server", edge, "--input"]
+        assert main([*arguments, str(folder / "photo.jpg"), "--codec", "jpeg"]) == 2
+        said = capsys.readouterr().err
+        assert "makes another input of a picture than this one" in said
+        assert "Traceback" not in said
+        assert main([*arguments, str(folder / "photo.jpg"), "--codec", "raw", "--check"]) == 0
+
+
+def test_unusual_files_are_at_the_edge_what_they_are_here(folder, edge, capsys):
+    pixels = np.random.default_rng(1).integers(0, 256, (48, 64, 4), np.uint8)
+    rgba = Image.fromarray(pixels)
+    rgba.convert("CMYK").save(folder / "cmyk.jpg")
+    rgba.convert("L").save(folder / "grey.jpg")
+    rgba.convert("RGB").save(folder / "progressive.jpg", progressive=True)
+    rgba.save(folder / "alpha.webp")
+    frames = [rgba.convert("RGB").rotate(angle) for angle in (0, 90)]
+    frames[0].save(folder / "animated.webp", save_all=True, append_images=frames[1:])
+    for name, codec in (
+        ("cmyk.jpg", "jpeg"),
+        ("grey.jpg", "jpeg"),
+        ("progressive.jpg", "jpeg"),
+        ("alpha.webp", "webp"),
+        ("animated.webp", "webp"),
+        ("cmyk.jpg", "uint8"),
+    ):
+        arguments = ["infer", str(folder / "plain.toml"), "--cut", "0", "--server", edge, "--codec", codec, "--check"]
+        code = main([*arguments, "--input", str(folder / name)])
+        said = capsys.readouterr()
+        assert code == 0 or (code == 2 and said.err.count("splitinfer: error:") == 1), (name, codec, said.err)
+
+
+def test_the_name_of_a_picture_codec_is_explained_where_tensors_are_sent(folder, edge):
+    split = capture_card(load_card(folder / "plain.toml"))
+    with EdgeClient(edge) as client, pytest.raises(InputError, match=r"'jpeg:80', which is for pictures: send what"):
+        client.infer(split, 0, torch.zeros(1, 3, 32, 32), codec="jpeg:80")

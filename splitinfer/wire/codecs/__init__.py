@@ -62,6 +62,13 @@ class Wire:
         raise InputError(f"unknown codec {number} version {version}; accepted: {known}")
 
 
+def about(unknown: str) -> str:
+    """Return what is to be said of a name that is no codec of tensors; mostly nothing."""
+    if unknown.partition(":")[0].partition("+")[0] in ("jpeg", "webp", "uint8"):
+        return ", which is for pictures: send what picture_codec(...).encode(...) makes, at cut 0"
+    return ""
+
+
 def codecs_named(names: Iterable[str]) -> tuple[Codec, ...]:
     """Return every version of the codecs of these names, in the order of ``CODECS``.
 
@@ -70,5 +77,5 @@ def codecs_named(names: Iterable[str]) -> tuple[Codec, ...]:
     """
     names, known = set(names), {codec.name for codec in CODECS}
     for unknown in sorted(names - known):
-        raise InputError(f"codec: there is no codec {unknown!r}; known: {', '.join(sorted(known))}")
+        raise InputError(f"codec: there is no codec {unknown!r}{about(unknown)}; known: {', '.join(sorted(known))}")
     return tuple(codec for codec in CODECS if codec.name in names)
