@@ -202,8 +202,6 @@ def infer(
         reference = _Reference(split, k, lossy, client.tolerance(split)) if check else None
         results: list[InferenceResult] = []
         answers: list[dict[str, Any]] = []
-        if pictures is not None:
-            _check_preprocessing(client, split, card, pictures)
         start = time.perf_counter()
         for index, source in enumerate(chain([first], sources)):
             inputs = first_inputs if index == 0 else source.load()
@@ -260,18 +258,6 @@ def _check_sends_pictures(codec: str, cut: str, unfit: dict[str, bool]) -> None:
             raise InputError(f"{option}: does not go with --codec {codec}, whose pictures are preprocessed at the edge")
 
 
-def _check_preprocessing(client: EdgeClient, split: SplitModel, card: ModelCard, codec: PictureCodec) -> None:
-    """Refuse to send pictures of which the edge would make something else than ``card`` does here."""
-    from splitinfer.models.sent_pictures import preprocessing_digest
-
-    held = client.describe().models.get(split.name)
-    if held is not None and held.preprocessing not in ("", preprocessing_digest(card)):
-        raise InputError(
-            f"--codec: {codec.name} leaves preprocessing to the edge, whose card of {split.name} makes another input "
-            "of a picture than this one; use the same card on both ends, or a codec of tensors"
-        )
-
-
 def _run_picture(
     client: EdgeClient,
     split: SplitModel,
@@ -287,15 +273,11 @@ def _run_picture(
 
     if source.picture is None:
         raise InputError(f"--codec: {codec.name} sends pictures, and {source.name} holds tensors")
-    results = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        sent = codec.encode(source.picture, max_pixels=max_pixels)
-        encode_s = time.perf_counter() - start
-        result = client.run_tail(split, 0, (sent,))
-        timing = replace(result.timing, encode_s=result.timing.encode_s + encode_s)
-        results.append(replace(result, timing=timing))
-    decoded = decode_picture(sent, max_pixels=max_pixels)
+    picture = source.picture
+    results = [
+        client.infer_picture(split, card, picture, codec=codec.name, max_pixels=max_pixels) for _ in range(repeat)
+    ]
+    decoded = decode_picture(codec.encode(picture, max_pixels=max_pixels), max_pixels=max_pixels)
     return inputs_of(card, decoded, max_pixels=max_pixels), results
 
 

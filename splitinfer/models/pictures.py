@@ -53,6 +53,19 @@ def open_picture(image: Image.Image | str | Path | BytesIO, mode: str, *, max_pi
             return _eight_bits(ImageOps.exif_transpose(opened), mode, what)
 
 
+def open_as_it_is(file: BytesIO, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Return the decoded picture in its own mode and orientation, as ``Image.open`` gives it for the file's path.
+
+    Raises:
+        InputError: the file is no picture, is damaged or too large.
+    """
+    with _one_line("the picture", max_pixels), _limit_lifted():
+        opened = Image.open(file)
+        _check_size(opened, "the picture", max_pixels)
+        opened.load()
+        return opened
+
+
 def check_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
     """Refuse what is no picture or too large one, by its header alone.
 

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 Bytes = NDArray[np.uint8]
 
 USUAL_QUALITY = 90
+MAX_SCANS = 100
+"""Passes over a progressive JPEG; encoders make about ten, and each costs the decoder the whole picture once more."""
 _FORMATS = {"jpeg": "JPEG", "webp": "WEBP"}
 _TAKEN = ("JPEG", "WEBP", "PNG")
+_JPEG, _START_OF_SCAN = b"\xff\xd8\xff", b"\xff\xda"
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class PictureCodec:
         """Return what is sent: pixels (height, width, 3), or the bytes of a file (n,).
 
         Raises:
-            InputError: no picture, or too large.
+            InputError: no picture, too large, or wider or higher than the format can be.
         """
         if self.kind == "uint8":
             return np.asarray(open_picture(picture, "RGB", max_pixels=max_pixels), np.uint8)
@@ -66,7 +69,11 @@ class PictureCodec:
                 return np.frombuffer(data, np.uint8)
         out = io.BytesIO()
         opened = open_picture(picture, "RGB", max_pixels=max_pixels)
-        opened.save(out, _FORMATS[self.kind], quality=self.quality or USUAL_QUALITY)
+        try:
+            opened.save(out, _FORMATS[self.kind], quality=self.quality or USUAL_QUALITY)
+        except (OSError, ValueError) as error:
+            size = f"{opened.width} x {opened.height}"
+            raise InputError(f"codec: a picture of {size} pixels cannot be sent as {self.kind}: {error}") from None
         return np.frombuffer(out.getvalue(), np.uint8)
 
 
@@ -77,10 +84,12 @@ class Preparation:
     Attributes:
         card: of the model, whose preprocessing it is.
         max_pixels: most of a picture.
+        max_scans: most of a JPEG.
     """
 
     card: ModelCard
     max_pixels: int = MAX_PIXELS
+    max_scans: int = MAX_SCANS
 
     @property
     def digest(self) -> str:
@@ -90,7 +99,8 @@ class Preparation:
     def __call__(self, sent: Any) -> tuple[Any, ...]:
         from splitinfer.models.sources import inputs_of
 
-        return inputs_of(self.card, decode_picture(sent, max_pixels=self.max_pixels), max_pixels=self.max_pixels)
+        picture = decode_picture(sent, max_pixels=self.max_pixels, max_scans=self.max_scans)
+        return inputs_of(self.card, picture, max_pixels=self.max_pixels)
 
 
 def preprocessing_digest(card: ModelCard) -> str:
@@ -120,11 +130,24 @@ def picture_codec(name: str) -> PictureCodec | None:
     return PictureCodec(name, kind, int(quality), "raw")
 
 
-def decode_picture(sent: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image | io.BytesIO:
+def wanted_picture_codec(name: str) -> PictureCodec:
+    """Return the picture codec of a name.
+
+    Raises:
+        InputError: it is none.
+    """
+    found = picture_codec(name)
+    if found is None:
+        raise InputError(f"codec: {name!r} sends no picture; known: uint8, uint8+zstd, jpeg, jpeg:Q, webp, webp:Q")
+    return found
+
+
+def decode_picture(sent: Any, *, max_pixels: int = MAX_PIXELS, max_scans: int = MAX_SCANS) -> Image.Image | io.BytesIO:
     """Return the picture of what ``encode`` made, or its file, for a card's preprocessing. Nothing is decoded here.
 
     Raises:
-        InputError: the bytes are no JPEG, WebP or PNG, or pixels are more than ``max_pixels``.
+        InputError: the bytes are no JPEG, WebP or PNG, pixels are more than ``max_pixels``, or scans of a JPEG more
+            than ``max_scans``.
     """
     from PIL import Image
 
@@ -138,11 +161,14 @@ def decode_picture(sent: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image | 
     data = array.tobytes()
     if _kind_of(data) not in _TAKEN:
         raise InputError("the bytes are no JPEG, WebP or PNG picture")
+    # Inside a scan this pair of bytes cannot occur.
+    if data.startswith(_JPEG) and (scans := data.count(_START_OF_SCAN)) > max_scans:
+        raise InputError(f"a JPEG of {scans} scans; at most {max_scans} are taken")
     return io.BytesIO(data)
 
 
 def _kind_of(data: bytes) -> str:
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(_JPEG):
         return "JPEG"
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "WEBP"

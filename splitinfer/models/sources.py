@@ -6,12 +6,13 @@ import glob
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splitinfer.errors import InputError, MissingExtraError
 from splitinfer.models.card import ModelCard
-from splitinfer.models.pictures import check_header
+from splitinfer.models.pictures import check_header, open_as_it_is
 
 if TYPE_CHECKING:
     import torch
@@ -119,7 +120,7 @@ def _check_takes_pictures(card: ModelCard) -> None:
 
 
 def inputs_of(card: ModelCard, picture: Any, *, max_pixels: int) -> tuple[torch.Tensor, ...]:
-    """Return all inputs of a model for one picture (a path or a PIL image).
+    """Return all inputs of a model for one picture (a path, a PIL image or a file in memory).
 
     Raises:
         InputError: the card cannot make them.
@@ -133,6 +134,8 @@ def inputs_of(card: ModelCard, picture: Any, *, max_pixels: int) -> tuple[torch.
 
     module, _, attribute = card.preprocess_with.partition(":")
     make = find_attribute(module, attribute, f"model {card.name}: preprocess_with", kind="function")
+    if isinstance(picture, BytesIO):  # their code was promised a path or a PIL image, and knows no limit
+        picture = open_as_it_is(picture, max_pixels=max_pixels)
     with user_code(f"model {card.name}: {card.preprocess_with}"):
         made = make(picture)
     tensors = (made,) if isinstance(made, torch.Tensor) else made

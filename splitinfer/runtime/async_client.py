@@ -21,8 +21,10 @@ from splitinfer.runtime.exchange import (
     cut_with_tail,
     finished_here,
     local_result,
+    picture_to_send,
     raised,
     run_head,
+    with_encoding,
 )
 from splitinfer.runtime.malloc import tune_allocator
 from splitinfer.runtime.perseverance import Attempts, Breaker, OnFailure, checked_on_failure
@@ -32,7 +34,12 @@ from splitinfer.runtime.statuses import StreamEndedError, error_of_call
 from splitinfer.runtime.transport import DESCRIBE, INFER, checked_target, open_async_channel
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL import Image
+
     from splitinfer.graph import SplitModel
+    from splitinfer.models import ModelCard
 
 
 class AsyncEdgeClient:
@@ -121,6 +128,34 @@ class AsyncEdgeClient:
             SplitInferError: as there.
         """
         return raised(await self._finish(model, cut_with_tail(model, cut), tensors, 0.0, codec, on_failure))
+
+    async def infer_picture(
+        self,
+        model: SplitModel | ModelId,
+        card: ModelCard,
+        picture: Path | Image.Image,
+        *,
+        codec: str = "jpeg",
+        max_pixels: int = 100_000_000,
+    ) -> InferenceResult:
+        """As :meth:`EdgeClient.infer_picture`, with the same arguments.
+
+        Args:
+            model: as for :meth:`run_tail`.
+            card: whose preprocessing is wanted; the server's must be the same.
+            picture: a file, or a picture of PIL.
+            codec: ``jpeg``, ``jpeg:Q``, ``webp``, ``webp:Q``, ``uint8`` or ``uint8+zstd``.
+            max_pixels: largest picture taken.
+
+        Raises:
+            SplitInferError: as there.
+        """
+        sent = picture_to_send(card, picture, codec, max_pixels)
+        if not self._exchange.is_introduced:
+            await self.describe()
+        self._exchange.check_pictures(model.name, sent.digest)
+        result = raised(await self._finish(model, 0, sent.tensors, 0.0, sent.wire, "fail"))
+        return with_encoding(result, sent.encode_s)
 
     async def stream(
         self,

@@ -24,8 +24,10 @@ from splitinfer.runtime.exchange import (
     cut_with_tail,
     finished_here,
     local_result,
+    picture_to_send,
     raised,
     run_head,
+    with_encoding,
 )
 from splitinfer.runtime.lane import Lane
 from splitinfer.runtime.malloc import tune_allocator
@@ -37,7 +39,12 @@ from splitinfer.runtime.timed_lane import TimedLane
 from splitinfer.runtime.transport import DESCRIBE, INFER, Metadata, checked_target, open_channel
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL import Image
+
     from splitinfer.graph import SplitModel
+    from splitinfer.models import ModelCard
     from splitinfer.runtime.async_client import AsyncEdgeClient
 
 _ASK_AGAIN_S = 0.2  # while waiting for a server that starts
@@ -194,6 +201,36 @@ class EdgeClient:
             SplitInferError: as :meth:`infer`.
         """
         return self._finish(model, cut_with_tail(model, cut), tensors, 0.0, codec, self._attempts(on_failure))
+
+    def infer_picture(
+        self,
+        model: SplitModel | ModelId,
+        card: ModelCard,
+        picture: Path | Image.Image,
+        *,
+        codec: str = "jpeg",
+        max_pixels: int = 100_000_000,
+    ) -> InferenceResult:
+        """Send a picture itself, which the server preprocesses, and run the whole model there.
+
+        Args:
+            model: as for :meth:`run_tail`.
+            card: whose preprocessing is wanted; the server's must be the same.
+            picture: a file, or a picture of PIL.
+            codec: ``jpeg``, ``jpeg:Q``, ``webp``, ``webp:Q``, ``uint8`` or ``uint8+zstd``.
+            max_pixels: largest picture taken.
+
+        Raises:
+            InputError: no such codec, no picture, or too large a one.
+            ModelMismatchError: the server holds another model, or preprocesses in another way.
+            SplitInferError: as :meth:`infer`.
+        """
+        sent = picture_to_send(card, picture, codec, max_pixels)
+        if not self._exchange.is_introduced:
+            self.describe()
+        self._exchange.check_pictures(model.name, sent.digest)
+        result = self._finish(model, 0, sent.tensors, 0.0, sent.wire, self._attempts("fail"))
+        return with_encoding(result, sent.encode_s)
 
     def stream(
         self,

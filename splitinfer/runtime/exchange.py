@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from splitinfer.errors import InputError, ModelMismatchError, RemoteError
@@ -28,9 +28,13 @@ from splitinfer.wire.codecs import RAW, Codec, about
 from splitinfer.wire.dtypes import widened
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
+    from PIL import Image
 
     from splitinfer.graph import SplitModel
+    from splitinfer.models import ModelCard
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,20 @@ class Exchange:
         """Return the largest relative difference of the server's answers to the captured graph's; 0 for equal bits."""
         held = None if self._description is None else self._description.models.get(model)
         return 0.0 if held is None else held.tolerance
+
+    def check_pictures(self, model: str, digest: str) -> None:
+        """Refuse to send pictures to a server that is known to preprocess them in another way.
+
+        Raises:
+            ModelMismatchError: it does.
+        """
+        held = None if self._description is None else self._description.models.get(model)
+        if held is not None and held.preprocessing not in ("", digest):
+            raise ModelMismatchError(
+                f"the edge at {self.target} preprocesses pictures for {model} in another way ({held.preprocessing}, "
+                f"here {digest}); use the same card on both sides, or send the tensor",
+                status="FAILED_PRECONDITION",
+            )
 
     def agree(self, max_message_bytes: int, codecs: tuple[Codec, ...]) -> None:
         """Take note of the largest message and the codecs that the server accepts."""
@@ -300,6 +318,43 @@ def finished_here(
     return InferenceResult(
         cut, timing, _output=output, ran_at="device", retries=attempts.retries, failure=attempts.failure
     )
+
+
+@dataclass(frozen=True)
+class PictureToSend:
+    """A picture that is ready to be sent.
+
+    Attributes:
+        tensors: what crosses cut 0.
+        wire: codec of its bytes.
+        digest: of the preprocessing that is wanted.
+        encode_s: time that it took, seconds.
+    """
+
+    tensors: tuple[Any]
+    wire: str
+    digest: str
+    encode_s: float
+
+
+def picture_to_send(card: ModelCard, picture: Path | Image.Image, codec: str, max_pixels: int) -> PictureToSend:
+    """Encode a picture.
+
+    Raises:
+        InputError: no such codec, no picture, or too large a one.
+    """
+    from splitinfer.models.sent_pictures import preprocessing_digest, wanted_picture_codec
+
+    start = time.perf_counter()
+    wanted = wanted_picture_codec(codec)
+    sent = wanted.encode(picture, max_pixels=max_pixels)
+    encode_s = time.perf_counter() - start
+    return PictureToSend((sent,), wanted.wire, preprocessing_digest(card), encode_s)
+
+
+def with_encoding(result: InferenceResult, encode_s: float) -> InferenceResult:
+    """Return the result with time spent on encoding before its request was made, seconds."""
+    return replace(result, timing=replace(result.timing, encode_s=result.timing.encode_s + encode_s))
 
 
 def raised(result: InferenceResult) -> InferenceResult:

@@ -71,7 +71,7 @@ def serve(
             for k in range(split.num_cuts):
                 split.warm(k)
     pictures = {
-        split.name: Preparation(card, settings.max_picture_pixels)
+        split.name: Preparation(card, settings.max_picture_pixels, settings.max_picture_scans)
         for card, split in zip(cards, captured, strict=True)
         if card.preprocessing is not None or card.preprocess_with is not None
     }

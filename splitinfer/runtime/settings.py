@@ -32,7 +32,9 @@ class ServerSettings:
         torch_threads: threads inside one operation of a tail.
         parallel_tails: tails that compute at the same time; further requests wait. By default as many as fill the
             processors.
-        max_picture_pixels: of a picture that is sent itself and preprocessed here.
+        max_picture_pixels: of a picture that is sent itself and preprocessed here. As many are decoded at the same time
+            as tails compute.
+        max_picture_scans: of a progressive JPEG among them.
         batch: most requests for one tail that are computed together, a power of two up to 32. A batch is what queued
             while the processors were busy; no request waits for another. Its answers equal single ones to
             ``BATCH_TOLERANCE`` instead of to the bit, so 1, no batches, is the default.
@@ -65,6 +67,7 @@ class ServerSettings:
     parallel_tails: int | None = None
     batch: int = 1
     max_picture_pixels: int = 50_000_000
+    max_picture_scans: int = 100
     stuck_s: float = 60.0
     max_calls: int = 64
     kept_answer_bytes: int = 64 << 20
@@ -88,6 +91,7 @@ class ServerSettings:
         check_batch(self.batch)
         _check_positive(stuck_s=self.stuck_s, retry_after_s=self.retry_after_s, kept_answer_s=self.kept_answer_s)
         _check_at_least(0, kept_answer_bytes=self.kept_answer_bytes)
+        _check_at_least(1, max_picture_pixels=self.max_picture_pixels, max_picture_scans=self.max_picture_scans)
         _check_positive(idle_s=self.idle_s, hello_s=self.hello_s, drain_s=self.drain_s, keepalive_s=self.keepalive_s)
         if self.max_connection_age_s is not None:
             _check_positive(max_connection_age_s=self.max_connection_age_s)

@@ -117,7 +117,7 @@ class TailRunner:
         self._tell = observer
         self._pictures = pictures or {}
         # A decoded picture is many times its bytes, so only as many are made into inputs at once as tails run.
-        self._decoding = threading.BoundedSemaphore(tails_at_once)
+        self._decoding = Turns(tails_at_once, lambda model, sent: [self._pictures[model](*sent)])
         self._once = Once(kept_bytes, keep_s)
         self._torch_threads = torch_threads
         self._of_thread = threading.local()
@@ -183,18 +183,20 @@ class TailRunner:
     ) -> bytes:
         tail = self._tails.get(request.head) or self._find(request.head)
         tensors = tuple(map(self._to_torch, request.arrays()))
+        waited_s = 0.0
         if tail.is_picture:
-            with self._decoding:
-                tensors = self._pictures[tail.key[0]](tensors[0].numpy())
+            decoded = self._decoding.take(tail.key[0], tensors[0].numpy(), is_wanted)
+            tensors, waited_s = decoded.result, decoded.queue_s
         if tail.is_picture or not tail.fits:
             tail.split.check_tail(tail.key[1], tensors)
             tail.fits = True
         turn = self._turns.take(tail.key, tensors, is_wanted)
         server_s = time.perf_counter() - start
-        reply = Reply(request.request_id, turn.result, queue_s=turn.queue_s, tail_s=turn.run_s, server_s=server_s)
+        queue_s = waited_s + turn.queue_s
+        reply = Reply(request.request_id, turn.result, queue_s=queue_s, tail_s=turn.run_s, server_s=server_s)
         answer = encode_reply(reply, self._wire, tail.writer)
         if self._tell is not nobody:
-            done = *tail.key, request_bytes, len(answer), turn.queue_s, turn.run_s, server_s
+            done = *tail.key, request_bytes, len(answer), queue_s, turn.run_s, server_s
             self._tell(TailServed(*done, request.request_id, _who(sender)))
         return answer
 
@@ -262,11 +264,11 @@ class TailRunner:
     @property
     def waiting(self) -> int:
         """Requests that wait for a processor."""
-        return self._turns.waiting
+        return self._decoding.waiting + self._turns.waiting
 
     def stuck_s(self) -> float:
         """Return how long a tail has been computing, or requests have waited without one ending, seconds."""
-        return self._turns.stuck_s()
+        return max(self._decoding.stuck_s(), self._turns.stuck_s())
 
     def close(self) -> None:
         if self._sizes is not None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import threading
+import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +22,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from splitinfer.cli.main import main
-from splitinfer.errors import InputError, SplitInferError
+from splitinfer.errors import InputError, ModelMismatchError, SplitInferError
 from splitinfer.models import load_card
-from splitinfer.models.sent_pictures import decode_picture, picture_codec
+from splitinfer.models.sent_pictures import Preparation, decode_picture, picture_codec
 from splitinfer.models.sources import inputs_of
 from splitinfer.runtime import EdgeClient, EdgeProcess, EdgeServer, ServerSettings
+from splitinfer.runtime.async_client import AsyncEdgeClient
 from splitinfer.runtime.loading import capture_card
 
 CARD = """
@@ -152,9 +158,147 @@ def test_pictures_are_sent_to_a_server_of_ones_own(folder: Path) -> None:
     card = load_card(str(folder / "plain.toml"))
     split = capture_card(card)
     sent = picture_codec("webp:60").encode(folder / "photo.png")
-    prepare = lambda array: inputs_of(card, decode_picture(array), max_pixels=10**6)  # noqa: E731
+    prepare = Preparation(card)
     with EdgeServer([split], pictures={split.name: prepare}) as server, EdgeClient(server.address) as client:
         assert torch.equal(client.run_tail(split, 0, (sent,)).output, split(*prepare(sent)))
+
+
+def test_another_preprocessing_at_the_edge_is_refused_before_sending(
+    folder: Path, edge: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "plain.toml"
+    other.write_text(CARD.replace("resize = 40", "resize = 36"))
+    arguments = ["infer", str(other), "--cut", "0", "--input", str(folder / "photo.jpg"), "--server", edge]
+    assert main([*arguments, "--check"]) == 0  # as a tensor it may be sent
+    capsys.readouterr()
+    assert main([*arguments, "--codec", "jpeg"]) == 2
+    error = capsys.readouterr().err
+    assert "preprocesses pictures for plain in another way" in error
+    assert error.count("\n") == 1
+
+    card, split = load_card(str(other)), capture_card(load_card(str(other)))
+    seen: list[Any] = []
+    prepare = Preparation(load_card(str(folder / "plain.toml")))
+
+    def ask(server: EdgeServer) -> None:
+        with EdgeClient(server.address) as client, pytest.raises(ModelMismatchError, match="in another way"):
+            client.infer_picture(split, card, folder / "photo.jpg")
+
+        async def again() -> None:
+            async with AsyncEdgeClient(server.address) as client:
+                with pytest.raises(ModelMismatchError, match="in another way"):
+                    await client.infer_picture(split, card, folder / "photo.jpg", codec="webp:50")
+
+        asyncio.run(again())
+
+    with EdgeServer([split], pictures={split.name: prepare}, observer=seen.append) as server:
+        ask(server)
+    assert seen == []  # nothing was sent
+
+
+def test_code_of_ones_own_gets_a_picture_within_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "import torch\ndef make(picture):\n    return torch.zeros(picture.size)\n"
+    (tmp_path / "sent_own.py").write_text(text)
+    (tmp_path / "own.toml").write_text('source = "tests.runtime.small:plain"\npreprocess_with = "sent_own:make"\n')
+    own = Preparation(load_card(str(tmp_path / "own.toml")), max_pixels=100)
+    (made,) = own(np.frombuffer(_file(Image.new("L", (10, 9)), "PNG"), np.uint8))
+    assert made.shape == (10, 9)
+    with pytest.raises(InputError, match="max_pixels is 100"):
+        own(np.frombuffer(_png_of(50_000, 50_000), np.uint8))
+
+
+def _file(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, kind, **options)
+    return out.getvalue()
+
+
+def test_pictures_of_every_kind_mean_the_same_there_as_here(folder: Path, tmp_path: Path) -> None:
+    card = load_card(str(folder / "plain.toml"))
+    split = capture_card(card)
+    photo = Image.open(folder / "photo.png").convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    wide = Image.fromarray(np.arange(60 * 50, dtype=np.uint16).reshape(60, 50) * 21)
+    kinds = {
+        "cmyk.jpg": _file(photo.convert("CMYK"), "JPEG"),
+        "grey.jpg": _file(photo.convert("L"), "JPEG"),
+        "scans.jpg": _file(photo, "JPEG", progressive=True),
+        "turned.webp": _file(photo, "WEBP", lossless=True, exif=exif),
+        "clear.webp": _file(photo.convert("RGBA").rotate(30), "WEBP", lossless=True),
+        "moving.webp": _file(photo, "WEBP", save_all=True, append_images=[photo.rotate(90)]),
+        "sixteen.png": _file(wide, "PNG"),
+        "moving.png": _file(photo, "PNG", save_all=True, append_images=[photo.rotate(90)]),
+        "long.png": _file(Image.new("RGB", (1, 20_000), "red"), "PNG"),
+    }
+    with (
+        EdgeServer([split], pictures={split.name: Preparation(card)}) as server,
+        EdgeClient(server.address) as client,
+    ):
+        for name, data in kinds.items():
+            path = tmp_path / name
+            path.write_bytes(data)
+            own = {".jpg": "jpeg", ".webp": "webp"}.get(path.suffix, "uint8")
+            for codec in {own, "uint8+zstd"}:
+                answer = client.infer_picture(split, card, path, codec=codec).output
+                assert torch.equal(answer, split(*inputs_of(card, path, max_pixels=10**6))), (name, codec)
+        with pytest.raises(InputError, match="1 x 20000 pixels cannot be sent as webp"):
+            client.infer_picture(split, card, tmp_path / "long.png", codec="webp:50")
+        many = bytearray(kinds["scans.jpg"])
+        many[-2:-2] = b"\xff\xda\x00\x08" * 200
+        (tmp_path / "many.jpg").write_bytes(many)
+        with pytest.raises(SplitInferError, match="scans; at most 100 are taken"):
+            client.infer_picture(split, card, tmp_path / "many.jpg")
+
+
+def test_pictures_are_decoded_as_many_at_once_as_tails_run(folder: Path) -> None:
+    card = load_card(str(folder / "plain.toml"))
+    split = capture_card(card)
+    prepare = Preparation(card)
+    lock, counts = threading.Lock(), [0, 0]
+
+    def counted(sent: Any) -> Any:
+        with lock:
+            counts[0] += 1
+            counts[1] = max(counts)
+        time.sleep(0.02)  # so that others would come in
+        made = prepare(sent)
+        with lock:
+            counts[0] -= 1
+        return made
+
+    sent = picture_codec("jpeg").encode(folder / "photo.jpg")
+    with (
+        EdgeServer([split], ServerSettings(parallel_tails=1), pictures={split.name: counted}) as server,
+        EdgeClient(server.address) as client,
+        ThreadPoolExecutor(6) as pool,
+    ):
+        answers = list(pool.map(lambda _: client.run_tail(split, 0, (sent,)).output, range(6)))
+    assert counts == [0, 1]
+    assert all(torch.equal(answer, answers[0]) for answer in answers)
+
+
+def test_a_picture_codec_for_tensors_says_how_pictures_are_sent(folder: Path, edge: str) -> None:
+    split = capture_card(load_card(str(folder / "plain.toml")))
+    inputs = torch.zeros(1, 3, 32, 32)
+    with EdgeClient(edge) as client:
+        with pytest.raises(InputError, match=r"'jpeg:80', which is for pictures: send them with infer_picture"):
+            client.infer(split, 0, inputs, codec="jpeg:80")
+        with pytest.raises(InputError, match="send them with infer_picture"):
+            list(client.stream(split, 1, [inputs], codec="uint8"))
+        with pytest.raises(InputError, match="sends no picture; known: uint8"):
+            client.infer_picture(split, load_card("resnet18"), folder / "photo.jpg", codec="int8")
+
+    async def ask() -> None:
+        async with AsyncEdgeClient(edge) as client:
+            with pytest.raises(InputError, match="send them with infer_picture"):
+                await client.infer(split, 0, inputs, codec="webp:75")
+            card = load_card(str(folder / "plain.toml"))
+            result = await client.infer_picture(split, card, folder / "photo.jpg")
+            assert torch.equal(result.output, split(*inputs_of(card, folder / "photo.jpg", max_pixels=10**6)))
+
+    asyncio.run(ask())
 
 
 @settings(derandomize=True, deadline=None, max_examples=300)
@@ -175,46 +319,3 @@ def test_damaged_files_are_refused_or_decoded_and_never_more(data: st.DataObject
         return
     assert tensor.shape == (1, 3, 224, 224)
     assert bool(torch.isfinite(tensor).all())
-
-
-def test_another_preprocessing_at_the_edge_is_refused_before_anything_is_sent(folder, edge, capsys):
-    """The weights are the same, and so is the fingerprint: the answer would be another in silence."""
-    for line in ("resize = 36", "resize = 40\nmean = [0.1, 0.2, 0.3]"):
-        other = folder / "elsewhere"
-        other.mkdir(exist_ok=True)
-        (other / "plain.toml").write_text(CARD.replace("resize = 40", line))
-        arguments = ["infer", str(other / "plain.toml"), "--cut", "0", "--server", edge, "--input"]
-        assert main([*arguments, str(folder / "photo.jpg"), "--codec", "jpeg"]) == 2
-        said = capsys.readouterr().err
-        assert "makes another input of a picture than this one" in said
-        assert "Traceback" not in said
-        assert main([*arguments, str(folder / "photo.jpg"), "--codec", "raw", "--check"]) == 0
-
-
-def test_unusual_files_are_at_the_edge_what_they_are_here(folder, edge, capsys):
-    pixels = np.random.default_rng(1).integers(0, 256, (48, 64, 4), np.uint8)
-    rgba = Image.fromarray(pixels)
-    rgba.convert("CMYK").save(folder / "cmyk.jpg")
-    rgba.convert("L").save(folder / "grey.jpg")
-    rgba.convert("RGB").save(folder / "progressive.jpg", progressive=True)
-    rgba.save(folder / "alpha.webp")
-    frames = [rgba.convert("RGB").rotate(angle) for angle in (0, 90)]
-    frames[0].save(folder / "animated.webp", save_all=True, append_images=frames[1:])
-    for name, codec in (
-        ("cmyk.jpg", "jpeg"),
-        ("grey.jpg", "jpeg"),
-        ("progressive.jpg", "jpeg"),
-        ("alpha.webp", "webp"),
-        ("animated.webp", "webp"),
-        ("cmyk.jpg", "uint8"),
-    ):
-        arguments = ["infer", str(folder / "plain.toml"), "--cut", "0", "--server", edge, "--codec", codec, "--check"]
-        code = main([*arguments, "--input", str(folder / name)])
-        said = capsys.readouterr()
-        assert code == 0 or (code == 2 and said.err.count("splitinfer: error:") == 1), (name, codec, said.err)
-
-
-def test_the_name_of_a_picture_codec_is_explained_where_tensors_are_sent(folder, edge):
-    split = capture_card(load_card(folder / "plain.toml"))
-    with EdgeClient(edge) as client, pytest.raises(InputError, match=r"'jpeg:80', which is for pictures: send what"):
-        client.infer(split, 0, torch.zeros(1, 3, 32, 32), codec="jpeg:80")

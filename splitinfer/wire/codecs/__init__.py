@@ -65,7 +65,7 @@ class Wire:
 def about(unknown: str) -> str:
     """Return what is to be said of a name that is no codec of tensors; mostly nothing."""
     if unknown.partition(":")[0].partition("+")[0] in ("jpeg", "webp", "uint8"):
-        return ", which is for pictures: send what picture_codec(...).encode(...) makes, at cut 0"
+        return ", which is for pictures: send them with infer_picture"
     return ""
 
 
