@@ -19,6 +19,10 @@ def advise(
     model: Annotated[str, typer.Argument(help="A model's name, a card file, or a profile's JSON file.")],
     bandwidth: Annotated[str, typer.Option(metavar="RATE", help="Of the way up: 20Mbps, 800kbps.")],
     rtt: Annotated[str, typer.Option(metavar="TIME", help="Round trip: 10ms.")] = "10ms",
+    downlink: Annotated[
+        str | None,
+        typer.Option(metavar="RATE", help="Of the answer's way back: 50Mbps. Left out: the answer takes no time."),
+    ] = None,
     device: Annotated[str, typer.Option(metavar="CARD", help="Device card: see splitinfer devices.")] = "paper",
     edge: Annotated[
         float, typer.Option(min=0.001, metavar="GMACS", help="How fast the edge computes, GMACs/s.")
@@ -49,6 +53,7 @@ def advise(
     if chosen is None:
         raise InputError(f"--objective: must be {', '.join(OBJECTIVES)}, not {objective!r}")
     rate, delay = parse_rate_bps(bandwidth), parse_time_s(rtt)
+    down = parse_rate_bps(downlink, "--downlink") if downlink is not None else None
     card = load_device(device)
     profile = profile_of(model if Path(model).suffix != ".json" or Path(model).is_file() else _absent(model))
     advice = find(
@@ -59,6 +64,7 @@ def advise(
         edge_macs_per_s=edge * 1e9,
         objective=chosen,
         min_accuracy=min_accuracy,
+        downlink_bps=down,
     )
     if as_json:
         record = {
@@ -66,6 +72,8 @@ def advise(
             "device": card.name,
             "bandwidth_bps": rate,
             "rtt_s": delay,
+            "downlink_bps": down,
+            "output_bits": profile.output_bits,
             "objective": objective,
             "options": [asdict(one) | {"total_s": one.total_s, "limit": one.limit} for one in advice.options],
             "refused": advice.refused,
@@ -74,9 +82,10 @@ def advise(
         }
         print(json.dumps(record))
         return
+    back = "" if down is None else f", {profile.output_bits / 8192:.1f} KiB back at {down / 1e6:g} Mbit/s"
     print(
         f"{profile.model} on {card.name} ({card.used_core.name}, {card.radio}), {rate / 1e6:g} Mbit/s up, "
-        f"{delay * 1e3:g} ms round trip, edge {edge:g} GMACs/s; best {objective} first"
+        f"{delay * 1e3:g} ms round trip{back}, edge {edge:g} GMACs/s; best {objective} first"
     )
     print()
     rows = [

@@ -15,10 +15,12 @@ from splitinfer.errors import InputError
 if TYPE_CHECKING:
     from splitinfer.profiling import LatencyRecord, Profile
     from splitinfer.profiling.latency import LatencySettings
+    from splitinfer.profiling.profile import WeightsRecord
 
 _GIGA = 1e9
 _MEGA = 1e6
 _BITS_PER_KIB = 8 * 1024
+_BITS_PER_MIB = 8 * 1024**2
 _SHAPES_SHOWN = 3
 _OPS_SHOWN = 12
 
@@ -128,6 +130,9 @@ def show(measured: Profile) -> None:
     from splitinfer.cli.output import print_table
 
     columns = ["k", "after layer", "output", "crossing", "MACs", "c^k", "KiB", "d^k"]
+    weighed = all(cut.head_weights is not None for cut in measured.cuts)
+    if weighed:
+        columns += ["head M", "MiB", "tail M", "MiB"]
     if measured.latency_host is not None:
         columns += ["head ms", "tail ms"]
     rows = []
@@ -142,6 +147,8 @@ def show(measured: Profile) -> None:
             f"{cut.crossing_bits / _BITS_PER_KIB:,.1f}",
             f"{measured.feature_ratio[cut.index]:.4f}",
         ]
+        if weighed:
+            row += [*_weights(cut.head_weights), *_weights(cut.tail_weights)]
         if measured.latency_host is not None:
             row += [_milliseconds(cut.head_latency), _milliseconds(cut.tail_latency)]
         rows.append(row)
@@ -195,6 +202,7 @@ def summary(measured: Profile) -> str:
     return (
         f"{measured.model}: C = {measured.total_macs / _GIGA:.3f} GMACs, D = {measured.input_bits:,} bits "
         f"({measured.input_bits / _BITS_PER_KIB:,.1f} KiB), {measured.parameters / _MEGA:.2f} M parameters, "
+        f"answer {measured.output_bits / _BITS_PER_KIB:,.1f} KiB, "
         f"K = {measured.num_cuts}; {where}"
     )
 
@@ -228,6 +236,10 @@ def _crossing(shapes: list[tuple[int, ...]]) -> str:
     shown = " + ".join(_shape(shape) for shape in shapes[:_SHAPES_SHOWN])
     rest = len(shapes) - _SHAPES_SHOWN
     return f"{shown} + {rest} more" if rest > 0 else shown
+
+
+def _weights(held: WeightsRecord | None) -> tuple[str, str]:
+    return ("-", "-") if held is None else (f"{held.elements / _MEGA:.2f}", f"{held.bits / _BITS_PER_MIB:.1f}")
 
 
 def _milliseconds(latency: LatencyRecord | None) -> str:

@@ -2,6 +2,7 @@
 
     head:  MACs before the cut · cycles per MAC / F          on the device's core at its highest frequency
     wire:  bits / bandwidth + round trip                     nothing at k = K
+           + bits of the answer / downlink                   where a downlink is given
     tail:  the other MACs · cycles per MAC / F               at the edge
     J:     head · P(F)  +  sending time · what the radio draws at full power
 
@@ -28,7 +29,7 @@ Objective = Literal["latency", "energy", "bits"]
 OBJECTIVES: tuple[Objective, ...] = ("latency", "energy", "bits")
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
-_PARAMETER_BYTES = 4
+_PARAMETER_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Advice:
     words: str
 
 
-def parse_rate_bps(text: str) -> float:
+def parse_rate_bps(text: str, option: str = "--bandwidth") -> float:
     """Read ``20Mbps``, ``1.5 Mbit/s``, ``800kbps`` or a number of bit/s.
 
     Raises:
@@ -99,7 +100,7 @@ def parse_rate_bps(text: str) -> float:
     match = re.fullmatch(pattern, text, flags=re.IGNORECASE)
     value = _number(match[1]) * _UNITS[match[2].lower()] if match else 0.0
     if not 0 < value < 1e15:
-        raise InputError(f"--bandwidth: write a rate such as 20Mbps or 800kbps, not {text!r}")
+        raise InputError(f"{option}: write a rate such as 20Mbps or 800kbps, not {text!r}")
     return value
 
 
@@ -131,6 +132,7 @@ def options_of(
     rtt_s: float,
     edge_macs_per_s: float,
     codecs: Sequence[Codec] = CODECS,
+    downlink_bps: float | None = None,
 ) -> list[Option]:
     """Return every cut with every codec.
 
@@ -141,7 +143,14 @@ def options_of(
         rtt_s: round trip, once per inference.
         edge_macs_per_s: how fast the edge computes.
         codecs: that are considered.
+        downlink_bps: of the answer's way back, which takes time and, as receiving, no energy here; None: it takes none.
+
+    Raises:
+        InputError: a downlink, and a profile that does not know the model's outputs.
     """
+    if downlink_bps is not None and not profile.outputs:
+        raise InputError(f"advise: the profile of {profile.model} has no outputs; measure it again: splitinfer profile")
+    answer_s = profile.output_bits / downlink_bps if downlink_bps is not None else 0.0
     core, radio = device.used_core, device.used_radio
     seconds_per_mac = core.cycles_per_mac / core.limit_hz
     busy_w = core.power_w(core.limit_hz)
@@ -151,8 +160,11 @@ def options_of(
     for cut in profile.cuts:
         head_s = cut.macs_before * seconds_per_mac
         tail_s = (profile.total_macs - cut.macs_before) / edge_macs_per_s
-        weights = profile.parameters * _PARAMETER_BYTES * cut.macs_before / max(profile.total_macs, 1)
-        memory = weights + profile.input_bits / 8 + cut.crossing_bits / 8
+        if cut.head_weights is not None:
+            weight_bits = float(cut.head_weights.bits)
+        else:  # a profile of an older version: a share of the weights as large as that of the MACs
+            weight_bits = profile.parameters * _PARAMETER_BITS * cut.macs_before / max(profile.total_macs, 1)
+        memory = weight_bits / 8 + profile.input_bits / 8 + cut.crossing_bits / 8
         if cut.index == profile.num_cuts:
             found.append(Option(cut.index, cut.name, "", head_s, 0.0, 0.0, head_s * busy_w, 0.0, 1.0, memory))
             continue
@@ -171,7 +183,7 @@ def options_of(
                     cut.name,
                     codec.name,
                     head_s,
-                    sending_s + rtt_s + extra_s,
+                    sending_s + rtt_s + answer_s + extra_s,
                     tail_s,
                     energy_j,
                     bits,
@@ -201,11 +213,12 @@ def advise(
     objective: Objective = "latency",
     min_accuracy: float | None = None,
     codecs: Sequence[Codec] = CODECS,
+    downlink_bps: float | None = None,
 ) -> Advice:
     """Rank the ways to run a model.
 
     Args:
-        profile, device, bandwidth_bps, rtt_s, edge_macs_per_s, codecs: as ``options_of``.
+        profile, device, bandwidth_bps, rtt_s, edge_macs_per_s, codecs, downlink_bps: as ``options_of``.
         objective: what is to be small.
         min_accuracy: least share of unchanged answers; codecs that change bits and were not measured are left out. By
             default only codecs that keep every bit, and those measured to keep every answer.
@@ -217,7 +230,13 @@ def advise(
     def ranked(rate: float) -> tuple[list[Option], dict[str, int]]:
         kept, refused = [], dict[str, int]()
         for option in options_of(
-            profile, device, bandwidth_bps=rate, rtt_s=rtt_s, edge_macs_per_s=edge_macs_per_s, codecs=codecs
+            profile,
+            device,
+            bandwidth_bps=rate,
+            rtt_s=rtt_s,
+            edge_macs_per_s=edge_macs_per_s,
+            codecs=codecs,
+            downlink_bps=downlink_bps,
         ):
             reason = _refusal(option, device, 1.0 if min_accuracy is None else min_accuracy)
             if reason:

@@ -122,6 +122,28 @@ def find_cuts(program: Program) -> tuple[tuple[Cut, ...], tuple[tuple[fx.Node, .
     return tuple(cuts), tuple(nodes)
 
 
+def weight_uses(program: Program) -> dict[str, tuple[int, int]]:
+    """Return, for each weight that the answer depends on, the first and the last operation that reads it.
+
+    A half holds a weight if one of its operations reads it, also through operations on weights alone. A weight that is
+    returned as it is counts as read by the last operation.
+    """
+    uses: dict[str, tuple[int, int]] = {}
+    reads = [(position, node.all_input_nodes) for position, node in enumerate(program.operations)]
+    for position, sources in (*reads, (max(len(reads) - 1, 0), program.outputs)):
+        found = {node for node in sources if node in program.constants}
+        waiting = list(found)
+        while waiting:
+            node = waiting.pop()
+            if node.op == "get_attr":
+                name = str(node.target)
+                uses[name] = uses.get(name, (position, position))[0], position
+            new = set(node.all_input_nodes) - found
+            found |= new
+            waiting += new
+    return uses
+
+
 class Crossings:
     """The cheapest set of tensors to send at each position."""
 

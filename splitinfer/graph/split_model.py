@@ -7,6 +7,7 @@ import operator
 import threading
 import warnings
 from collections.abc import Callable, Sequence, Set
+from functools import cached_property
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -18,7 +19,7 @@ from splitinfer.errors import CaptureError, InputError
 from splitinfer.graph.ambient import without_autocast
 from splitinfer.graph.batching import batched_graph
 from splitinfer.graph.capture import CapturedGraph, capture_graph, own_weights, restored
-from splitinfer.graph.cuts import Program, analyse, find_cuts
+from splitinfer.graph.cuts import Program, analyse, find_cuts, weight_uses
 from splitinfer.graph.engines import DEFAULT_ENGINE, Half, find_engine
 from splitinfer.graph.engines.parts import Parts
 from splitinfer.graph.fingerprint import architecture_digest, cuts_digest, fingerprint, weights_digest
@@ -136,6 +137,24 @@ class SplitModel:
         for note in captured.notes:
             warnings.warn(f"{kind} {note}", stacklevel=2)
         return split
+
+    def half_weights(self, k: SupportsIndex) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return (elements, bits) of the weights and buffers that the head reads at cut k, and of the tail's.
+
+        What both halves read counts in both. With ``optimize`` batch norms are folded away, as they are in memory.
+        """
+        position = self.cuts[self._index(k)].position
+        head = [name for name, (first, _) in self._weight_uses.items() if first < position]
+        tail = [name for name, (_, last) in self._weight_uses.items() if last >= position]
+        return self._size_of(head), self._size_of(tail)
+
+    @cached_property
+    def _weight_uses(self) -> dict[str, tuple[int, int]]:
+        return weight_uses(self._program)
+
+    def _size_of(self, names: list[str]) -> tuple[int, int]:
+        held = [weight for name in names if isinstance(weight := self._captured.weights[name], torch.Tensor)]
+        return sum(one.numel() for one in held), sum(one.numel() * one.dtype.itemsize * 8 for one in held)
 
     @property
     def engine(self) -> str:

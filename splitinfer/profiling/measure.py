@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splitinfer.errors import CaptureError, InputError
-from splitinfer.profiling.profile import CutRecord, LatencyRecord, Profile, TensorRecord
+from splitinfer.profiling.profile import CutRecord, LatencyRecord, Profile, TensorRecord, WeightsRecord
 
 if TYPE_CHECKING:
     import torch
@@ -116,6 +116,7 @@ def _capture(
 def _to_profile(
     split: SplitModel, latencies: list[tuple[LatencyRecord, LatencyRecord]] | None, host: dict[str, Any] | None
 ) -> Profile:
+    weights = [[WeightsRecord(*half) for half in split.half_weights(k)] for k in range(split.num_cuts + 1)]
     cuts = tuple(
         CutRecord(
             index=cut.index,
@@ -125,6 +126,8 @@ def _to_profile(
             crossing=_records(cut.crossing),
             head_latency=latencies[cut.index][0] if latencies is not None else None,
             tail_latency=latencies[cut.index][1] if latencies is not None else None,
+            head_weights=weights[cut.index][0],
+            tail_weights=weights[cut.index][1],
         )
         for cut in split.cuts
     )
@@ -136,6 +139,7 @@ def _to_profile(
         cuts=cuts,
         uncounted_ops=dict(split.uncounted_ops),
         latency_host=host,
+        outputs=_records(split.outputs),
     )
 
 

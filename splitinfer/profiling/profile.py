@@ -65,6 +65,14 @@ class LatencyRecord:
 
 
 @dataclass(frozen=True)
+class WeightsRecord:
+    """What one half reads of the model's weights and buffers: how many elements, and their bits in memory."""
+
+    elements: int
+    bits: int
+
+
+@dataclass(frozen=True)
 class CutRecord:
     """One cut point k.
 
@@ -75,6 +83,8 @@ class CutRecord:
         macs_before: MACs of the head.
         crossing: tensors that must be sent; empty at k=K.
         head_latency, tail_latency: measured on the host named in ``Profile.latency_host``, where asked for.
+        head_weights, tail_weights: that each half holds, those of both in both; None in profiles of older versions.
+            Where latencies were measured batch norms are folded away, as they were then.
     """
 
     index: int
@@ -84,6 +94,8 @@ class CutRecord:
     crossing: tuple[TensorRecord, ...]
     head_latency: LatencyRecord | None = None
     tail_latency: LatencyRecord | None = None
+    head_weights: WeightsRecord | None = None
+    tail_weights: WeightsRecord | None = None
 
     @property
     def crossing_bits(self) -> int:
@@ -129,6 +141,7 @@ class Profile:
         uncounted_ops: operators in the graph that no MAC rule covers, with how often each occurs.
         latency_host: where and how latencies were measured (processor, threads, repeats); None if they were not.
         codecs: what codecs make of the crossing tensors, where that was measured.
+        outputs: the tensors of one answer; empty in profiles of older versions.
     """
 
     model: str
@@ -139,6 +152,7 @@ class Profile:
     uncounted_ops: dict[str, int] = field(default_factory=dict)
     latency_host: dict[str, Any] | None = None
     codecs: tuple[CodecRecord, ...] = ()
+    outputs: tuple[TensorRecord, ...] = ()
 
     @property
     def num_cuts(self) -> int:
@@ -149,6 +163,11 @@ class Profile:
     def input_bits(self) -> int:
         """D in the model's own dtypes: the bits that cross at k=0."""
         return self.cuts[0].crossing_bits
+
+    @property
+    def output_bits(self) -> int:
+        """Bits of one answer in the model's own dtypes; 0 where the profile does not know its outputs."""
+        return sum(tensor.bits for tensor in self.outputs)
 
     @property
     def input_elements(self) -> int:
@@ -239,6 +258,7 @@ class Profile:
                 uncounted_ops={str(op): int(count) for op, count in record["uncounted_ops"].items()},
                 latency_host=record.get("latency_host"),
                 codecs=tuple(_codec(item) for item in record.get("codecs", ())),
+                outputs=tuple(_tensor(item) for item in record.get("outputs", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{source} is not a profile: bad or missing {error}") from None
@@ -268,6 +288,15 @@ def _latency(item: dict[str, Any] | None) -> LatencyRecord | None:
     return None if item is None else LatencyRecord(float(item["median_s"]), float(item["iqr_s"]))
 
 
+def _weights(item: dict[str, Any] | None) -> WeightsRecord | None:
+    if item is None:
+        return None
+    record = WeightsRecord(int(item["elements"]), int(item["bits"]))
+    if record.elements < 0 or record.bits < 0:
+        raise ValueError("weights: numbers of at least 0")
+    return record
+
+
 def _codec(item: dict[str, Any]) -> CodecRecord:
     numbers = {name: float(item[name]) for name in ("bits", "encode_s", "decode_s", "error", "same_top")}
     if not all(np.isfinite(value) and value >= 0 for value in numbers.values()):
@@ -284,4 +313,6 @@ def _cut(item: dict[str, Any]) -> CutRecord:
         crossing=tuple(_tensor(tensor) for tensor in item["crossing"]),
         head_latency=_latency(item.get("head_latency")),
         tail_latency=_latency(item.get("tail_latency")),
+        head_weights=_weights(item.get("head_weights")),
+        tail_weights=_weights(item.get("tail_weights")),
     )

@@ -41,11 +41,36 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_the_table_without_latency(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profile", "resnet18", "--no-latency"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split("  ")[-1].strip() == "d^k"
+    assert lines[0].split()[-8:] == ["KiB", "d^k", "head", "M", "MiB", "tail", "M", "MiB"]
     rows = {line.split()[0]: line.split() for line in lines if line.strip()[:1].isdigit()}
     assert list(rows) == [str(k) for k in range(22)]
-    assert rows["0"][1:] == ["input", "1x3x224x224", "1x3x224x224", "0", "0.0000", "588.0", "1.0000"]
-    assert rows["21"] == ["21", "fc", "1x1000", "-", "1,814,073,344", "1.0000", "0.0", "0.0000"]
+    assert rows["0"][1:] == [
+        "input",
+        "1x3x224x224",
+        "1x3x224x224",
+        "0",
+        "0.0000",
+        "588.0",
+        "1.0000",
+        "0.00",
+        "0.0",
+        "11.70",
+        "44.6",
+    ]
+    assert rows["21"] == [
+        "21",
+        "fc",
+        "1x1000",
+        "-",
+        "1,814,073,344",
+        "1.0000",
+        "0.0",
+        "0.0000",
+        "11.70",
+        "44.6",
+        "0.00",
+        "0.0",
+    ]
     assert rows["7"][3:6] == ["1x64x56x56", "+", "1x128x28x28"]
     (summary,) = [line for line in lines if line.startswith("resnet18:")]
     assert "C = 1.814 GMACs" in summary

@@ -11,7 +11,7 @@ from splitinfer.cli.main import main
 from splitinfer.energy.card import load_device
 from splitinfer.errors import InputError
 from splitinfer.experiments.advise import advise, options_of, parse_rate_bps, parse_time_s
-from splitinfer.profiling.profile import CodecRecord
+from splitinfer.profiling.profile import CodecRecord, TensorRecord, WeightsRecord
 from tests.simulation.small import BIG
 
 PAPER = load_device("paper")
@@ -29,6 +29,23 @@ def test_times_and_energies_are_the_sums_worked_out_by_hand():
     assert options[2, "int8"].bits == 8000 * 8
     local = options[3, ""]
     assert (local.wire_s, local.tail_s, local.bits) == (0.0, 0.0, 0.0)
+
+
+def test_the_way_back_of_the_answer_counts_where_a_downlink_is_given():
+    model = replace(BIG, outputs=(TensorRecord("y", (500,), "float32"),))
+    without = options_of(model, PAPER, **LINK)
+    counted = options_of(model, PAPER, **LINK, downlink_bps=2e6)
+    for one, other in zip(without, counted, strict=True):
+        assert other.wire_s - one.wire_s == pytest.approx(0 if one.cut == model.num_cuts else 16000 / 2e6)
+        assert (other.energy_j, other.bits) == (one.energy_j, one.bits)
+    with pytest.raises(InputError, match="has no outputs"):
+        options_of(BIG, PAPER, **LINK, downlink_bps=2e6)
+
+
+def test_the_memory_of_a_head_is_that_of_the_weights_it_holds():
+    heavy = replace(BIG, cuts=tuple(replace(cut, head_weights=WeightsRecord(0, 8000 * cut.index)) for cut in BIG.cuts))
+    memory = {one.cut: one.memory_bytes for one in options_of(heavy, PAPER, **LINK)}
+    assert memory[2] == 2000 + (BIG.input_bits + BIG.cuts[2].crossing_bits) / 8
 
 
 def best(objective="latency", **changes):

@@ -47,6 +47,33 @@ def test_macs_and_crossings_of_a_small_model_by_hand() -> None:
     assert measured.latency_host is None
 
 
+class Tied(nn.Module):
+    """One weight used first and last, between them another; a buffer is returned as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tied, self.between = nn.Linear(8, 8, bias=False), nn.Linear(8, 8)
+        self.register_buffer("kept", torch.zeros(5, dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"y": self.tied(torch.relu(self.between(self.tied(x)))), "kept": self.kept}
+
+
+def test_weights_of_each_half_and_bits_of_the_answer_by_hand() -> None:
+    first, second, head = 4 * 3 * 9 + 4, 4 * 2 * 9 + 4, 10 * 256 + 10
+    measured = profile(Small(), (torch.randn(1, 3, 16, 16),), name="small")
+    halves = [(cut.head_weights.elements, cut.tail_weights.elements) for cut in measured.cuts]
+    assert halves == [(0, first + second + head), (first, second + head), (first + second, head), (sum(halves[-1]), 0)]
+    assert halves[-1][0] == measured.parameters
+    assert measured.cuts[1].head_weights.bits == 32 * first
+    assert measured.output_bits == 10 * 32
+    tied = profile(Tied(), (torch.randn(2, 8),), name="tied")
+    assert [cut.head_weights.elements for cut in tied.cuts] == [0, 64, 136, 136 + 5]
+    assert [cut.tail_weights.elements for cut in tied.cuts] == [136 + 5, 136 + 5, 64 + 5, 0]
+    assert tied.output_bits == 2 * 8 * 32 + 5 * 64
+    assert Profile.from_dict(tied.to_dict()) == tied
+
+
 def test_the_batch_multiplies_macs_and_bits_and_leaves_the_ratios() -> None:
     one = profile("squeezenet1_1", input_size=64)
     three = profile("squeezenet1_1", input_size=64, batch=3)
