@@ -5,6 +5,7 @@ A layout belongs to scenarios with the same services; arrays of actions have a l
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,6 +49,27 @@ def candidate_cuts(settings: StackedSettings, cuts: str, environment: int = 0) -
                 row.append(pareto_cuts(work[0, device, service, :count], work[1, device, service, :count]))
         table.append(row)
     return table
+
+
+def services_digest(settings: StackedSettings) -> str:
+    """Return a hash of what the cuts of every device and service stand for, in order: shares of the work, and bits.
+
+    Outputs of a flat network mean cuts by their place, so it fits only where every place holds what it held in
+    training. How fast or dear the stations are is not in it: the state is scaled by that, and worlds may move.
+
+    Args:
+        settings: of environments with the same services.
+    """
+    work = settings.work[0]
+    parts = [str(settings.shape[1:])]
+    for device, service in np.argwhere(settings.active[0]).tolist():
+        cuts = int(settings.num_cuts[0, device, service]) + 1
+        local, bits, edge = work[:, device, service, :cuts]
+        whole = local[-1] + edge[-1]
+        # Six digits: the same table is the same on any machine, and no two models are that alike.
+        numbers = [*(local / (whole if whole > 0 else 1.0)), *bits]
+        parts.append(f"{device} {service} " + " ".join(f"{number:.6g}" for number in numbers))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 class _Cuts:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
-from splitinfer.learning.actions import CutActions, JointActions, RoundedCutActions
+from splitinfer.learning.actions import CutActions, JointActions, RoundedCutActions, services_digest
 from splitinfer.learning.outlook import FEATURES, PAPERS, Candidates, Outlook
 from splitinfer.learning.stacked import StackedSettings, emphasised, stack_settings
 from splitinfer.learning.state import state_size, state_vector
@@ -91,6 +91,7 @@ class FlatCutPolicy:
         layout: what its outputs mean: ``"index"``, logits of each service's cuts (the paper's LyaPPO); ``"rounded"``,
             one number per service, rounded to a cut (DDPG-Cov).
         cuts: the cuts it chooses from, ``"all"`` or ``"pareto"``.
+        services: digest of the services that it learned on (``services_digest``); None where nobody kept it.
         name: what tables call it.
 
     Raises:
@@ -98,9 +99,16 @@ class FlatCutPolicy:
     """
 
     def __init__(
-        self, weights: Weights, *, layout: str = "index", cuts: str = "all", name: str = "lyappo-paper"
+        self,
+        weights: Weights,
+        *,
+        layout: str = "index",
+        cuts: str = "all",
+        services: str | None = None,
+        name: str = "lyappo-paper",
     ) -> None:
         self.name = name
+        self._services = services
         self._candidates = cuts
         self._layout = layout
         self._network = _flat_network(weights, "relu" if layout == "rounded" else "tanh")
@@ -114,7 +122,7 @@ class FlatCutPolicy:
         else:
             rounded = RoundedCutActions(self._settings, self._candidates)
             self._decode, outputs = rounded.decode, rounded.size
-        _check_fit(self.name, self._network, self._settings, outputs)
+        _check_fit(self.name, self._network, self._settings, outputs, self._services)
 
     def cuts(self, observation: Observation) -> Cuts:
         out = self._network(state_vector(self._settings, observation.period.stacked()))
@@ -131,6 +139,7 @@ class JointPolicy:
     Args:
         weights: ``layer.0``, ``layer.1``, ``layer.2``.
         cuts: the cuts it chooses from, ``"all"`` or ``"pareto"``.
+        services: digest of the services that it learned on (``services_digest``); None where nobody kept it.
         name: what tables call it.
 
     Raises:
@@ -139,8 +148,9 @@ class JointPolicy:
 
     sets_resources = True
 
-    def __init__(self, weights: Weights, *, cuts: str = "all", name: str = "ppo") -> None:
+    def __init__(self, weights: Weights, *, cuts: str = "all", services: str | None = None, name: str = "ppo") -> None:
         self.name = name
+        self._services = services
         self._candidates = cuts
         self._network = _flat_network(weights, "tanh")
         self._request: Request | None = None
@@ -148,7 +158,7 @@ class JointPolicy:
     def reset(self, setting: Setting, rng: np.random.Generator) -> None:
         self._settings = stack_settings([setting])
         self._actions = JointActions(self._settings, self._candidates)
-        _check_fit(self.name, self._network, self._settings, self._actions.size)
+        _check_fit(self.name, self._network, self._settings, self._actions.size, self._services)
 
     def cuts(self, observation: Observation) -> Cuts:
         action = self._network(state_vector(self._settings, observation.period.stacked()))
@@ -170,10 +180,15 @@ def _flat_network(weights: Weights, activation: str) -> Perceptron:
     return Perceptron(weights, ["layer.0", "layer.1", "layer.2"], activation=activation)
 
 
-def _check_fit(name: str, network: Perceptron, settings: StackedSettings, outputs: int) -> None:
+def _check_fit(name: str, network: Perceptron, settings: StackedSettings, outputs: int, services: str | None) -> None:
     wanted = (state_size(settings), outputs)
     if wanted != (network.inputs, network.outputs):
         raise InputError(
             f"{name}: trained for other services ({network.inputs} inputs and {network.outputs} outputs; this scenario "
             f"has {wanted[0]} and {wanted[1]}); train it again, or use LyaPPO's default variant"
+        )
+    if services is not None and services != services_digest(settings):  # layer sizes agree by chance
+        raise InputError(
+            f"{name}: trained for other services (as many cuts, but not the same ones: models, their order, codecs and "
+            "the kind of cuts must be those of the training); train it again, or use LyaPPO's default variant"
         )

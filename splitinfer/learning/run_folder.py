@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from splitinfer.errors import InputError
-from splitinfer.learning.outlook import PAPERS
+from splitinfer.learning.outlook import FEATURES, PAPERS
 from splitinfer.learning.policies import FlatCutPolicy, JointPolicy, SharedCutPolicy
 from splitinfer.learning.settings import DDPGSettings, JointPPOSettings, LyaPPOSettings, PaperSettings, TrainingSettings
 from splitinfer.learning.shipped import SHIPPED_POLICY
@@ -58,13 +58,16 @@ def load_run(folder: str | Path) -> Policy:
     record = read_run(folder)
     weights = load_weights(folder / POLICY_FILE)
     settings = settings_of(record)
+    services = None if record.get("services") is None else str(record["services"])  # older runs did not keep it
     if isinstance(settings, JointPPOSettings):
-        return JointPolicy(weights, cuts=settings.candidates)
+        return JointPolicy(weights, cuts=settings.candidates, services=services)
     if isinstance(settings, DDPGSettings):
-        return FlatCutPolicy(weights, layout="rounded", cuts=settings.candidates, name="ddpg")
+        return FlatCutPolicy(weights, layout="rounded", cuts=settings.candidates, services=services, name="ddpg")
     if isinstance(settings, PaperSettings):
-        return FlatCutPolicy(weights, cuts=settings.candidates, name=settings.name)
+        return FlatCutPolicy(weights, cuts=settings.candidates, services=services, name=settings.name)
     assert isinstance(settings, LyaPPOSettings)
+    if record.get("features") not in (None, list(FEATURES)):
+        raise InputError(f"policy: {folder} learned from other features than this version's; train it again")
     return SharedCutPolicy(
         weights,
         energy_emphasis=settings.energy_emphasis,
@@ -110,6 +113,7 @@ def write_run(
     *,
     scenario: str,
     allocation: str,
+    services: str | None,
     worlds: dict[str, Any] | None,
     slots_done: int,
     seconds: float,
@@ -117,13 +121,16 @@ def write_run(
 ) -> None:
     """Write or renew the record of a run; ``history`` says how it started and which policy was kept.
 
-    ``worlds`` is the family that scenarios were drawn from, where there was not one scenario.
+    ``services`` is the digest of the scenario's services. ``worlds`` is the family that scenarios were drawn from,
+    where there was not one scenario.
     """
     record = {
         "schema": SCHEMA,
         "algorithm": settings.algorithm,
         "scenario": scenario,
         "allocation": allocation,
+        "services": services,
+        "features": list(FEATURES) if isinstance(settings, LyaPPOSettings) else None,
         "worlds": worlds,
         "settings": settings.record(),
         "slots_done": slots_done,

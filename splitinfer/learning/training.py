@@ -19,6 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
 from splitinfer.errors import InputError
+from splitinfer.learning.actions import services_digest
 from splitinfer.learning.learners import Learner, learner
 from splitinfer.learning.run_folder import (
     CHECKPOINT_FILE,
@@ -31,7 +32,9 @@ from splitinfer.learning.run_folder import (
     write_run,
 )
 from splitinfer.learning.settings import TrainingSettings
+from splitinfer.learning.stacked import stack_settings
 from splitinfer.learning.worlds import WorldFamily
+from splitinfer.simulation.build import setting_of
 from splitinfer.simulation.scenario import Scenario
 
 CHECKPOINT_SECONDS = 30.0
@@ -74,6 +77,8 @@ def train(
         settings = replace(settings, slots=max(slots, settings.slots))
         done, seconds = int(record["slots_done"]), float(record["training_seconds"])
         world = _world_of(folder, record)
+        if record.get("services") not in (None, _services_of(world)):
+            raise InputError(f"resume: the profiles behind {folder / SCENARIO_FILE} changed since; train anew")
     elif (folder / RUN_FILE).exists():
         raise InputError(f"out: {folder} holds a training run already; go on with it (--resume) or name another folder")
     if resume and done >= settings.slots:
@@ -127,6 +132,10 @@ def _world_of(folder: Path, record: dict[str, Any]) -> Scenario | WorldFamily:
         return WorldFamily(**fields)
     except TypeError as error:
         raise InputError(f"{RUN_FILE}: worlds: {error}") from None
+
+
+def _services_of(world: Scenario | WorldFamily) -> str | None:
+    return services_digest(stack_settings([setting_of(world)])) if isinstance(world, Scenario) else None
 
 
 def _restore(student: Learner, path: Path, history: dict[str, Any]) -> None:
@@ -246,6 +255,7 @@ class _Keeper(BaseCallback):
             self._settings,
             scenario=self._world.name,
             allocation=self._world.allocation,
+            services=_services_of(self._world),
             worlds=asdict(self._world) if isinstance(self._world, WorldFamily) else None,
             slots_done=self._slots,
             seconds=self._saved - self._began,

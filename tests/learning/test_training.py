@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from splitinfer.learning.training import train
 from splitinfer.scheduling import FixedCut, RandomCut
 from splitinfer.simulation import Scenario, simulate
 from splitinfer.simulation.build import setting_of
-from tests.simulation.small import BIG, small_scenario
+from tests.simulation.small import BIG, LITTLE, profile_from, small_scenario
 
 SCENARIO = small_scenario(arrival_rate_hz=0.8)
 
@@ -153,6 +154,53 @@ def test_the_papers_variant_loads_and_fits_its_services_only(paper_run):
     assert simulate(SCENARIO, policy, slots=2_000).finished > 0
     with pytest.raises(InputError, match="trained for other services"):
         simulate(small_scenario(services=(BIG, BIG)), policy, slots=100)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"services": (LITTLE, BIG)},  # as many inputs and outputs, in another order
+        {"services": (BIG, profile_from("other", (0, 30_000_000, 100_000_000), (20_000, 4_000, 0)))},
+        {"services": (BIG, profile_from("deeper", (0, 60_000_000, 100_000_000), (20_000, 5_000, 0)))},
+        {"codecs": "float16"},
+        {"num_devices": 1, "services": (BIG, LITTLE, BIG, LITTLE)},
+    ],
+)
+def test_services_of_the_same_size_are_told_apart(paper_run, other):
+    with pytest.raises(InputError, match="trained for other services"):
+        simulate(SCENARIO.replace(**other), splitinfer.load_policy(paper_run), slots=100)
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        {"arrival_rate_hz": 0.3},
+        {"max_local_frequency_hz": 5e8},
+        {"device": "pixel6"},
+        {"allocation": "price"},
+        {"slots_per_period": 50},
+        {"distances_m": 120.0},
+    ],
+)
+def test_a_world_may_move_under_a_trained_policy(paper_run, moved):
+    assert simulate(SCENARIO.replace(**moved), splitinfer.load_policy(paper_run), slots=2_000).finished > 0
+
+
+def test_resuming_notices_that_the_services_changed(paper_run, tmp_path):
+    folder = shutil.copytree(paper_run, tmp_path / "run")
+    other = SCENARIO.replace(services=(LITTLE, BIG))
+    other.save(folder / "scenario.toml")
+    with pytest.raises(InputError, match="changed since"):
+        train(SCENARIO, settings("lyappo-paper", slots=32_000), folder, resume=True)
+
+
+def test_a_network_of_other_features_is_refused(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text())
+    record["features"] = record["features"][::-1]
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="other features"):
+        splitinfer.load_policy(folder)
 
 
 def test_a_folder_is_not_overwritten(run):
