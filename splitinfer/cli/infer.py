@@ -18,6 +18,7 @@ from splitinfer.cli.options import (
     EngineName,
     MaxMessageMib,
     OnFailureName,
+    OtlpEndpoint,
     TlsCa,
     TlsKey,
     TokenFile,
@@ -92,6 +93,7 @@ def infer(
     tls_cert: ClientCert = None,
     tls_key: TlsKey = None,
     token_file: TokenFile = None,
+    otlp: OtlpEndpoint = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Run the head of a model on pictures here, and the tail on an edge server.
@@ -118,7 +120,8 @@ def infer(
     if is_artifact(model):
         if server is None:
             raise InputError("--server: an exported head needs an edge that runs its tail; give --server HOST:PORT")
-        check_exported_options({"--check": check, "--stream": stream, "--cut": cut is not None, "--wait": wait_s > 0})
+        used = {"--check": check, "--stream": stream, "--cut": cut is not None, "--wait": wait_s > 0}
+        check_exported_options(used | {"--otlp": otlp is not None})
         security = ClientSecurity(tls_ca, tls_cert, tls_key, token_file)
         settings = ClientSettings(
             deadline_s=deadline_s, security=security, codec=codec, limits=limits_of(max_message_mib)
@@ -152,6 +155,7 @@ def infer(
     from splitinfer.runtime import EdgeClient, EdgeProcess, ServerSettings
     from splitinfer.runtime.loading import capture_card
     from splitinfer.runtime.perseverance import checked_on_failure
+    from splitinfer.runtime.tracing import tracing_to
 
     if server is None and (tls_ca or token_file):
         raise InputError("--tls-ca and --token-file are for a server of your own: give --server HOST:PORT too")
@@ -173,10 +177,11 @@ def infer(
         raise InputError("--input: there is nothing to infer from")
     first_inputs = first.load()  # before anything slow: the file may be wrong
     with ExitStack() as stack:
+        tracing = stack.enter_context(tracing_to(otlp, "splitinfer-device"))
         target = server
         embedded = None
         if target is not None:
-            client = stack.enter_context(EdgeClient(target, settings, on_failure=chosen))
+            client = stack.enter_context(EdgeClient(target, settings, on_failure=chosen, tracing=tracing))
             if wait_s:
                 client.wait_ready(wait_s)
         else:
@@ -193,7 +198,7 @@ def infer(
         if embedded is not None:
             embedded.wait_ready()
             target = embedded.address
-            client = stack.enter_context(EdgeClient(target, settings, on_failure=chosen))
+            client = stack.enter_context(EdgeClient(target, settings, on_failure=chosen, tracing=tracing))
         client.infer(split, k, *first_inputs)  # connects and compiles both halves, which no later call does
         edge_engine = _edge_engine(client, split)
         progress = stack.enter_context(progress_bar("pictures")) if not single else _no_progress

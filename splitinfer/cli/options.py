@@ -84,6 +84,14 @@ TokenFile = Annotated[
     typer.Option(metavar="FILE", help="TOKEN or NAME TOKEN a line; SPLITINFER_TOKEN in the environment without."),
 ]
 
+OtlpEndpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--otlp",
+        metavar="URL",
+        help="Send OpenTelemetry traces there: http://HOST:4317 (extra [otel]).",
+    ),
+]
 OnFailureName = Annotated[
     str,
     typer.Option(

@@ -16,6 +16,7 @@ from splitinfer.cli.options import (
     LogForm,
     MaxMessageMib,
     MetricsPort,
+    OtlpEndpoint,
     Port,
     ServerCert,
     Threads,
@@ -59,6 +60,7 @@ def serve(
     metrics_port: MetricsPort = None,
     web_port: WebPort = None,
     log: LogForm = None,
+    otlp: OtlpEndpoint = None,
     scenario: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the edge server: it computes the tails of the models it holds.
@@ -84,6 +86,7 @@ def serve(
     from splitinfer.runtime.security import ServerSecurity
     from splitinfer.runtime.serving import serve as serve_until_stopped
     from splitinfer.runtime.settings import ServerSettings
+    from splitinfer.runtime.tracing import tracing_to
     from splitinfer.web.server import page_at
 
     names = [name.strip() for name in models.split(",") if name.strip()]
@@ -107,7 +110,11 @@ def serve(
     if log is not None:
         log_to_stderr(log)
         observers.append(log_event)
-    with metrics_at(metrics_port, settings) as metrics, page_at(web_port) as page:
+    with (
+        metrics_at(metrics_port, settings) as metrics,
+        page_at(web_port) as page,
+        tracing_to(otlp, "splitinfer-edge") as tracing,
+    ):
         if page is not None:
             observers.append(page.add)
         if metrics is not None:
@@ -129,6 +136,7 @@ def serve(
             options=options,
             observer=all_of(*observers),
             progress=say,
+            tracing=tracing,
         )
     if batches.requests:
         print(batches, flush=True)

@@ -31,6 +31,7 @@ from splitinfer.runtime.perseverance import Attempts, Breaker, OnFailure, checke
 from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import StreamEndedError, error_of_call
+from splitinfer.runtime.tracing import UNTRACED, RequestTrace, Tracing
 from splitinfer.runtime.transport import DESCRIBE, INFER, checked_target, open_async_channel
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class AsyncEdgeClient:
         *,
         on_failure: OnFailure = "fail",
         observer: Observer = nobody,
+        tracing: Tracing | None = None,
     ) -> None:
         """Prepare a client; nothing is connected yet. As :class:`EdgeClient`.
 
@@ -73,6 +75,7 @@ class AsyncEdgeClient:
             tune_allocator()
         self._on_failure = checked_on_failure(on_failure)
         self._tell = observer
+        self._tracing = tracing
         self._breaker = Breaker.of(self.settings)
         self._exchange = Exchange(self.target, self.settings)
         self._channel: grpc.aio.Channel | None = None
@@ -237,6 +240,27 @@ class AsyncEdgeClient:
         codec: str | None,
         on_failure: OnFailure | None,
     ) -> InferenceResult:
+        trace = UNTRACED if self._tracing is None else self._tracing.begin(model.name, cut, head_s)
+        try:
+            result = await self._tried(model, cut, tensors, head_s, codec, on_failure, trace)
+        except BaseException as error:
+            trace.failed(error)
+            raise
+        trace.done(result)
+        if result.error is None:
+            self._tell(Inferred(model.name, result.cut, result.ran_at, result.retries))
+        return result
+
+    async def _tried(
+        self,
+        model: SplitModel | ModelId,
+        cut: int,
+        tensors: Sequence[Any],
+        head_s: float,
+        codec: str | None,
+        on_failure: OnFailure | None,
+        trace: RequestTrace,
+    ) -> InferenceResult:
         attempts = Attempts(self.settings, on_failure or self._on_failure, self._breaker)
         request: Outgoing | None = None
         since_s = time.perf_counter()
@@ -245,7 +269,7 @@ class AsyncEdgeClient:
                 if not self._exchange.is_introduced:
                     await self._describe(attempts.timeout_s())
                 if request is None:
-                    request = self._exchange.prepare(model, cut, tensors, head_s, codec)
+                    request = self._exchange.prepare(model, cut, tensors, head_s, codec, trace)
                 data = await self._call(INFER, request.data, attempts.timeout_s())
                 result = raised(self._exchange.read(request, data))
             except RemoteError as error:
@@ -264,13 +288,8 @@ class AsyncEdgeClient:
                 await asyncio.sleep(pause_s)
             else:
                 attempts.answered()
-                return self._told(model.name, replace(result, retries=attempts.retries))
-        result = await asyncio.to_thread(finished_here, model, cut, tensors, head_s, since_s, attempts)
-        return self._told(model.name, result)
-
-    def _told(self, model: str, result: InferenceResult) -> InferenceResult:
-        self._tell(Inferred(model, result.cut, result.ran_at, result.retries))
-        return result
+                return replace(result, retries=attempts.retries)
+        return await asyncio.to_thread(finished_here, model, cut, tensors, head_s, since_s, attempts)
 
     async def _call(self, method: str, data: bytes, timeout_s: float) -> bytes:
         if self._is_closed:

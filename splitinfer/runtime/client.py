@@ -36,6 +36,7 @@ from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import StreamEndedError, error_of_call
 from splitinfer.runtime.timed_lane import TimedLane
+from splitinfer.runtime.tracing import UNTRACED, RequestTrace, Tracing
 from splitinfer.runtime.transport import DESCRIBE, INFER, Metadata, checked_target, open_channel
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class EdgeClient:
         *,
         on_failure: OnFailure = "fail",
         observer: Observer = nobody,
+        tracing: Tracing | None = None,
     ) -> None:
         """Prepare a client; nothing is connected yet.
 
@@ -83,8 +85,8 @@ class EdgeClient:
                 ``settings.retries`` further tries: ``fail`` raises the error; ``fallback`` runs the tail here, on the
                 tensors that already cross the cut (``InferenceResult.ran_at`` says so), and asks the edge again by
                 itself later; ``wait`` tries until the edge answers.
-
             observer: told ``Inferred`` of each task that was sent or finished here, on the caller's thread.
+            tracing: writes a span of each of them; the edge's own belong to the same trace.
 
         Raises:
             InputError: the target is not ``host:port``, or there is no such ``on_failure``.
@@ -95,6 +97,7 @@ class EdgeClient:
             tune_allocator()
         self._on_failure = checked_on_failure(on_failure)
         self._tell = observer
+        self._tracing = tracing
         self._breaker = Breaker.of(self.settings)
         self._exchange = Exchange(self.target, self.settings)
         self._lock = threading.Lock()
@@ -290,7 +293,9 @@ class EdgeClient:
     async def __aenter__(self) -> AsyncEdgeClient:
         from splitinfer.runtime.async_client import AsyncEdgeClient
 
-        client = AsyncEdgeClient(self.target, self.settings, on_failure=self._on_failure, observer=self._tell)
+        client = AsyncEdgeClient(
+            self.target, self.settings, on_failure=self._on_failure, observer=self._tell, tracing=self._tracing
+        )
         self._async.setdefault(asyncio.current_task(), []).append(client)
         return client
 
@@ -323,13 +328,35 @@ class EdgeClient:
         request: Outgoing | None = None,
     ) -> InferenceResult:
         """Have the tail of a task run, there or here; a request that was sent before is sent again."""
+        trace = self._begin(model.name, cut, head_s) if request is None else request.trace
+        try:
+            result = self._tried(model, cut, tensors, head_s, codec, attempts, request, trace)
+        except BaseException as error:
+            trace.failed(error)
+            raise
+        return self._told(model.name, result, trace)
+
+    def _begin(self, model: str, cut: int, head_s: float) -> RequestTrace:
+        return UNTRACED if self._tracing is None else self._tracing.begin(model, cut, head_s)
+
+    def _tried(
+        self,
+        model: SplitModel | ModelId,
+        cut: int,
+        tensors: Sequence[Any],
+        head_s: float,
+        codec: str | None,
+        attempts: Attempts,
+        request: Outgoing | None,
+        trace: RequestTrace,
+    ) -> InferenceResult:
         since_s = time.perf_counter()
         while attempts.may_try():
             try:
                 if not self._exchange.is_introduced:
                     self._describe(attempts.timeout_s())
                 if request is None:
-                    request = self._exchange.prepare(model, cut, tensors, head_s, codec)
+                    request = self._exchange.prepare(model, cut, tensors, head_s, codec, trace)
                 result = raised(self._exchange.read(request, self._transfer(request.data, attempts.timeout_s())))
             except RemoteError as error:
                 pause_s = None if self._closing.is_set() else attempts.failed(error)
@@ -339,11 +366,12 @@ class EdgeClient:
                     break
             else:
                 attempts.answered()
-                return self._told(model.name, replace(result, retries=attempts.retries) if attempts.retries else result)
-        return self._told(model.name, finished_here(model, cut, tensors, head_s, since_s, attempts))
+                return replace(result, retries=attempts.retries) if attempts.retries else result
+        return finished_here(model, cut, tensors, head_s, since_s, attempts)
 
-    def _told(self, model: str, result: InferenceResult) -> InferenceResult:
-        if self._tell is not nobody:
+    def _told(self, model: str, result: InferenceResult, trace: RequestTrace) -> InferenceResult:
+        trace.done(result)
+        if result.error is None and self._tell is not nobody:
             self._tell(Inferred(model, result.cut, result.ran_at, result.retries))
         return result
 
@@ -415,7 +443,8 @@ class EdgeClient:
                     yield self._answer(split, cut, tensors, head_s, codec, self._attempts(on_failure))
                     continue
                 try:
-                    outgoing = self._exchange.prepare(split, cut, tensors, head_s, codec)
+                    trace = self._begin(split.name, cut, head_s)
+                    outgoing = self._exchange.prepare(split, cut, tensors, head_s, codec, trace)
                 except RemoteError:
                     yield self._finish(split, cut, tensors, head_s, codec, self._attempts(on_failure))
                     continue
@@ -456,7 +485,7 @@ class EdgeClient:
                 attempts = self._attempts(on_failure, since_s=sent.started)
                 pause_s = attempts.failed(error)
                 if pause_s is None:
-                    yield self._told(sent.model.name, _here(sent, attempts))
+                    yield self._told(sent.model.name, _here(sent, attempts), sent.trace)
                 else:
                     self._closing.wait(pause_s)
                     yield self._answer(sent.model, sent.cut, sent.tensors, sent.head_s, codec, attempts, sent)
@@ -470,7 +499,7 @@ class EdgeClient:
                 result = _here(sent, attempts)
         else:
             self._breaker.succeeded()
-        yield self._told(sent.model.name, result) if result.error is None else result
+        yield self._told(sent.model.name, result, sent.trace)
         return line
 
     def _open_channel(self) -> grpc.Channel:

@@ -21,8 +21,9 @@ from splitinfer.runtime.perseverance import Attempts
 from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import remote_error
+from splitinfer.runtime.tracing import UNTRACED, RequestTrace
 from splitinfer.runtime.transport import SENDER, Metadata
-from splitinfer.wire import MAX_PROTOCOL_VERSION, Reply, Wire, Writer, decode_reply, request_writer
+from splitinfer.wire import MAX_PROTOCOL_VERSION, Reply, Wire, Writer, decode_reply, request_writer, trace_field
 from splitinfer.wire import splitinfer_pb2 as pb
 from splitinfer.wire.codecs import RAW, Codec, about
 from splitinfer.wire.dtypes import widened
@@ -61,6 +62,7 @@ class Outgoing:
         head_s, encode_s: time spent on it so far, seconds.
         started: ``time.perf_counter()`` when its bytes were ready.
         tensors: what crosses the cut, should the tail have to run here.
+        trace: of it.
     """
 
     data: bytes
@@ -71,6 +73,7 @@ class Outgoing:
     encode_s: float
     started: float
     tensors: Sequence[Any]
+    trace: RequestTrace = UNTRACED
 
 
 class Exchange:
@@ -152,7 +155,14 @@ class Exchange:
         self._description = None
 
     def request(
-        self, name: str, fingerprint: str, cut: int, tensors: Sequence[Any], request_id: int, codec: str | None = None
+        self,
+        name: str,
+        fingerprint: str,
+        cut: int,
+        tensors: Sequence[Any],
+        request_id: int,
+        codec: str | None = None,
+        trace_context: bytes = b"",
     ) -> bytes:
         """Return the bytes of a request for the tail of ``cut``, with ``codec`` instead of the settings'.
 
@@ -166,7 +176,7 @@ class Exchange:
             wanted = self._sending(self._settings.reply_codec).codec
             writer = request_writer(name, fingerprint, cut, wire, reply_codec=wanted)
             self._writers[name, fingerprint, cut, codec] = writer
-        data = writer.write(tensors, request_id)
+        data = writer.write(tensors, request_id, trace_field(trace_context))
         if len(data) > self._max_message_bytes:
             raise InputError(
                 f"the tensors at cut {cut} make a message of {len(data)} bytes; the edge takes at most "
@@ -186,7 +196,13 @@ class Exchange:
             raise RemoteError(f"the edge's reply cannot be read: {error}", status="INTERNAL") from None
 
     def prepare(
-        self, model: SplitModel | ModelId, cut: int, tensors: Sequence[Any], head_s: float, codec: str | None = None
+        self,
+        model: SplitModel | ModelId,
+        cut: int,
+        tensors: Sequence[Any],
+        head_s: float,
+        codec: str | None = None,
+        trace: RequestTrace = UNTRACED,
     ) -> Outgoing:
         """Return the request for the tail of ``cut``, with its times.
 
@@ -198,9 +214,9 @@ class Exchange:
         fingerprint = self._fingerprint(model)
         self._check_model(model.name, fingerprint)
         request_id = next(self._ids)
-        data = self.request(model.name, fingerprint, cut, tensors, request_id, codec)
+        data = self.request(model.name, fingerprint, cut, tensors, request_id, codec, trace.context)
         end = time.perf_counter()
-        return Outgoing(data, request_id, model, cut, head_s, end - start, end, tensors)
+        return Outgoing(data, request_id, model, cut, head_s, end - start, end, tensors, trace)
 
     def read(self, sent: Outgoing, data: bytes) -> InferenceResult:
         """Return the result that the bytes of a reply mean; a refusal becomes its ``error``.

@@ -27,6 +27,7 @@ from splitinfer.runtime.malloc import tune_allocator
 from splitinfer.runtime.settings import ServerSettings
 from splitinfer.runtime.statuses import RETRY_AFTER, refusal
 from splitinfer.runtime.tails import RefusedRequestError, TailRunner
+from splitinfer.runtime.tracing import Tracing
 from splitinfer.runtime.transport import SENDER, SERVICE, listen, server_options
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class EdgeServer:
         *,
         observer: Observer = nobody,
         pictures: Mapping[str, Callable[[Any], tuple[Any, ...]]] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """Prepare a server; nothing listens before :meth:`start`.
 
@@ -66,6 +68,7 @@ class EdgeServer:
                 where that may take long.
             pictures: by model, what makes its inputs from a picture sent at cut 0 (``models.sent_pictures``): an array
                 of uint8, a file's bytes (n,) or pixels (height, width, 3).
+            tracing: writes a span of each request that carries its sender's.
 
         Raises:
             InputError: no model, or two of one name.
@@ -81,6 +84,7 @@ class EdgeServer:
             keep_s=self.settings.kept_answer_s,
             observer=observer,
             pictures=pictures,
+            tracing=tracing,
         )
         self.models = tuple(self._runner.models)
         self.address = ""

@@ -19,6 +19,7 @@ from splitinfer.runtime.loading import capture_card
 from splitinfer.runtime.security import ServerSecurity
 from splitinfer.runtime.server import EdgeServer
 from splitinfer.runtime.settings import ServerSettings
+from splitinfer.runtime.tracing import Tracing
 from splitinfer.runtime.transport import check_free
 from splitinfer.wire.limits import WireLimits
 
@@ -33,6 +34,7 @@ def serve(
     stop: threading.Event | None = None,
     observer: Observer = nobody,
     progress: Callable[[str], None] = lambda what: None,
+    tracing: Tracing | None = None,
 ) -> None:
     """Capture models, serve their tails, and stop cleanly on SIGINT or SIGTERM.
 
@@ -47,6 +49,7 @@ def serve(
         stop: stops the server when set.
         observer: as :class:`EdgeServer` takes it.
         progress: told what is being done before the server answers.
+        tracing: as :class:`EdgeServer` takes it.
 
     Raises:
         SplitInferError: a model cannot be captured, or the address cannot be used.
@@ -75,7 +78,7 @@ def serve(
         for card, split in zip(cards, captured, strict=True)
         if card.preprocessing is not None or card.preprocess_with is not None
     }
-    server = EdgeServer(captured, settings, observer=observer, pictures=pictures)
+    server = EdgeServer(captured, settings, observer=observer, pictures=pictures, tracing=tracing)
     if warm:
         server.warm_batches()
     try:

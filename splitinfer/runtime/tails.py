@@ -31,6 +31,7 @@ from splitinfer.wire import (
 
 if TYPE_CHECKING:
     from splitinfer.graph import SplitModel
+    from splitinfer.runtime.tracing import Tracing
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class TailRunner:
         kept_bytes, keep_s: answers kept for senders that ask again, and for how long, seconds.
         observer: told of answers, refusals and batches.
         pictures: by model, what makes its inputs from a picture that was sent itself at cut 0 (uint8).
+        tracing: writes a span of each request that carries its sender's.
 
     Attributes:
         models: by name.
@@ -97,6 +99,7 @@ class TailRunner:
         keep_s: float = 60.0,
         observer: Observer = nobody,
         pictures: Mapping[str, Callable[[Any], tuple[Any, ...]]] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         from splitinfer.wire.torch_tensors import to_torch
 
@@ -118,6 +121,7 @@ class TailRunner:
         self._pictures = pictures or {}
         # A decoded picture is many times its bytes, so only as many are made into inputs at once as tails run.
         self._decoding = Turns(tails_at_once, lambda model, sent: [self._pictures[model](*sent)])
+        self._tracing = tracing
         self._once = Once(kept_bytes, keep_s)
         self._torch_threads = torch_threads
         self._of_thread = threading.local()
@@ -153,9 +157,10 @@ class TailRunner:
             RefusedRequestError: why the request is refused, with its id.
         """
         start = time.perf_counter()
-        request_id = 0
+        request_id, context = 0, b""
         try:
             request = open_request(data, self._wire)
+            context = request.trace_context
             request_id = request.request_id
             if sender is None:
                 return self._compute(request, len(data), start, is_wanted, sender)
@@ -168,6 +173,9 @@ class TailRunner:
         except Exception as error:
             refused = RefusedRequestError(request_id, error)
             self._tell(Refused(refused.code.name, refused.message, request_id, _who(sender)))
+            if self._tracing is not None and context:
+                said = {"splitinfer.request_id": request_id}
+                self._tracing.served(context, said, server_s=0.0, since_s=start, refused=refused.message)
             raise refused from error
         if not is_first:
             self._tell(Repeated(request.head.model, request.head.cut, request_id, _who(sender)))
@@ -198,6 +206,16 @@ class TailRunner:
         if self._tell is not nobody:
             done = *tail.key, request_bytes, len(answer), queue_s, turn.run_s, server_s
             self._tell(TailServed(*done, request.request_id, _who(sender)))
+        if self._tracing is not None and request.trace_context:
+            model, cut = tail.key
+            self._tracing.served(
+                request.trace_context,
+                {"splitinfer.model": model, "splitinfer.cut": cut, "splitinfer.request_id": request.request_id},
+                server_s=server_s,
+                queue_s=queue_s,
+                tail_s=turn.run_s,
+                since_s=start,
+            )
         return answer
 
     def refuse(self, request_id: int, code: int, message: str) -> bytes:

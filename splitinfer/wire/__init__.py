@@ -11,6 +11,7 @@ from splitinfer.wire.limits import LimitError, WireLimits
 from splitinfer.wire.messages import (
     MAX_PROTOCOL_VERSION,
     MIN_PROTOCOL_VERSION,
+    TRACE_BYTES,
     OpenedRequest,
     Reply,
     Request,
@@ -22,12 +23,14 @@ from splitinfer.wire.messages import (
     open_request,
     reply_writer,
     request_writer,
+    trace_field,
 )
 from splitinfer.wire.tensors import unpack
 
 __all__ = [
     "MAX_PROTOCOL_VERSION",
     "MIN_PROTOCOL_VERSION",
+    "TRACE_BYTES",
     "LimitError",
     "OpenedRequest",
     "Reply",
@@ -42,5 +45,6 @@ __all__ = [
     "open_request",
     "reply_writer",
     "request_writer",
+    "trace_field",
     "unpack",
 ]

@@ -45,7 +45,9 @@ _LARGEST_KEPT_BYTES = 2048
 _REQUEST_START, _REQUEST_ID, _REPLY_ID = b"\x08", b"\x10", b"\x08"
 _TIMES = struct.Struct("<BdBdBd")
 _QUEUE_S, _TAIL_S, _SERVER_S = 0x21, 0x29, 0x31
-_CHANGING = {"protocol_version", "request_id", "queue_s", "tail_s", "server_s"}
+_CHANGING = {"protocol_version", "request_id", "trace_context", "queue_s", "tail_s", "server_s"}
+TRACE_BYTES = 25
+_TRACE = b"\x42" + bytes((TRACE_BYTES,))
 
 
 _Header = TypeVar("_Header", pb.RequestHeader, pb.ReplyHeader)
@@ -108,7 +110,8 @@ class Writer:
 
         Args:
             wire: this end of the wire.
-            frame: the bytes before and after what changes, given the payload's records and size and the size of the id.
+            frame: the bytes before and after what changes, given the payload's records and size and the size of what
+                changes.
         """
         self._wire = wire
         self._frame = frame
@@ -126,7 +129,7 @@ class Writer:
             InputError: a tensor that has no form on the wire.
             LimitError: the message or its number of tensors is over the limit.
         """
-        message_id = varint(number)
+        message_id = varint(number) + changing
         last = self._last
         if last is not None and last[2] == len(message_id):
             arrays: list[Array] | None
@@ -137,12 +140,12 @@ class Writer:
             layouts, gaps, _, before, after = last
             if arrays is not None and [(array.shape, array.strides, array.dtype) for array in arrays] == layouts:
                 if len(arrays) == 1:
-                    return b"".join((before, message_id, changing, after, arrays[0].data))
+                    return b"".join((before, message_id, after, arrays[0].data))
                 buffers = (part for pair in zip(gaps, arrays, strict=True) for part in (pair[0], pair[1].data))
-                return b"".join((before, message_id, changing, after, *buffers))
+                return b"".join((before, message_id, after, *buffers))
         payload = pack(tensors, self._wire.codec)
         before, after = self._frame(tuple(payload.records), payload.size, len(message_id))
-        data = _join((before, message_id, changing, after), payload, self._wire.limits)
+        data = _join((before, message_id, after), payload, self._wire.limits)
         self._last = None
         ends = [0, *(record.offset + record.size for record in payload.records)]
         gaps = [bytes(max(0, record.offset - end)) for record, end in zip(payload.records, ends, strict=False)]
@@ -177,6 +180,11 @@ def request_writer(
     """Return what writes requests for one tail; arguments as in :class:`Request`."""
     codec = None if reply_codec is RAW else (reply_codec.number, reply_codec.version)
     return Writer(wire, partial(_request_frame, model, fingerprint, cut, codec, protocol_version))
+
+
+def trace_field(context: bytes) -> bytes:
+    """Return a trace context as it stands behind a request's id; no bytes for none."""
+    return _TRACE + context if context else b""
 
 
 def encode_request(request: Request, wire: Wire) -> bytes:
@@ -228,14 +236,22 @@ class OpenedRequest:
     Attributes:
         request_id: of the request.
         head: what it is about.
+        trace_context: of the sender's span, 25 bytes, or none.
     """
 
-    __slots__ = ("_data", "_payload", "_views", "head", "request_id")
+    __slots__ = ("_data", "_payload", "_views", "head", "request_id", "trace_context")
 
     def __init__(
-        self, request_id: int, head: RequestHead, data: bytes, payload: memoryview | int, views: tuple[View, ...] | None
+        self,
+        request_id: int,
+        head: RequestHead,
+        data: bytes,
+        payload: memoryview | int,
+        views: tuple[View, ...] | None,
+        trace_context: bytes = b"",
     ) -> None:
         self.request_id = request_id
+        self.trace_context = trace_context
         self.head = head
         self._data = data
         self._payload = payload
@@ -269,8 +285,12 @@ def open_request(data: bytes, wire: Wire) -> OpenedRequest:
     frame = _request_frames.get(len(data))
     if frame is not None and data.startswith(frame.before) and (frame.wire is wire or frame.wire == wire):
         request_id, stop = read_varint(data, len(frame.before))
+        trace_context = b""
+        if stop != frame.stop and data.startswith(_TRACE, stop):
+            trace_context = data[stop + len(_TRACE) : stop + len(_TRACE) + TRACE_BYTES]
+            stop += len(_TRACE) + TRACE_BYTES
         if stop == frame.stop and data[stop : frame.payload_start] == frame.after:
-            return OpenedRequest(request_id, frame.head, data, frame.payload_start, frame.views)
+            return OpenedRequest(request_id, frame.head, data, frame.payload_start, frame.views, trace_context)
     envelope = _open(data, wire)
     header = _parsed(pb.RequestHeader, envelope.header)
     codec = header.reply_codec
@@ -283,8 +303,10 @@ def open_request(data: bytes, wire: Wire) -> OpenedRequest:
         _records(header.tensors, len(envelope.payload), wire),
     )
     start = _REQUEST_START + varint(header.protocol_version) + _REQUEST_ID
-    _keep(_request_frames, data, envelope, header, (start, varint(header.request_id)), head, head.tensors, wire)
-    return OpenedRequest(header.request_id, head, data, envelope.payload, None)
+    trace_context = header.trace_context if len(header.trace_context) == TRACE_BYTES else b""
+    changing = varint(header.request_id) + trace_field(trace_context)
+    _keep(_request_frames, data, envelope, header, (start, changing), head, head.tensors, wire)
+    return OpenedRequest(header.request_id, head, data, envelope.payload, None, trace_context)
 
 
 def reply_writer(wire: Wire) -> Writer:
@@ -349,27 +371,27 @@ def _request_frame(
     protocol_version: int,
     records: tuple[Record, ...],
     payload_bytes: int,
-    id_bytes: int,
+    changing_bytes: int,
 ) -> tuple[bytes, bytes]:
-    """Return the bytes of a request before and after its id, up to the payload."""
+    """Return the bytes of a request before and after its id and trace context, up to the payload."""
     header = pb.RequestHeader(
         model=model, fingerprint=fingerprint, cut=cut, tensors=[record.header() for record in records]
     )
     if reply_codec is not None:
         header.reply_codec.id, header.reply_codec.version = reply_codec
     start = _REQUEST_START + varint(protocol_version) + _REQUEST_ID
-    return _around(start, id_bytes, header.SerializeToString(), payload_bytes)
+    return _around(start, changing_bytes, header.SerializeToString(), payload_bytes)
 
 
 @lru_cache(_KEPT_FRAMES)
 def _reply_frame(
-    refusal: tuple[int, str] | None, records: tuple[Record, ...], payload_bytes: int, id_bytes: int
+    refusal: tuple[int, str] | None, records: tuple[Record, ...], payload_bytes: int, changing_bytes: int
 ) -> tuple[bytes, bytes]:
     """Return the bytes of a reply before its id and after its times, up to the payload."""
     header = pb.ReplyHeader(tensors=[record.header() for record in records])
     if refusal is not None:
         header.refusal.code, header.refusal.message = refusal
-    return _around(_REPLY_ID, id_bytes + _TIMES.size, header.SerializeToString(), payload_bytes)
+    return _around(_REPLY_ID, changing_bytes, header.SerializeToString(), payload_bytes)
 
 
 def _around(start: bytes, gap: int, rest: bytes, payload_bytes: int) -> tuple[bytes, bytes]:

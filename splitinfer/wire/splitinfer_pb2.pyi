@@ -65,7 +65,7 @@ class TensorHeader(_message.Message):
     def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., stride_order: _Optional[_Iterable[int]] = ..., expanded_dims: _Optional[_Iterable[int]] = ..., codec: _Optional[int] = ..., codec_version: _Optional[int] = ..., byte_offset: _Optional[int] = ..., byte_size: _Optional[int] = ...) -> None: ...
 
 class RequestHeader(_message.Message):
-    __slots__ = ("protocol_version", "request_id", "model", "fingerprint", "cut", "tensors", "reply_codec")
+    __slots__ = ("protocol_version", "request_id", "model", "fingerprint", "cut", "tensors", "reply_codec", "trace_context")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +73,7 @@ class RequestHeader(_message.Message):
     CUT_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     REPLY_CODEC_FIELD_NUMBER: _ClassVar[int]
+    TRACE_CONTEXT_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     request_id: int
     model: str
@@ -80,7 +81,8 @@ class RequestHeader(_message.Message):
     cut: int
     tensors: _containers.RepeatedCompositeFieldContainer[TensorHeader]
     reply_codec: Codec
-    def __init__(self, protocol_version: _Optional[int] = ..., request_id: _Optional[int] = ..., model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., cut: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ..., reply_codec: _Optional[_Union[Codec, _Mapping]] = ...) -> None: ...
+    trace_context: bytes
+    def __init__(self, protocol_version: _Optional[int] = ..., request_id: _Optional[int] = ..., model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., cut: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ..., reply_codec: _Optional[_Union[Codec, _Mapping]] = ..., trace_context: _Optional[bytes] = ...) -> None: ...
 
 class InferRequest(_message.Message):
     __slots__ = ("header", "padding", "payload")
