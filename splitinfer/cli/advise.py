@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitinfer.cli.options import AsJson
+from splitinfer.cli.options import AsJson, ClientCert, TlsCa, TlsKey, TokenFile
 from splitinfer.errors import InputError
 
+if TYPE_CHECKING:
+    from splitinfer.experiments.advise import Option
+    from splitinfer.profiling.profile import Profile
+    from splitinfer.runtime.security import ClientSecurity
+
 _SHOWN = 10
+_VALIDATED = 3
 
 
 def advise(
@@ -32,6 +40,19 @@ def advise(
         float | None,
         typer.Option(min=0.0, max=1.0, help="Least share of unchanged answers; codecs are judged by the profile."),
     ] = None,
+    validate: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Measure the best three from here against this server of MODEL."),
+    ] = None,
+    emulate_link: Annotated[
+        bool,
+        typer.Option("--emulate-link", help="Slow the way to that server down to --bandwidth and --rtt."),
+    ] = False,
+    repeat: Annotated[int, typer.Option(min=1, help="Inferences measured of each, for --validate.")] = 10,
+    tls_ca: TlsCa = None,
+    tls_cert: ClientCert = None,
+    tls_key: TlsKey = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Rank every cut and codec of a model for a link, a device and an edge, and say when not to split.
@@ -42,6 +63,7 @@ def advise(
     Example:
       splitinfer advise resnet50 --bandwidth 20Mbps --rtt 10ms --device pixel6:wifi
       splitinfer advise resnet50 --bandwidth 2Mbps --objective energy --device snapdragon865:lte --json
+      splitinfer advise resnet18 --bandwidth 20Mbps --validate 127.0.0.1:50051 --emulate-link
     """
     from splitinfer.cli.output import print_table
     from splitinfer.energy.card import load_device
@@ -52,6 +74,10 @@ def advise(
     chosen = next((one for one in OBJECTIVES if one == objective), None)
     if chosen is None:
         raise InputError(f"--objective: must be {', '.join(OBJECTIVES)}, not {objective!r}")
+    if validate is None and (emulate_link or tls_ca or tls_cert or tls_key or token_file):
+        raise InputError("--emulate-link, --tls-* and --token-file are for a server: give --validate HOST:PORT too")
+    if emulate_link and tls_ca:
+        raise InputError("--emulate-link: a certificate is not for the relay between; leave out --tls-ca")
     rate, delay = parse_rate_bps(bandwidth), parse_time_s(rtt)
     down = parse_rate_bps(downlink, "--downlink") if downlink is not None else None
     card = load_device(device)
@@ -66,6 +92,13 @@ def advise(
         min_accuracy=min_accuracy,
         downlink_bps=down,
     )
+    compared = None
+    if validate is not None:
+        from splitinfer.runtime.security import ClientSecurity
+
+        security = ClientSecurity(tls_ca, tls_cert, tls_key, token_file)
+        link = {"bandwidth_bps": rate, "rtt_s": delay} if emulate_link else None
+        compared = _compare(profile, advice.options[:_VALIDATED], model, validate, security, link, repeat)
     if as_json:
         record = {
             "model": profile.model,
@@ -80,6 +113,8 @@ def advise(
             "changes": [{"bandwidth_bps": at, "cut": cut} for at, cut in advice.changes],
             "advice": advice.words,
         }
+        if compared is not None:
+            record["validated"] = [asdict(one) for one in compared]
         print(json.dumps(record))
         return
     back = "" if down is None else f", {profile.output_bits / 8192:.1f} KiB back at {down / 1e6:g} Mbit/s"
@@ -111,6 +146,95 @@ def advise(
         print(f"from {at / 1e6:.3g} Mbit/s on, cut {cut} ({profile.cuts[cut].name}) is best")
     for reason, count in advice.refused.items():
         print(f"left out: {count} with {reason}")
+    if compared is not None:
+        _show_compared(compared, emulate_link=emulate_link)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A way as it was predicted, as it would be at the speeds of this machine and that server, and as it was seen."""
+
+    cut: int
+    codec: str
+    predicted_s: float
+    at_measured_speeds_s: float
+    seen_s: float
+    seen_head_s: float
+    seen_wire_s: float
+    seen_tail_s: float
+    here_macs_per_s: float
+    edge_macs_per_s: float
+
+
+def _compare(
+    profile: Profile,
+    best: Sequence[Option],
+    model: str,
+    target: str,
+    security: ClientSecurity,
+    link: dict[str, float] | None,
+    repeats: int,
+) -> list[_Compared]:
+    from splitinfer.graph.engines import set_threads
+    from splitinfer.models import load_card
+    from splitinfer.runtime import ClientSettings, EdgeClient
+    from splitinfer.runtime.emulation.relay import LinkRelay
+    from splitinfer.runtime.loading import capture_card
+    from splitinfer.runtime.transport import checked_target
+    from splitinfer.runtime.validation import measure_ways
+
+    set_threads(1)
+    card = load_card(profile.model if model.endswith(".json") else model)
+    target = checked_target(target)
+    with EdgeClient(target, ClientSettings(security=security)) as direct:
+        direct.describe()  # before what takes long, and by its own address where there is a relay
+    split = capture_card(card)
+    if [cut.macs_before for cut in split.cuts] != [cut.macs_before for cut in profile.cuts]:
+        raise InputError(
+            f"--validate: the profile is not of {card.name} as it is now; splitinfer profile makes it anew"
+        )
+    # All here and all there tell how fast either end is.
+    ends = [(split.num_cuts, ""), (0, "raw")]
+    with ExitStack() as stack:
+        if link is not None:
+            target = stack.enter_context(LinkRelay(target, **link)).address
+        client = stack.enter_context(EdgeClient(target, ClientSettings(security=security)))
+        ways = [*ends, *((one.cut, one.codec) for one in best)]
+        here, there, *seen = measure_ways(client, split, card.example_inputs(), ways, repeats=repeats)
+    total = profile.total_macs
+    here_macs_per_s, edge_macs_per_s = total / here.head_s, total / there.tail_s
+    found = []
+    for one, was in zip(best, seen, strict=True):
+        macs = profile.cuts[one.cut].macs_before
+        at_speeds_s = macs / here_macs_per_s + one.wire_s + (total - macs) / edge_macs_per_s
+        times = was.total_s, was.head_s, was.wire_s, was.tail_s, here_macs_per_s, edge_macs_per_s
+        found.append(_Compared(one.cut, one.codec, one.total_s, at_speeds_s, *times))
+    return found
+
+
+def _show_compared(compared: Sequence[_Compared], *, emulate_link: bool) -> None:
+    from splitinfer.cli.output import print_table
+
+    here, there = compared[0].here_macs_per_s / 1e9, compared[0].edge_macs_per_s / 1e9
+    print()
+    link = "over an emulated link" if emulate_link else "over the link that there is"
+    print(f"measured {link}: {here:.1f} GMACs/s here, {there:.1f} GMACs/s at the edge; medians")
+    rows = [
+        [
+            str(one.cut),
+            one.codec or "-",
+            f"{one.predicted_s * 1e3:.1f}",
+            f"{one.at_measured_speeds_s * 1e3:.1f}",
+            f"{one.seen_s * 1e3:.1f}",
+            f"{one.seen_s / one.at_measured_speeds_s - 1:+.0%}",
+            f"{one.seen_head_s * 1e3:.1f}",
+            f"{one.seen_wire_s * 1e3:.1f}",
+            f"{one.seen_tail_s * 1e3:.1f}",
+        ]
+        for one in compared
+    ]
+    columns = ["k", "codec", "predicted ms", "at these speeds", "seen", "off by", "head", "wire", "tail"]
+    print_table(columns, rows, left=("codec",))
 
 
 def _absent(model: str) -> str:

@@ -12,6 +12,8 @@ from splitinfer.energy.card import load_device
 from splitinfer.errors import InputError
 from splitinfer.experiments.advise import advise, options_of, parse_rate_bps, parse_time_s
 from splitinfer.profiling.profile import CodecRecord, TensorRecord, WeightsRecord
+from splitinfer.runtime import EdgeServer
+from splitinfer.runtime.loading import capture_card
 from tests.simulation.small import BIG
 
 PAPER = load_device("paper")
@@ -127,3 +129,23 @@ def test_the_verb(capsys):
     ):
         assert main(["advise", "resnet50", *wrong]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_the_best_three_are_measured_against_a_server(capsys):
+    split = capture_card("mobilenet_v3_small")
+    with EdgeServer([split]) as server:
+        arguments = ["advise", "mobilenet_v3_small", "--bandwidth", "50Mbps", "--rtt", "4ms", "--repeat", "1"]
+        assert main([*arguments, "--validate", server.address, "--emulate-link", "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        best = report["options"][:3]
+        assert [(one["cut"], one["codec"]) for one in report["validated"]] == [(b["cut"], b["codec"]) for b in best]
+        for one, option in zip(report["validated"], best, strict=True):
+            assert one["predicted_s"] == option["total_s"]
+            parts = one["seen_head_s"] + one["seen_wire_s"] + one["seen_tail_s"]
+            assert one["seen_s"] == pytest.approx(parts)
+            if one["codec"]:  # no sooner than the link
+                assert one["seen_wire_s"] > option["bits"] / 50e6 + 0.004
+    assert main([*arguments, "--validate", server.address]) == 2
+    assert f"no edge server answers at {server.address}" in capsys.readouterr().err
+    assert main([*arguments, "--emulate-link"]) == 2
+    assert "give --validate HOST:PORT too" in capsys.readouterr().err
