@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import fx
 
 from splitinfer.artifacts.manifest import FORMATS, Manifest, describe, file_checksum
 from splitinfer.errors import CaptureError, InputError, MissingExtraError
 from splitinfer.graph.engines.export import export_onnx, part_module
+from splitinfer.models.photos import shipped_photo
+from splitinfer.scheduling import pareto_cuts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,11 +25,17 @@ if TYPE_CHECKING:
     from splitinfer.models import ModelCard
 
 _SUFFIX = {"onnx": ".onnx", "pt2": ".pt2", "executorch": ".pte"}
-_NEEDS = {"onnx": ("onnx", "onnx"), "pt2": ("torch", "torch"), "executorch": ("executorch", "executorch")}
+_NEEDS = {
+    "onnx": (("onnx", "onnxscript", "onnxruntime"), "onnx"),
+    "pt2": ((), ""),
+    "executorch": (("executorch", "torchao"), "executorch"),
+}
+CHECK_TOLERANCE = 1e-4
+"""Largest error of a written half against torch, relative to the largest magnitude of a tensor."""
 
 
 def export(split: SplitModel, k: int, folder: Path, *, format: str, card: ModelCard | None = None) -> Manifest:
-    """Write head, tail and manifest of one cut.
+    """Write head, tail and manifest of one cut, after running each file on a real input beside torch.
 
     Args:
         split: the captured model.
@@ -37,13 +47,14 @@ def export(split: SplitModel, k: int, folder: Path, *, format: str, card: ModelC
     Raises:
         InputError: no such format or cut, or the folder cannot be written.
         MissingExtraError: what the format needs is not installed.
-        CaptureError: the half cannot be exported; the message names the format's own reason.
+        CaptureError: the half cannot be exported, or its file answers otherwise than torch; the message says why.
     """
     if format not in FORMATS:
         raise InputError(f"format: must be one of {', '.join(FORMATS)}, not {format!r}")
-    package, extra = _NEEDS[format]
-    if find_spec(package) is None or (format == "onnx" and find_spec("onnxscript") is None):
-        raise MissingExtraError(package if find_spec(package) is None else "onnxscript", extra)
+    packages, extra = _NEEDS[format]
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingExtraError(package, extra)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         foreign = [entry.name for entry in folder.iterdir() if entry.name not in _own_files()]
@@ -51,6 +62,7 @@ def export(split: SplitModel, k: int, folder: Path, *, format: str, card: ModelC
         raise InputError(f"--out: cannot write {folder}: {error.strerror}") from None
     if foreign:
         raise InputError(f"--out: {folder} holds other files ({foreign[0]}); choose an empty folder")
+    example = _example(split, card)
     crossing = split._crossing_nodes[k] if k < split.num_cuts else split._program.outputs
     names: dict[str, str | None] = {"head": None, "tail": None}
     sides: dict[str, tuple[Sequence[fx.Node], Sequence[fx.Node]]] = {}
@@ -60,8 +72,11 @@ def export(split: SplitModel, k: int, folder: Path, *, format: str, card: ModelC
         sides["tail"] = crossing, split._program.outputs
     for side, (arguments, results) in sides.items():
         name = f"{side}{_SUFFIX[format]}"
+        given = example if side == "head" else split.run_head(k, *example)
+        expected = split.run_head(k, *example) if side == "head" else split.run_tail_leaves(k, given)
         try:
             content = _export(split, arguments, results, format)
+            _check(_run(content, given, format), expected)
         except Exception as error:  # exporters fail in any way
             line = (str(error).strip().splitlines() or [""])[0]
             raise CaptureError(
@@ -102,8 +117,6 @@ def _version(package: str) -> str:
 
 
 def _export(split: SplitModel, arguments: Sequence[fx.Node], results: Sequence[fx.Node], kind: str) -> bytes:
-    import io
-
     order = [node for node in split._captured.graph.nodes if node.op != "output"]
     module, examples = part_module(order, split._captured.weights, arguments, results)
     if kind == "onnx":
@@ -117,3 +130,50 @@ def _export(split: SplitModel, arguments: Sequence[fx.Node], results: Sequence[f
 
     content: bytes = to_edge(program).to_executorch().buffer
     return content
+
+
+def pareto(split: SplitModel) -> list[int]:
+    """Return the cuts between 0 and K at which neither the head's MACs nor the crossing bits can be lowered alone.
+
+    K where there is none: the whole model is the two halves of any cut, and cut 0 needs no file.
+    """
+    macs = np.array([cut.macs_before for cut in split.cuts], np.float64)
+    bits = np.array([sum(tensor.bits for tensor in cut.crossing) for cut in split.cuts], np.float64)
+    return [int(k) for k in pareto_cuts(macs, bits) if 0 < k < split.num_cuts] or [split.num_cuts]
+
+
+def _example(split: SplitModel, card: ModelCard | None) -> tuple[torch.Tensor, ...]:
+    """A photograph where the model takes one, random tensors else."""
+    if card is not None and card.preprocessing is not None and len(card.inputs) == 1:
+        return (card.preprocess(shipped_photo()),)
+    if card is not None:
+        return card.example_inputs()
+    made = (torch.rand(spec.shape, generator=torch.Generator().manual_seed(0)) for spec in split.inputs)
+    return tuple(one.to(spec.dtype) for one, spec in zip(made, split.inputs, strict=True))
+
+
+def _run(content: bytes, tensors: Sequence[torch.Tensor], kind: str) -> list[torch.Tensor]:
+    """Run a file as those who get it will."""
+    if kind == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        feed = {one.name: t.contiguous().numpy() for one, t in zip(session.get_inputs(), tensors, strict=True)}
+        return [torch.from_numpy(array) for array in session.run(None, feed)]
+    if kind == "pt2":
+        return list(torch.export.load(io.BytesIO(content)).module()(*tensors))
+    from executorch.runtime import Runtime
+
+    program = Runtime.get().load_program(content)
+    return list(program.load_method("forward").execute([tensor.contiguous() for tensor in tensors]))
+
+
+def _check(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> None:
+    for index, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
+        if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
+            raise ValueError(
+                f"tensor {index} is {mine.dtype}{tuple(mine.shape)}, not {theirs.dtype}{tuple(theirs.shape)}"
+            )
+        scale = float(theirs.double().abs().max()) if theirs.numel() else 0.0
+        if not torch.allclose(mine.double(), theirs.double(), rtol=0.0, atol=CHECK_TOLERANCE * scale, equal_nan=True):
+            raise ValueError(f"tensor {index} is more than {CHECK_TOLERANCE:.0e} of its largest value off")

@@ -1,7 +1,8 @@
-"""An exported head on a device without torch: ONNX Runtime and numpy alone."""
+"""Exported halves on a device without torch: ONNX Runtime and numpy alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splitinfer.artifacts.manifest import Manifest
+from splitinfer.artifacts.manifest import MANIFEST, Manifest, Tensor
 from splitinfer.errors import InputError, MissingExtraError
 from splitinfer.models.pictures import MAX_PIXELS, picture_array
 from splitinfer.runtime.exchange import ModelId
 
 
 class ExportedHead:
-    """The head of an exported model.
+    """The head of an exported model; its tail too, which is opened when it is first run.
 
     Args:
         folder: that ``splitinfer export --format onnx`` wrote.
@@ -38,21 +39,30 @@ class ExportedHead:
         if find_spec("onnxruntime") is None:
             raise MissingExtraError("onnxruntime", "device")
         self.model = ModelId(manifest.model, manifest.fingerprint)
-        self._session: Any = None
-        if manifest.head is not None:
-            import onnxruntime
+        self._folder, self._threads = Path(folder), threads
+        self._head = self._open(manifest.head, manifest.inputs)
+        self._tail: Any = None
 
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads
-            options.log_severity_level = 3
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            path = Path(folder) / manifest.head
-            try:
-                self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-            except Exception as error:  # noqa: BLE001 - the runtime refuses files with classes of its own
-                line = str(error).strip().splitlines()[0]
-                raise InputError(f"artifact {folder}: {manifest.head} cannot be run: {line}") from None
-            self._names = [one.name for one in self._session.get_inputs()]
+    def _open(self, name: str | None, takes: Sequence[Tensor]) -> Any:
+        """Return a session of a file of the folder; None where that side computes nothing."""
+        if name is None:
+            return None
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            # From memory: such a file can name no other one of this machine as its weights.
+            content = (self._folder / name).read_bytes()
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001 - the runtime refuses files with classes of its own
+            raise InputError(f"artifact {self._folder}: {name} cannot be run: {_line(error)}") from None
+        if len(session.get_inputs()) != len(takes):
+            count = len(session.get_inputs())
+            raise InputError(f"artifact {self._folder}: {name} takes {count} tensors, {MANIFEST} says {len(takes)}")
+        return session
 
     def preprocess(self, picture: Any, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
         """Return the first input for a picture (a path or a PIL image), with a batch dimension of 1.
@@ -74,7 +84,29 @@ class ExportedHead:
         Raises:
             InputError: the inputs are not of the manifest's shapes and dtypes.
         """
-        wanted = self.manifest.inputs
+        manifest = self.manifest
+        gives = manifest.outputs if manifest.tail is None else manifest.crossing
+        return self._run(self._head, manifest.head, inputs, manifest.inputs, gives)
+
+    def run_tail(self, *tensors: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return the answer's leaves for what crosses the cut.
+
+        Raises:
+            InputError: the tensors are not of the manifest's shapes and dtypes, or the file is damaged.
+        """
+        manifest = self.manifest
+        if self._tail is None:
+            self._tail = self._open(manifest.tail, manifest.crossing)
+        return self._run(self._tail, manifest.tail, tensors, manifest.crossing or manifest.outputs, manifest.outputs)
+
+    def _run(
+        self,
+        session: Any,
+        name: str | None,
+        inputs: Sequence[NDArray[Any]],
+        wanted: Sequence[Tensor],
+        gives: Sequence[Tensor],
+    ) -> list[NDArray[Any]]:
         if len(inputs) != len(wanted):
             raise InputError(f"{self.manifest.model} has {len(wanted)} inputs, got {len(inputs)}")
         arrays = [np.ascontiguousarray(array) for array in inputs]
@@ -84,8 +116,17 @@ class ExportedHead:
                     f"input {number} of {self.manifest.model} must be {spec.dtype} {spec.shape}, got {array.dtype} "
                     f"{array.shape}"
                 )
-        if self._session is None:
+        if session is None:
             return arrays
-        feed = dict(zip(self._names, arrays, strict=True))
-        made: list[NDArray[Any]] = self._session.run(None, feed)
+        feed = {one.name: array for one, array in zip(session.get_inputs(), arrays, strict=True)}
+        try:
+            made: list[NDArray[Any]] = session.run(None, feed)
+        except Exception as error:  # noqa: BLE001 - the runtime fails with classes of its own
+            raise InputError(f"artifact {self._folder}: {name} cannot be run: {_line(error)}") from None
+        if [(one.shape, str(one.dtype)) for one in made] != [(one.shape, one.dtype) for one in gives]:
+            raise InputError(f"artifact {self._folder}: {name} gives other tensors than {MANIFEST} says")
         return made
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from splitinfer.errors import RemoteError
+    from splitinfer.runtime.loop.device import Service
     from splitinfer.scheduling.period import Period
+    from splitinfer.simulation import Scenario
     from splitinfer.wire import splitinfer_pb2 as pb
 
 
@@ -35,6 +38,10 @@ def device(
     scenario: Annotated[str, typer.Option(help="The edge's scenario: a preset or a TOML file.")] = "table2",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, as at the edge.")
+    ] = None,
+    heads: Annotated[
+        list[Path] | None,
+        typer.Option("--heads", metavar="DIR", help="What splitinfer export wrote, for each model; needs no torch."),
     ] = None,
     images: Images = None,
     cards: Cards = None,
@@ -52,21 +59,18 @@ def device(
 
     The edge decides when the run starts, how long it is, how fast time goes, and the cuts. Every answer is compared
     with the whole model's. With --on-failure fallback a device whose edge goes away finishes the run by itself.
+    With --heads the models come from exported files, of the cuts that the edge may choose, and torch is not needed.
 
     Example:
       splitinfer device --server 192.168.1.10:50051 --index 0 --scenario table2
+      splitinfer device --server 192.168.1.10:50051 --heads resnet18-heads --heads vgg16-heads
     """
     from splitinfer.cli.serve import limits_of
     from splitinfer.energy.meter import find_meter
     from splitinfer.errors import CheckFailedError
-    from splitinfer.graph.engines import set_threads
-    from splitinfer.models import CaptureOptions
-    from splitinfer.models.photos import photos
     from splitinfer.runtime.loop import run_device
     from splitinfer.runtime.loop.device_run import check_device
-    from splitinfer.runtime.loop.services import ServiceLoader, card_files
     from splitinfer.runtime.loop.ticker import SWITCH_S
-    from splitinfer.runtime.loop.world import check_models
     from splitinfer.runtime.perseverance import checked_on_failure
     from splitinfer.runtime.security import ClientSecurity
     from splitinfer.runtime.transport import checked_target
@@ -74,19 +78,17 @@ def device(
 
     world = with_settings(find_scenario(scenario), settings or [])
     check_device(world, index)
-    check_models(world, card_files(cards or []))
     target = checked_target(server)
     security = ClientSecurity(tls_ca, tls_cert, tls_key, token_file)
     security.metadata(target)
-    pictures = photos(images)
     host_meter, about_meter = find_meter(meter)
     readings_j: list[float] = []
-    set_threads(threads)
     sys.setswitchinterval(SWITCH_S)
-    services = ServiceLoader(card_files(cards or []), pictures, options=CaptureOptions(engine=engine)).services(
-        world, index
-    )
-    print(f"device {index}: {', '.join(service.split.name for service in services)}; waiting for {target}", flush=True)
+    if heads:
+        services = _exported(world, index, heads, images, threads, cards)
+    else:
+        services = _captured(world, index, images, threads, engine, cards)
+    print(f"device {index}: {', '.join(service.name for service in services)}; waiting for {target}", flush=True)
 
     def on_start(start: pb.Start) -> None:
         print(f"device {index}: {start.slots:,} slots of {start.slot_wall_s * 1e3:g} ms begin", flush=True)
@@ -127,6 +129,37 @@ def device(
         print(about_meter)
     if farewell.wrong or farewell.unexpected:
         raise CheckFailedError(f"{farewell.wrong} of {farewell.checked} answers are wrong")
+
+
+def _captured(
+    world: Scenario, index: int, images: Path | None, threads: int, engine: str, cards: list[Path] | None
+) -> Sequence[Service]:
+    """Return the services from models that torch loads here."""
+    from splitinfer.graph.engines import set_threads
+    from splitinfer.models import CaptureOptions
+    from splitinfer.models.photos import photos
+    from splitinfer.runtime.loop.services import ServiceLoader, card_files
+    from splitinfer.runtime.loop.world import check_models
+
+    files = card_files(cards or [])
+    check_models(world, files)
+    pictures = photos(images)
+    set_threads(threads)
+    return ServiceLoader(files, pictures, options=CaptureOptions(engine=engine)).services(world, index)
+
+
+def _exported(
+    world: Scenario, index: int, heads: list[Path], images: Path | None, threads: int, cards: list[Path] | None
+) -> Sequence[Service]:
+    """Return the services from exported files, without torch."""
+    from splitinfer.errors import InputError
+    from splitinfer.models.photos import photos
+    from splitinfer.runtime.loop.exported import exported_services
+
+    if cards:
+        raise InputError("--card: an exported head has its model with it; leave the option out")
+    pictures = [] if images is None else photos(images)
+    return exported_services(world, index, heads, images=pictures, threads=threads)
 
 
 def _show(index: int, farewell: pb.Farewell) -> None:

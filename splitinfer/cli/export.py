@@ -12,37 +12,53 @@ from splitinfer.errors import InputError
 
 def export(
     model: Annotated[str, typer.Argument(help="A model's name, package.module:factory, or a card file.")],
-    cut: Annotated[str, typer.Option(help="Cut after this layer's name, or an index 0..K.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for head, tail and manifest.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for head, tail and manifest; of several cuts a folder for each.")
+    ],
+    cut: Annotated[
+        list[str] | None, typer.Option(help="Cut after this layer's name, or an index 0..K; may be repeated.")
+    ] = None,
+    cuts: Annotated[
+        str | None, typer.Option(metavar="pareto", help="Instead: every cut that a policy may find best.")
+    ] = None,
     format: Annotated[
         str,
         typer.Option(help="onnx (safe to open from others), pt2 (torch's own; from others it is code), executorch."),
     ] = "onnx",
 ) -> None:
-    """Write head, tail and a manifest of one cut: fingerprint, tensors, preprocessing, checksums.
+    """Write head, tail and a manifest of a cut: fingerprint, tensors, preprocessing, checksums.
 
-    An ONNX head runs on a device without torch: splitinfer infer DIR --server HOST:PORT.
+    Files are run on a real input and compared with torch before they are kept. An ONNX head runs on a device without
+    torch: splitinfer infer DIR --server HOST:PORT. Several cuts, DIR/3, DIR/13 and so on, are for live runs, where
+    the edge chooses: splitinfer device --heads DIR.
 
     Example:
       splitinfer export resnet18 --cut layer2.0.conv1 --format onnx --out resnet18-head
+      splitinfer export resnet18 --cuts pareto --out resnet18-heads
     """
     from splitinfer.artifacts.manifest import FORMATS
 
     if format not in FORMATS:
         raise InputError(f"--format: must be one of {', '.join(FORMATS)}, not {format!r}")
+    if bool(cut) == (cuts is not None) or cuts not in (None, "pareto"):
+        raise InputError("give --cut CUT, once or more, or --cuts pareto")
     from splitinfer.artifacts.export import export as write
+    from splitinfer.artifacts.export import pareto
     from splitinfer.models import load_card
     from splitinfer.runtime.loading import capture_card
 
     card = load_card(model)
     split = capture_card(card)
-    manifest = write(split, split.find_cut(cut), out, format=format, card=card)
-    for side, name in (("head", manifest.head), ("tail", manifest.tail)):
-        what = "nothing to compute"
-        if name is not None:
-            what = f"{out / name}, {(out / name).stat().st_size / 2**20:.1f} MiB"
-        print(f"{side}: {what}")
-    print(f"{manifest.model}, cut {manifest.cut} of {manifest.num_cuts} after {manifest.layer}")
+    wanted = sorted({split.find_cut(one) for one in cut}) if cut else pareto(split)
+    for k in wanted:
+        folder = out if cut and len(cut) == 1 else out / str(k)
+        manifest = write(split, k, folder, format=format, card=card)
+        for side, name in (("head", manifest.head), ("tail", manifest.tail)):
+            what = "nothing to compute"
+            if name is not None:
+                what = f"{folder / name}, {(folder / name).stat().st_size / 2**20:.1f} MiB"
+            print(f"{side}: {what}")
+        print(f"{manifest.model}, cut {manifest.cut} of {manifest.num_cuts} after {manifest.layer}")
     if format == "pt2":
         print("a .pt2 file from others is code: open only those that you wrote")
     print(f"wrote {out}")

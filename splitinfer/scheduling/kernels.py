@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from splitinfer import radio
 from splitinfer.energy import processor as processor_model
 from splitinfer.energy import transmitter as radio_model
 from splitinfer.energy.transmitter import CIRCUIT, PER_BIT, PER_RADIATED
 from splitinfer.radio import LN2
+from splitinfer.scheduling.compiled import njit
 
 INSERTION_SORT_LIMIT = 32
 """Up to this many waiting services insertion sort beats merging."""

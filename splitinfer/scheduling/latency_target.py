@@ -30,7 +30,6 @@ from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import exp1
 
 from splitinfer.scheduling.observation import Setting
 
@@ -213,6 +212,8 @@ class _Drain:
         return np.asarray(time_s + self._link_s(m, bits, v) if bits else time_s)
 
     def _link_s(self, m: int, bits: float, v: Array) -> Array:
+        from scipy.special import exp1
+
         setting = self._setting
         bandwidth = setting.device_bandwidth_hz
         snr = np.expm1(self._rate_bps[m] / bandwidth * np.log(2))

@@ -21,10 +21,10 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from splitinfer.energy.transmitter import CIRCUIT, PER_BIT, PER_RADIATED
 from splitinfer.radio import LN2
+from splitinfer.scheduling.compiled import njit
 from splitinfer.scheduling.kernels import (
     SOURCE_STAMP,
     cruise_core,

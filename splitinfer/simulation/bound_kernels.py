@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from splitinfer.scheduling.compiled import njit
 from splitinfer.scheduling.kernels import SOURCE_STAMP, local_energy_core, radio_power_core, rate_core
 from splitinfer.scheduling.pricing import level_at
 

@@ -8,7 +8,6 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-import tomli_w
 from pydantic import BaseModel
 
 from splitinfer.simulation.scenario import Scenario
@@ -107,4 +106,6 @@ def _toml(value: object) -> str:
         return f"[{', '.join(_toml(one) for one in value)}]"
     if isinstance(value, dict):
         return f"{{ {', '.join(f'{name} = {_toml(part)}' for name, part in value.items())} }}"
+    import tomli_w
+
     return tomli_w.dumps({"x": value}).strip().removeprefix("x = ")

@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
 
+from splitinfer.scheduling.compiled import njit, prange
 from splitinfer.scheduling.kernels import (
     SOURCE_STAMP,
     edge_core,

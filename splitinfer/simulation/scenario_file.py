@@ -9,7 +9,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 from pydantic import BaseModel
 
 from splitinfer.errors import ScenarioError
@@ -71,6 +70,8 @@ def find_scenario(name_or_file: str) -> Scenario:
 
 def save_scenario(scenario: Scenario, path: str | Path) -> None:
     """Write the fields that were set. ``Profile`` objects go beside the file as ``<stem>.<model>.json``."""
+    import tomli_w
+
     path = Path(path)
     path.write_text(tomli_w.dumps(stored_fields(scenario, path)), encoding="utf-8")
 

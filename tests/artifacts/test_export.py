@@ -15,11 +15,12 @@ from PIL import Image
 from torch import nn
 
 from splitinfer import SplitModel
-from splitinfer.artifacts.export import export
+from splitinfer.artifacts.export import export, pareto
 from splitinfer.artifacts.head import ExportedHead
-from splitinfer.artifacts.manifest import Manifest
+from splitinfer.artifacts.manifest import Manifest, file_checksum
 from splitinfer.cli.main import main
-from splitinfer.errors import InputError, MissingExtraError
+from splitinfer.errors import CaptureError, InputError, MissingExtraError
+from splitinfer.graph.engines.export import part_module
 from splitinfer.models import load_card
 from splitinfer.runtime import EdgeServer
 from splitinfer.runtime.loading import capture_card
@@ -150,12 +151,90 @@ def test_damaged_and_foreign_artifacts_are_one_line(folder, tmp_path, change, sa
 def test_an_onnx_file_that_is_not_ours(folder, tmp_path):
     def change(copy):
         (copy / "head.onnx").write_bytes(b"\x08\x07rubbish")
-        from splitinfer.artifacts.manifest import file_checksum
-
         rewrite("checksums", {"head.onnx": file_checksum(copy / "head.onnx"), **_tail(copy)})(copy)
 
     with pytest.raises(InputError, match=r"head.onnx cannot be run"):
         ExportedHead(damage(folder, tmp_path, change))
+
+
+def test_an_onnx_file_reads_no_other_file_of_this_machine(folder, tmp_path):
+    """A weight kept outside of the file would be read from wherever the file says."""
+    import onnx
+    from onnx.external_data_helper import set_external_data
+
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(b"s" * 12)
+
+    def change(copy):
+        for where in (str(secret), "../secret.bin", "beside.bin"):
+            (copy / "beside.bin").write_bytes(b"s" * 12)
+            weight = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[3], raw_data=b"s" * 12)
+            set_external_data(weight, where)
+            weight.ClearField("raw_data")
+            make = onnx.helper
+            float_ = onnx.TensorProto.FLOAT
+            graph = make.make_graph(
+                [make.make_node("Identity", ["w"], ["out"])],
+                "g",
+                [make.make_tensor_value_info("x", float_, [1, 3, 32, 32])],
+                [make.make_tensor_value_info("out", float_, [3])],
+                [weight],
+            )
+            model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
+            (copy / "head.onnx").write_bytes(model.SerializeToString())
+            rewrite("checksums", {"head.onnx": file_checksum(copy / "head.onnx"), **_tail(copy)})(copy)
+            with pytest.raises(InputError, match=r"head.onnx cannot be run"):
+                ExportedHead(copy)
+
+    damage(folder, tmp_path, change)
+
+
+def test_a_sound_onnx_file_that_is_not_ours(folder, tmp_path):
+    """The tail in the head's place, with the right checksum: it takes and gives other tensors."""
+
+    def change(copy):
+        (copy / "head.onnx").write_bytes((copy / "tail.onnx").read_bytes())
+        rewrite("checksums", {"head.onnx": file_checksum(copy / "head.onnx"), **_tail(copy)})(copy)
+
+    head = ExportedHead(damage(folder, tmp_path, change))
+    with pytest.raises(InputError, match=r"artifact .*head.onnx (cannot be run|gives other tensors)") as caught:
+        head(np.zeros((1, 3, 32, 32), np.float32))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_a_file_that_answers_otherwise_than_torch_is_not_kept(folder, tmp_path, format, monkeypatch):
+    split = capture_card(load_card(folder / "plain.toml"))
+
+    def off(order, weights, arguments, results):
+        return part_module(order, {name: w * 1.001 for name, w in weights.items()}, arguments, results)
+
+    monkeypatch.setattr("splitinfer.artifacts.export.part_module", off)
+    with pytest.raises(
+        CaptureError, match=r"the head of plain at cut 2 .* is more than 1e-04 of its largest value off"
+    ):
+        export(split, 2, tmp_path / "out", format=format)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_several_cuts_have_a_folder_each(folder, tmp_path, capsys):
+    card, out = str(folder / "plain.toml"), str(tmp_path / "out")
+    assert main(["export", card, "--cut", "1", "--cut", "2", "--out", out]) == 0
+    assert [Manifest.load(tmp_path / "out" / str(k)).cut for k in (1, 2)] == [1, 2]
+    assert main(["export", card, "--cuts", "pareto", "--out", str(tmp_path / "pareto")]) == 0
+    split = capture_card(load_card(card))
+    cuts = {int(entry.name) for entry in (tmp_path / "pareto").iterdir()}
+    assert cuts == set(pareto(split))
+    for wrong in ([], ["--cuts", "all"], ["--cut", "1", "--cuts", "pareto"]):
+        assert main(["export", card, *wrong, "--out", out]) == 2
+        assert "give --cut CUT, once or more, or --cuts pareto" in capsys.readouterr().err
+
+
+def test_executorch_where_it_is_installed(folder, tmp_path):
+    pytest.importorskip("executorch", reason="the extra [executorch] is not installed; seen with 1.5.1, torch 2.13")
+    split = capture_card(load_card(folder / "plain.toml"))
+    manifest = export(split, 1, tmp_path / "pte", format="executorch")  # runs both files beside torch
+    assert (manifest.head, manifest.tail) == ("head.pte", "tail.pte")
 
 
 def _tail(copy):

@@ -16,7 +16,7 @@ from splitinfer.runtime import EdgeProcess
 # Runs in a process of its own. None in sys.modules makes every import of a name fail.
 DEVICE = """
 import asyncio, json, sys
-sys.modules.update(torch=None, torchvision=None, cvxpy=None)
+sys.modules.update(torch=None, torchvision=None, cvxpy=None, numba=None, scipy=None)
 import numpy as np
 import splitinfer
 import splitinfer.wire
@@ -65,9 +65,10 @@ async def once_more():
 for a, b in zip(asyncio.run(once_more()), exact.output, strict=True):
     assert np.array_equal(a, b)
 frequency = allocate_local(
-    np.array([1e8]), slot_s=0.01, energy_weight=1e9, energy_coefficient=1e-28, max_frequency_hz=1e9
+    np.array([1e8]), slot_s=0.01, energy_weight=1e20, energy_coefficient=1e-28, max_frequency_hz=1e9
 )
-assert 0 < frequency[0] <= 1e9
+expected_hz = (1e8 / (3 * 1e20 * 1e-28)) ** 0.5
+assert abs(frequency[0] - expected_hz) <= 1e-12 * expected_hz
 assert sys.modules["torch"] is None
 print("done")
 """

@@ -6,7 +6,7 @@ import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,49 @@ from splitinfer.runtime.loop.world import DeviceWorld
 from splitinfer.scheduling.period import PER_DEVICE, PER_STAGE, Period
 from splitinfer.scheduling.rules import AllocationRule, is_compiled, within
 from splitinfer.scheduling.setting import Setting
-
-if TYPE_CHECKING:
-    from splitinfer.runtime.loop.services import LiveService
+from splitinfer.simulation.choices import Choice
 
 Floats = NDArray[np.float64]
+
+
+class Service(Protocol):
+    """One service of a device, from a captured model or from exported files. A task's "cut" is a place among choices.
+
+    Attributes:
+        name, fingerprint: of the model.
+        last: place of the choice that keeps everything on the device.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def last(self) -> int: ...
+
+    def at(self, place: int) -> Choice:
+        """Return the cut and codec of a place."""
+        ...
+
+    def with_tolerance(self, tolerance: float) -> Service:
+        """The same, where answers may differ by so much of the largest magnitude, as the edge says; 0 asks for bits."""
+        ...
+
+    def run_head(self, place: int, turn: int) -> tuple[Any, ...]:
+        """Run the head on the input of a turn; of the last place the whole model, as leaves."""
+        ...
+
+    def run_tail(self, place: int, tensors: Sequence[Any]) -> tuple[Any, ...]:
+        """Run the tail here, as leaves."""
+        ...
+
+    def is_right(self, place: int, turn: int, leaves: Sequence[Any]) -> bool:
+        """Whether an answer is the whole model's, or the tail's on what the codec leaves."""
+        ...
+
+    def prepare_thread(self) -> None:
+        """Called once in the thread that runs the heads."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -96,7 +134,7 @@ class DeviceLoop:
         self,
         setting: Setting,
         device: int,
-        services: Sequence[LiveService],
+        services: Sequence[Service],
         world: DeviceWorld,
         clock: Clock,
         link: Link,
@@ -279,7 +317,7 @@ class DeviceLoop:
                 self._crossing[task.number] = tensors
         choice = service.at(task.cut)
         return self._exchange.request(
-            service.split.name, service.fingerprint, choice.cut, tensors, task.number, choice.codec or None
+            service.name, service.fingerprint, choice.cut, tensors, task.number, choice.codec or None
         )
 
     def _work(self, table: Floats, task: LiveTask) -> float:

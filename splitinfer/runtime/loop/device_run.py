@@ -6,15 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from splitinfer.errors import DeadlineError, InputError, RemoteError
 from splitinfer.runtime.description import read_codecs
 from splitinfer.runtime.emulation import EmulatedClock, EmulatedLink, MakeClock, MakeLink, Piece
 from splitinfer.runtime.exchange import Exchange
 from splitinfer.runtime.loop.attendance import Attendance
-from splitinfer.runtime.loop.device import Closed, DeviceLoop
+from splitinfer.runtime.loop.device import Closed, DeviceLoop, Service
 from splitinfer.runtime.loop.telemetry import to_message
 from splitinfer.runtime.loop.ticker import Ticker
 from splitinfer.runtime.loop.world import DeviceWorld, check_live, warm_allocation
@@ -27,10 +26,6 @@ from splitinfer.simulation.identity import digest
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.wire import MAX_PROTOCOL_VERSION, WireLimits
 from splitinfer.wire import splitinfer_pb2 as pb
-
-if TYPE_CHECKING:
-    from splitinfer.runtime.loop.services import LiveService
-
 
 RETURN_S = 1.0
 """How long a device that works alone waits for an answer of its edge, and between two tries, seconds."""
@@ -55,7 +50,7 @@ def run_device(
     target: str,
     scenario: Scenario,
     device: int,
-    services: Sequence[LiveService],
+    services: Sequence[Service],
     *,
     limits: WireLimits | None = None,
     security: ClientSecurity | None = None,
@@ -123,7 +118,7 @@ class _DeviceRun:
         target: str,
         scenario: Scenario,
         device: int,
-        services: Sequence[LiveService],
+        services: Sequence[Service],
         connection: ClientSettings,
         times: DeviceTimes,
         make_clock: MakeClock,
@@ -186,7 +181,7 @@ class _DeviceRun:
         first = start.first_slot
         begins_s = time.perf_counter() + start.starts_in_s - first * start.slot_wall_s
         # The edge says what its engine and its batches may differ by.
-        self._services = [replace(service, tolerance=start.tolerance) for service in self._services]
+        self._services = [service.with_tolerance(start.tolerance) for service in self._services]
         setting = self._setting
         count = len(self._services)
         clock = self._make_clock(count, slot_s=setting.slot_s, executor=processor, wait_s=start.patience_s)

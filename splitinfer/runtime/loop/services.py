@@ -57,6 +57,15 @@ class LiveService:
         """Place of the choice that keeps everything on the device."""
         return len(self.choices) - 1 if self.choices else self.split.num_cuts
 
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return self.split.name
+
+    def with_tolerance(self, tolerance: float) -> LiveService:
+        """The same, where the edge's engine and batches may differ by so much."""
+        return replace(self, tolerance=tolerance)
+
     def run_head(self, place: int, turn: int) -> tuple[torch.Tensor, ...]:
         """Run the head on the input of a turn."""
         return self.split.run_head(self.at(place).cut, *self.inputs[turn % len(self.inputs)])
