@@ -27,7 +27,7 @@ def train(
         str,
         typer.Option(
             help="Of lyappo: default (a network shared by all services), paper (the published one, with generalised "
-            "advantages), or paper-exact (to the letter)."
+            "advantages, over the Pareto cuts), or paper-exact (to the letter, over all cuts)."
         ),
     ] = "default",
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, actions and worlds.")] = 0,
