@@ -21,8 +21,13 @@ from splitinfer.errors import EdgeUnavailableError, InputError, RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime import ClientSettings, EdgeClient, EdgeServer, ServerSettings
 from splitinfer.runtime.certificates import Authority, write_certificates
+from splitinfer.runtime.loop.attendance import Attendance
+from splitinfer.runtime.loop.hub import Hub
 from splitinfer.runtime.security import ClientSecurity, ServerSecurity
+from splitinfer.runtime.transport import INFER, open_channel
 from splitinfer.runtime.verify import check_answer
+from splitinfer.wire import Reply, Request, Wire, decode_reply, encode_request
+from splitinfer.wire import splitinfer_pb2 as pb
 from tests.runtime import small
 
 IMAGE = torch.ones(1, 3, 32, 32)
@@ -281,3 +286,76 @@ def test_one_device_cannot_take_the_places_of_the_others(
             greedy.close()
     finally:
         small.release.set()
+
+
+def test_a_certificate_and_a_token_that_name_two_devices_are_refused(
+    certs: Path, models: dict[str, SplitModel], tmp_path: Path
+) -> None:
+    tokens, own, other = tmp_path / "tokens", tmp_path / "own", tmp_path / "other"
+    tokens.write_text("device-0 token-of-0\ndevice-1 token-of-1\n")
+    own.write_text("token-of-0\n")
+    other.write_text("token-of-1\n")
+    settings = serving(certs, mutual=True)
+    settings = dataclasses.replace(settings, security=dataclasses.replace(settings.security, token_file=str(tokens)))
+    shown = showing(certs, "device-0")
+    split = models["plain"]
+    with EdgeServer([split], settings) as server:
+        for stream_up_to_bytes in (0, 1 << 20):  # calls of their own, and the open stream
+            for file, is_right in ((own, True), (other, False)):
+                security = dataclasses.replace(shown.security, token_file=str(file))
+                asking = dataclasses.replace(shown, security=security, stream_up_to_bytes=stream_up_to_bytes, retries=0)
+                with EdgeClient(server.address, asking) as client:
+                    if is_right:
+                        check_answer(client.infer(split, 1, IMAGE).output, split(IMAGE), "its own token")
+                        continue
+                    with pytest.raises(RemoteError, match="'device-0''s and the token is 'device-1''s"):
+                        client.infer(split, 1, IMAGE)
+
+
+def test_a_kept_answer_is_its_askers_alone(certs: Path, models: dict[str, SplitModel]) -> None:
+    """Device 1 repeats the metadata and the bytes of device 0's request, but for the picture."""
+    split = models["plain"]
+    (crossing,), (other,) = split.run_head(1, IMAGE), split.run_head(1, -IMAGE)
+    served: list[object] = []
+    sender = (("splitinfer-sender", "the same name of a client"),)
+    with EdgeServer([split], serving(certs, mutual=True), observer=served.append) as server:
+
+        def ask(device: str, tensor: torch.Tensor) -> Reply:
+            request = Request("plain", split.fingerprint, 1, [tensor], request_id=7)
+            with open_channel(server.address, showing(certs, device)) as channel:
+                data = channel.unary_unary(INFER)(encode_request(request, Wire()), metadata=sender, timeout=30)
+            return decode_reply(data, Wire())
+
+        first, again, stolen = ask("device-0", crossing), ask("device-0", other), ask("device-1", other)
+    assert [type(event).__name__ for event in served] == ["TailServed", "Repeated", "TailServed"]
+    assert (again.tensors[0] == first.tensors[0]).all()  # its own id, asked twice: the first answer
+    check_answer(torch.from_numpy(stolen.tensors[0].copy()), split(-IMAGE), "device 1's own answer")
+
+
+@pytest.mark.parametrize("way", ["certificate", "token"])
+def test_no_device_attends_a_run_as_another(certs: Path, tmp_path: Path, way: str) -> None:
+    tokens, own = tmp_path / "tokens", tmp_path / "own"
+    tokens.write_text("device-0 token-of-0\ndevice-1 token-of-1\n")
+    own.write_text("token-of-1\n")
+    if way == "certificate":
+        settings, shown = serving(certs, mutual=True), showing(certs, "device-1")
+    else:
+        settings, shown = serving(certs, tokens=tokens), showing(certs, tokens=own)
+    hello = pb.Hello(protocol_version=1, scenario="world", fingerprints=["a"])
+    with Hub([["a"], ["a"]], "world", settings) as hub:
+        hello.device = 0
+        impostor = Attendance(hub.address, lambda result: None, shown)
+        with pytest.raises(RemoteError, match="device-1 may not be device 0") as refused:
+            impostor.join(hello, connect_s=20, join_s=20)
+        impostor.close()
+        assert refused.value.status == "PERMISSION_DENIED"
+        assert not hub.is_seated(0)
+        hello.device = 1
+        itself = Attendance(hub.address, lambda result: None, shown)
+        with ThreadPoolExecutor(1) as threads:
+            joined = threads.submit(itself.join, hello, connect_s=20, join_s=20)
+            while not hub.is_seated(1) and not joined.done():
+                pass
+            hub.send(1, pb.EdgeMessage(start=pb.Start(slots=3)))
+            assert joined.result().slots == 3
+        itself.close()
