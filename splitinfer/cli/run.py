@@ -22,6 +22,7 @@ from splitinfer.cli.options import (
     LatencyPrice,
     MeterName,
     MetricsPort,
+    OnFailureName,
     PatienceS,
     PlotFile,
     PolicyName,
@@ -62,6 +63,11 @@ def run(
     workers: Annotated[int, typer.Option(min=1, help="Tails computed at the same time at the edge.")] = 1,
     batch: Batch = 1,
     meter: MeterName = "none",
+    on_failure: OnFailureName = "fail",
+    lease_s: Annotated[
+        float | None,
+        typer.Option(help="Go on without a device that is lost, or silent for so many seconds; else the run ends."),
+    ] = None,
     trace: TraceFile = None,
     plot: PlotFile = None,
     compare: CompareRun = False,
@@ -89,6 +95,7 @@ def run(
     from splitinfer.runtime.loop.host_fit import fit_time_scale, warn_if_slow
     from splitinfer.runtime.loop.services import card_files
     from splitinfer.runtime.metrics import metrics_at
+    from splitinfer.runtime.perseverance import checked_on_failure
     from splitinfer.runtime.settings import ServerSettings
     from splitinfer.simulation.plot import check_plot_path
     from splitinfer.simulation.references import reference_energies_j
@@ -107,7 +114,9 @@ def run(
         torch_threads=threads,
         tail_workers=workers,
         batch=batch,
+        lease_s=lease_s,
     )
+    chosen = checked_on_failure(on_failure)
     pictures = photos(images)
     before = None
     if time_scale == "auto":
@@ -134,6 +143,7 @@ def run(
             cards=card_files(cards or []),
             images=pictures,
             engine=engine,
+            on_failure=chosen,
             observer=observer,
             before=before,
         )

@@ -26,8 +26,20 @@ def work(order: dict[str, Any], say: Callable[[dict[str, Any]], None], parent: T
     scenario = Scenario.load(order["scenario"])
     loader = ServiceLoader(order["cards"], [Path(image) for image in order["images"]], options)
     services = loader.services(scenario, order["device"])
+    alone: list[int] = []
     while True:
-        run_device(lines.get(), scenario, order["device"], services)
+        alone.clear()
+        farewell = run_device(
+            lines.get(),
+            scenario,
+            order["device"],
+            services,
+            on_failure=order["on_failure"],
+            on_alone=lambda slot, stranded, error: alone.append(slot),
+            on_return=lambda slot: alone.clear(),
+        )
+        of_run = {"checked": farewell.checked, "wrong": farewell.wrong + farewell.unexpected}
+        say({"event": "farewell", "is_alone": bool(alone), "unanswered": farewell.unanswered} | of_run)
 
 
 if __name__ == "__main__":

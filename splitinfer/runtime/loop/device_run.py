@@ -16,8 +16,8 @@ from splitinfer.runtime.loop.attendance import Attendance
 from splitinfer.runtime.loop.device import Closed, DeviceLoop, Service
 from splitinfer.runtime.loop.telemetry import to_message
 from splitinfer.runtime.loop.ticker import Ticker
-from splitinfer.runtime.loop.world import DeviceWorld, check_live, warm_allocation
-from splitinfer.runtime.perseverance import OnFailure, checked_on_failure
+from splitinfer.runtime.loop.world import DeviceWorld, check_live, check_slots_go_on, warm_allocation
+from splitinfer.runtime.perseverance import OnFailure
 from splitinfer.runtime.security import ClientSecurity
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.scheduling.period import Period
@@ -92,8 +92,7 @@ def run_device(
     """
     check_device(scenario, device)
     connection = ClientSettings(limits=limits or WireLimits(), security=security or ClientSecurity())
-    if checked_on_failure(on_failure) == "wait":
-        raise InputError("on_failure: the slots of a live run do not wait for an edge; take fallback or fail")
+    check_slots_go_on(on_failure)
     run = _DeviceRun(target, scenario, device, services, connection, times or DeviceTimes(), make_clock, make_link)
     run.on_alone = on_alone if on_failure == "fallback" else None
     run.on_return = on_return

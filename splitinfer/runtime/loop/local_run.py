@@ -17,7 +17,8 @@ from splitinfer.runtime.child import Child, raised_error
 from splitinfer.runtime.events import Observer, nobody, read_event
 from splitinfer.runtime.loop.record import LiveRecord
 from splitinfer.runtime.loop.settings import LoopSettings
-from splitinfer.runtime.loop.world import check_live, check_models, check_policy
+from splitinfer.runtime.loop.world import check_live, check_models, check_policy, check_slots_go_on
+from splitinfer.runtime.perseverance import OnFailure
 from splitinfer.simulation.scenario import Scenario
 
 Said = dict[str, Any]
@@ -34,6 +35,7 @@ def run_locally(
     images: Sequence[Path] = (),
     port: int = 0,
     engine: str = "torch",
+    on_failure: OnFailure = "fail",
     observer: Observer = nobody,
     before: Callable[[LocalProcesses, str, LoopSettings], LoopSettings] | None = None,
 ) -> LiveRecord:
@@ -47,6 +49,7 @@ def run_locally(
         images: pictures for the models; random inputs without.
         port: of the edge; 0 picks a free one.
         engine: what computes halves.
+        on_failure: of the devices, as :func:`run_device` takes it.
         observer: told every event, for a live view or a trace file.
         before: called once the processes are there, to try them; returns the settings to run with.
 
@@ -62,7 +65,13 @@ def run_locally(
     check_models(scenario, cards or {})
     threads = settings.torch_threads
     with LocalProcesses(
-        scenario, cards=cards, images=images, port=port, torch_threads=threads, engine=engine
+        scenario,
+        cards=cards,
+        images=images,
+        port=port,
+        torch_threads=threads,
+        engine=engine,
+        on_failure=on_failure,
     ) as processes:
         if before is not None:
             settings = before(processes, policy, settings)
@@ -82,8 +91,10 @@ class LocalProcesses:
         port: of the edge; 0 picks a free one for each run.
         torch_threads: threads inside one operation.
         engine: what computes halves.
+        on_failure: of the devices: with ``fallback`` they finish a run whose edge is gone, before that is raised.
 
     Raises:
+        InputError: it is neither ``fallback`` nor ``fail``.
         ScenarioError: a field is in the way of a live run.
     """
 
@@ -96,8 +107,10 @@ class LocalProcesses:
         port: int = 0,
         torch_threads: int = 1,
         engine: str = "torch",
+        on_failure: OnFailure = "fail",
     ) -> None:
         check_live(scenario)
+        check_slots_go_on(on_failure)
         check_models(scenario, cards or {})
         self._scenario = scenario
         self._threads = torch_threads
@@ -105,7 +118,7 @@ class LocalProcesses:
             "cards": {name: str(Path(path).resolve()) for name, path in (cards or {}).items()},
             "options": CaptureOptions(threads=torch_threads, engine=engine).to_dict(),
         }
-        self._images = [str(image) for image in images]
+        self._of_devices = {"images": [str(image) for image in images], "on_failure": on_failure}
         self._port = port
         self._said: queue.SimpleQueue[tuple[str, Said | None]] = queue.SimpleQueue()
         self._children: list[Child] = []
@@ -124,7 +137,7 @@ class LocalProcesses:
         try:
             self._start("edge_child", "edge", common | {"port": self._port})
             for device in range(self._scenario.num_devices):
-                self._start("device_child", f"device {device}", common | {"device": device, "images": self._images})
+                self._start("device_child", f"device {device}", common | {"device": device} | self._of_devices)
         except BaseException:
             self._stop(at_once=True)
             raise
@@ -156,10 +169,12 @@ class LocalProcesses:
         record = LiveRecord()
         try:
             self._children[0].tell(json.dumps({"policy": policy, "loop": asdict(settings)}))
-            self._follow(record, settings.join_s, observer)
+            is_whole = self._follow(record, settings, observer)
         except BaseException:
             self._stop(at_once=True)
             raise
+        if not is_whole:
+            self._stop(at_once=True)
         return record
 
     def _start(self, module: str, who: str, order: Said) -> None:
@@ -175,7 +190,10 @@ class LocalProcesses:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def _follow(self, record: LiveRecord, patience_s: float, observer: Observer) -> None:
+    def _follow(self, record: LiveRecord, settings: LoopSettings, observer: Observer) -> bool:
+        """Take note of a run until it is over; return whether every process is still there."""
+        patience_s = settings.join_s
+        lost: set[str] = set()
         while not record.is_complete:
             try:
                 who, said = self._said.get(timeout=patience_s)
@@ -183,6 +201,11 @@ class LocalProcesses:
                 raise DeadlineError(
                     f"the run's processes said nothing for {patience_s:g} s", status="DEADLINE_EXCEEDED"
                 ) from None
+            if said is None and who == "edge" and record.start and self._of_devices["on_failure"] == "fallback":
+                raise self._edge_lost(settings, lost)
+            if said is None and who != "edge" and record.start and settings.lease_s is not None:
+                lost.add(who)  # the edge notices too, and goes on without it
+                continue
             if said is None:
                 raise EdgeUnavailableError(f"the process of {who} ended before the run did", status="UNAVAILABLE")
             kind = said["event"]
@@ -195,3 +218,26 @@ class LocalProcesses:
                 event = read_event(said)
                 record.add(event)
                 observer(event)
+        return not lost
+
+    def _edge_lost(self, settings: LoopSettings, lost: set[str]) -> EdgeUnavailableError:
+        """Wait until the devices have finished the run alone; return what there is to say of it."""
+        left = {child.who for child in self._children[1:]} - lost
+        alone: list[Said] = []
+        patience_s = settings.silence_s + settings.slots * self._scenario.slot_s * settings.time_scale
+        while left:
+            try:
+                who, said = self._said.get(timeout=patience_s)
+            except queue.Empty:
+                break
+            if said is None or said["event"] == "error":
+                left.discard(who)
+            elif said["event"] == "farewell" and said["is_alone"]:
+                left.discard(who)
+                alone.append(said)
+        checked, wrong, unanswered = (sum(said[of] for said in alone) for of in ("checked", "wrong", "unanswered"))
+        return EdgeUnavailableError(
+            f"the process of the edge ended before the run did; {len(alone)} of {len(self._children) - 1} devices "
+            f"finished it alone: {checked} answers checked, {wrong} wrong, {unanswered} tasks under way at the end",
+            status="UNAVAILABLE",
+        )

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitinfer.errors import InputError, ScenarioError
+from splitinfer.runtime.perseverance import checked_on_failure
 from splitinfer.scheduling.policy import Policy, is_static, sets_resources
 from splitinfer.scheduling.rules import AllocationRule, Waiting, is_compiled
 from splitinfer.scheduling.setting import Setting
@@ -95,6 +96,16 @@ def check_policy(policy: Policy, scenario: Scenario) -> None:
         raise InputError(f"policy: {policy.name} allocates for itself; live runs allocate by a rule. Use simulate")
     if not is_static(policy):  # those may have to be searched first
         policy.reset(setting_of(scenario), np.random.default_rng(0))
+
+
+def check_slots_go_on(on_failure: str) -> None:
+    """Refuse what a device of a live run cannot do where its edge fails.
+
+    Raises:
+        InputError: it is neither ``fallback`` nor ``fail``.
+    """
+    if checked_on_failure(on_failure) == "wait":
+        raise InputError("on_failure: the slots of a live run do not wait for an edge; take fallback or fail")
 
 
 def warm_allocation(rule: AllocationRule, setting: Setting) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import queue
+import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from splitinfer import load_policy
-from splitinfer.errors import InputError, RemoteError, ScenarioError
+from splitinfer.errors import EdgeUnavailableError, InputError, RemoteError, ScenarioError
 from splitinfer.policies import named_policy
 from splitinfer.runtime.batch_sizes import BATCH_TOLERANCE
-from splitinfer.runtime.events import BatchReleased
+from splitinfer.runtime.events import BatchReleased, DeviceLost, PeriodEnded
 from splitinfer.runtime.loop import LocalProcesses, LoopSettings, read_trace, run_device, run_edge, run_locally
 from splitinfer.runtime.loop.services import ServiceLoader
 from splitinfer.simulation import Scenario, simulate
@@ -252,3 +256,34 @@ def test_both_ends_need_the_same_world(tiny):
     assert digest(tiny) == digest(Scenario(**{name: getattr(tiny, name) for name in tiny.model_fields_set}))
     for change in ({"arrival_rate_hz": 7.0}, {"seed": 1}, {"channel": "steady"}, {"distances_m": (150.0, 251.0)}):
         assert digest(tiny.replace(**change)) != digest(tiny)
+
+
+def kill_child(module: str, argument: int = 0) -> None:
+    """Kill the first, or a later, process of this one that runs a module."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and module in (process / "cmdline").read_text():
+                found.append(int(process.name))
+    os.kill(sorted(found)[argument], signal.SIGKILL)
+
+
+def test_a_run_outlives_a_device_and_then_its_edge(tiny, tiny_cards):
+    """Device 1's process is killed: the run goes on. Then the edge's is: device 0 finishes alone, and `run` says so."""
+    lost = []
+
+    def kill(event):
+        if isinstance(event, DeviceLost):
+            lost.append(event.device)
+            kill_child("loop.edge_child")
+        if isinstance(event, PeriodEnded) and event.first_slot == 10:
+            kill_child("loop.device_child", 1)
+
+    settings = LoopSettings(slots=200, time_scale=0.5, lease_s=5.0)
+    said = r"1 of 2 devices finished it alone: [1-9]\d* answers checked, 0 wrong"
+    with pytest.raises(EdgeUnavailableError, match=said):
+        run_locally(tiny, "random", settings, cards=tiny_cards, on_failure="fallback", observer=kill)
+    assert lost == [1]
+    with pytest.raises(InputError, match="do not wait"):
+        run_locally(tiny, "random", settings, cards=tiny_cards, on_failure="wait")
