@@ -45,9 +45,9 @@ chaos: $(STAMP) ## 10,000 tasks under random faults; CHAOS="--tasks 500 --seed 1
 fuzz: $(STAMP) ## feed random bytes to everything that reads a stranger's; FUZZ_SECONDS=60 each
 	$(BIN)/python -m benchmarks.faults.fuzz --seconds $(or $(FUZZ_SECONDS),60)
 
-audit: $(STAMP) ## look for known vulnerabilities in what constraints.txt pins
+audit: $(STAMP) ## look for known vulnerabilities in what constraints.txt pins; fails where it could not look, too
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
-	$(BIN)/python -m pip_audit --progress-spinner off -r constraints.txt --no-deps --disable-pip
+	$(BIN)/python -m pip_audit --strict --progress-spinner off -r constraints.txt --no-deps --disable-pip
 
 bench: $(STAMP) ## every benchmark, one table at the end
 	$(BIN)/python -m benchmarks
