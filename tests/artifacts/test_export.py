@@ -230,7 +230,7 @@ def test_several_cuts_have_a_folder_each(folder, tmp_path, capsys):
         assert "give --cut CUT, once or more, or --cuts pareto" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # ExecuTorch's own, of how it reads its tables
+@pytest.mark.filterwarnings("ignore")  # ExecuTorch uses what torch and importlib deprecate
 def test_executorch_where_it_is_installed(folder, tmp_path):
     pytest.importorskip("executorch", reason="the extra [executorch] is not installed; seen with 1.5.1, torch 2.13")
     split = capture_card(load_card(folder / "plain.toml"))
