@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from splitinfer.errors import InputError
+from splitinfer.files import read_text
 from splitinfer.models.card import Preprocessing
 
 MANIFEST = "manifest.json"
@@ -80,11 +81,13 @@ class Manifest(BaseModel):
         where = Path(folder)
         path = where / MANIFEST
         try:
-            if path.stat().st_size > MAX_MANIFEST_BYTES:
-                raise InputError(f"artifact {where}: {MANIFEST} is over {MAX_MANIFEST_BYTES:,} bytes")
-            manifest = cls.model_validate_json(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError):
+            manifest = cls.model_validate_json(read_text(path, max_bytes=MAX_MANIFEST_BYTES))
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"artifact {where}: there is no {MANIFEST}; splitinfer export writes one") from None
+        except OSError as error:
+            raise InputError(f"artifact {where}: cannot read {MANIFEST}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise InputError(f"artifact {where}: {MANIFEST} is no UTF-8 text") from None
         except ValidationError as error:
             one = error.errors(include_url=False)[0]
             field = ".".join(map(str, one["loc"])) or "it"

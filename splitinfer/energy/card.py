@@ -14,6 +14,7 @@ from splitinfer.data import data_folder
 from splitinfer.energy.processor import CUBIC, cubic_row, processor_power_w, table_row
 from splitinfer.energy.transmitter import radio_row
 from splitinfer.errors import InputError
+from splitinfer.files import read_toml
 
 Floats = NDArray[np.float64]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -181,12 +182,14 @@ def load_device(name: str) -> DeviceCard:
     base, *choices = name.split(":") if not Path(name).is_file() else [name]
     path = Path(base) if base.endswith(".toml") else data_folder("devices") / f"{base}.toml"
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        content = read_toml(path)
         card = DeviceCard(**{"name": path.stem, **content})
-    except OSError:
+    except FileNotFoundError:
         raise InputError(
             f"device: no {base!r}; there are {', '.join(device_names())}, or a card's .toml file"
         ) from None
+    except OSError as error:
+        raise InputError(f"device: cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"device: {path.name} is no TOML file: {error}") from None
     except (ValidationError, TypeError) as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from splitinfer.energy.card import DeviceCard
 from splitinfer.errors import InputError
+from splitinfer.files import check_file
 
 MAX_BYTES = 1_000_000
 """Largest profile read; real ones have some kilobytes."""
@@ -91,9 +92,7 @@ def card_fields(
 
 def _read(file: Path, max_bytes: int) -> tuple[dict[str, float], dict[str, list[float]]]:
     try:
-        size = file.stat().st_size
-        if size > max_bytes:
-            raise InputError(f"power profile: {file.name} has {size:,} bytes; max_bytes is {max_bytes:,}")
+        check_file(file, max_bytes=max_bytes)
         root = ElementTree.fromstring(file.read_bytes())
     except OSError as error:
         raise InputError(f"power profile: cannot read {file}: {error.strerror}") from None

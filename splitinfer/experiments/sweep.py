@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from splitinfer.errors import InputError, ScenarioError
+from splitinfer.files import read_toml
 from splitinfer.policies import POLICIES, is_own_policy
 from splitinfer.simulation.fields import Count, Positive, Settings
 from splitinfer.simulation.scenario import Scenario
@@ -164,7 +165,7 @@ def load_sweep(figure: str) -> Sweep:
     if figure.endswith(".toml"):
         path = Path(figure)
         try:
-            own = {"figure": path.stem, "changes": {}} | tomllib.loads(path.read_text(encoding="utf-8"))
+            own = {"figure": path.stem, "changes": {}} | read_toml(path)
         except OSError as error:
             raise InputError(f"figure: cannot read {path}: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

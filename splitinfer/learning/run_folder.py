@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from splitinfer.errors import InputError
+from splitinfer.files import read_json
 from splitinfer.learning.outlook import FEATURES, PAPERS
 from splitinfer.learning.policies import FlatCutPolicy, JointPolicy, SharedCutPolicy
 from splitinfer.learning.settings import DDPGSettings, JointPPOSettings, LyaPPOSettings, PaperSettings, TrainingSettings
@@ -83,9 +84,11 @@ def read_run(folder: Path) -> dict[str, Any]:
         InputError: as ``load_policy``.
     """
     try:
-        record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        record = read_json(folder / RUN_FILE)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"policy: {folder} is no training run (it has no {RUN_FILE})") from None
+    except OSError as error:
+        raise InputError(f"policy: cannot read {folder / RUN_FILE}: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"policy: {folder / RUN_FILE} is damaged: {error}") from None
     if not isinstance(record, dict) or record.get("schema") != SCHEMA or "settings" not in record:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from splitinfer.data import data_folder
 from splitinfer.errors import InputError
+from splitinfer.files import read_toml
 from splitinfer.models.options import ImageSize
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def list_cards() -> list[ModelCard]:
 
 def _read_card(path: Path) -> ModelCard:
     try:
-        record = tomllib.loads(path.read_text(encoding="utf-8"))
+        record = read_toml(path)
     except OSError as error:
         raise InputError(f"cannot read model card {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

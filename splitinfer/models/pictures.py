@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from splitinfer.errors import InputError, SplitInferError
+from splitinfer.files import check_file
 
 if TYPE_CHECKING:
     from splitinfer.models.card import Preprocessing
@@ -47,6 +48,8 @@ def open_picture(image: Image.Image | str | Path | BytesIO, mode: str, *, max_pi
         if isinstance(image, Image.Image):
             _check_size(image, what, max_pixels)
             return _eight_bits(ImageOps.exif_transpose(image), mode, what)
+        if isinstance(image, (str, Path)):
+            check_file(image)
         with _limit_lifted(), Image.open(image) as opened:
             _check_size(opened, what, max_pixels)
             opened.load()
@@ -72,8 +75,10 @@ def check_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
     Raises:
         InputError: it is.
     """
-    with _one_line(str(path), max_pixels), _limit_lifted(), Image.open(path) as opened:
-        _check_size(opened, str(path), max_pixels)
+    with _one_line(str(path), max_pixels):
+        check_file(path)
+        with _limit_lifted(), Image.open(path) as opened:
+            _check_size(opened, str(path), max_pixels)
 
 
 @contextmanager

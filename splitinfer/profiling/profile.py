@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
+from splitinfer.files import read_json
 
 SCHEMA_VERSION = 1
 
@@ -224,7 +225,7 @@ class Profile:
             InputError: the file is absent, is not a profile, or has another schema version.
         """
         try:
-            record = json.loads(Path(path).read_text(encoding="utf-8"))
+            record = read_json(path)
         except OSError as error:
             raise InputError(f"cannot read profile {path}: {error.strerror}") from None
         except ValueError as error:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from splitinfer.errors import InputError, RemoteError
+from splitinfer.files import check_file
 
 logger = logging.getLogger(__name__)
 
@@ -197,6 +198,7 @@ def token_of_environment() -> str | None:
 
 def read_file(file: str) -> bytes:
     try:
+        check_file(file)
         with Path(file).open("rb") as opened:
             data = opened.read(_MAX_FILE_BYTES + 1)
     except OSError as error:

@@ -33,6 +33,13 @@ THERMAL_NOISE_W_PER_HZ = 3.9810717055349695e-21
 """-174 dBm/Hz in W/Hz."""
 
 
+MAX_DEVICES = 100_000
+"""Most devices of a scenario: each has queues, streams of random numbers and a place in every table."""
+
+MAX_TASKS_PER_SLOT = 10_000.0
+"""Most requests of one service in one slot, in the mean."""
+
+
 def _known_service(service: Any) -> str | Profile:
     if not isinstance(service, str | Profile):
         raise ValueError(
@@ -131,7 +138,7 @@ class Scenario(Settings):
     """
 
     name: str = "custom"
-    num_devices: Count = 4
+    num_devices: Annotated[Count, Field(le=MAX_DEVICES)] = 4
     services: tuple[Service, ...] | tuple[tuple[Service, ...], ...] = Field(
         default=("resnet50", "mobilenet_v2"), validate_default=True
     )
@@ -205,7 +212,7 @@ class Scenario(Settings):
         services = self._services_of_devices()
         self._profiles = tuple(tuple(profile_of(service) for service in device) for device in services)
         spread_over_devices(self.distances_m, self.num_devices, "distances_m")
-        spread_over_services(self.arrival_rate_hz, self.num_services, "arrival_rate_hz")
+        self._check_rate("arrival_rate_hz", self.arrival_rates_hz())
         if self.p95_latency_s is not None:
             spread_over_services(self.p95_latency_s, self.num_services, "p95_latency_s")
         self._choices = self._choices_of_services()
@@ -222,8 +229,15 @@ class Scenario(Settings):
         if self.drift is not None:
             self.drift.check()
             self.drift_distances_m()
-            self.drift_rates_hz()
+            self._check_rate("drift.steps: arrival_rate_hz", self.drift_rates_hz())
         return self
+
+    def _check_rate(self, field: str, rates_hz: NDArray[np.float64]) -> None:
+        if rates_hz.size and float(rates_hz.max()) * self.slot_s > MAX_TASKS_PER_SLOT:
+            raise ScenarioError(
+                f"{field}: {float(rates_hz.max()):g} requests a second in slots of {self.slot_s:g} s are more than "
+                f"{MAX_TASKS_PER_SLOT:g} a slot"
+            )
 
     def _services_of_devices(self) -> tuple[tuple[str | Profile, ...], ...]:
         per_device = bool(self.services) and isinstance(self.services[0], tuple)

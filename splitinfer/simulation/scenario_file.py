@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from splitinfer.errors import ScenarioError
+from splitinfer.files import read_toml, toml_of
 from splitinfer.profiling.profile import Profile
 from splitinfer.simulation.scenario import Scenario
 
@@ -31,7 +32,7 @@ def load_preset(name: str) -> Scenario:
     if name not in preset_names():
         raise ScenarioError(f"scenario: no preset {name!r}; there are {', '.join(preset_names())}")
     text = files("splitinfer.simulation").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8")
-    return Scenario(**({"name": name} | tomllib.loads(text)))
+    return Scenario(**({"name": name} | toml_of(text)))
 
 
 def load_scenario(path: str | Path) -> Scenario:
@@ -42,7 +43,7 @@ def load_scenario(path: str | Path) -> Scenario:
     """
     path = Path(path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = read_toml(path)
     except OSError as error:
         raise ScenarioError(f"scenario: cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -119,7 +120,7 @@ def with_settings(scenario: Scenario, settings: Sequence[str]) -> Scenario:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return toml_of(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return [_value(part.strip()) for part in text.split(",")] if "," in text else text
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitinfer.errors import ScenarioError
+from splitinfer.files import read_text as read_given_text
 
 Floats = NDArray[np.float64]
 
@@ -49,12 +50,8 @@ def read_text(path: str | Path, field: str, *, max_bytes: int = MAX_BYTES) -> st
     Raises:
         ScenarioError: it cannot be read, is too large, or is no UTF-8.
     """
-    file = Path(path)
     try:
-        size = file.stat().st_size
-        if size > max_bytes:
-            raise ScenarioError(f"{field}: {path} has {size:,} bytes; max_bytes is {max_bytes:,}")
-        return file.read_text(encoding="utf-8-sig")
+        return read_given_text(path, max_bytes=max_bytes)
     except OSError as error:
         raise ScenarioError(f"{field}: cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
