@@ -23,10 +23,11 @@ from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import remote_error
 from splitinfer.runtime.tracing import UNTRACED, RequestTrace
 from splitinfer.runtime.transport import SENDER, Metadata
-from splitinfer.wire import MAX_PROTOCOL_VERSION, Reply, Wire, Writer, decode_reply, request_writer, trace_field
+from splitinfer.wire import MAX_PROTOCOL_VERSION, Reply, Wire, Writer, decode_reply, request_writer
 from splitinfer.wire import splitinfer_pb2 as pb
 from splitinfer.wire.codecs import RAW, Codec, about
 from splitinfer.wire.dtypes import widened
+from splitinfer.wire.messages import trace_field
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from splitinfer.errors import InputError, MissingExtraError
-from splitinfer.wire import TRACE_BYTES
+from splitinfer.wire.messages import TRACE_BYTES
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider

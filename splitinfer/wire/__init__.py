@@ -11,7 +11,6 @@ from splitinfer.wire.limits import LimitError, WireLimits
 from splitinfer.wire.messages import (
     MAX_PROTOCOL_VERSION,
     MIN_PROTOCOL_VERSION,
-    TRACE_BYTES,
     OpenedRequest,
     Reply,
     Request,
@@ -23,14 +22,12 @@ from splitinfer.wire.messages import (
     open_request,
     reply_writer,
     request_writer,
-    trace_field,
 )
 from splitinfer.wire.tensors import unpack
 
 __all__ = [
     "MAX_PROTOCOL_VERSION",
     "MIN_PROTOCOL_VERSION",
-    "TRACE_BYTES",
     "LimitError",
     "OpenedRequest",
     "Reply",
@@ -45,6 +42,5 @@ __all__ = [
     "open_request",
     "reply_writer",
     "request_writer",
-    "trace_field",
     "unpack",
 ]

@@ -280,7 +280,8 @@ def test_a_run_outlives_a_device_and_then_its_edge(tiny, tiny_cards):
         if isinstance(event, PeriodEnded) and event.first_slot == 10:
             kill_child("loop.device_child", 1)
 
-    settings = LoopSettings(slots=200, time_scale=0.5, lease_s=5.0)
+    # Slots in real time, long after the lease: what is left of the run has to outlast the signals.
+    settings = LoopSettings(slots=500, time_scale=1.0, lease_s=1.0)
     said = r"1 of 2 devices finished it alone: [1-9]\d* answers checked, 0 wrong"
     with pytest.raises(EdgeUnavailableError, match=said):
         run_locally(tiny, "random", settings, cards=tiny_cards, on_failure="fallback", observer=kill)
