@@ -67,7 +67,7 @@ def device(
     """
     from splitinfer.cli.serve import limits_of
     from splitinfer.energy.meter import find_meter
-    from splitinfer.errors import CheckFailedError
+    from splitinfer.errors import CheckFailedError, InputError
     from splitinfer.runtime.loop import run_device
     from splitinfer.runtime.loop.device_run import check_device
     from splitinfer.runtime.loop.ticker import SWITCH_S
@@ -76,6 +76,8 @@ def device(
     from splitinfer.runtime.transport import checked_target
     from splitinfer.simulation import find_scenario, with_settings
 
+    if heads and engine != "torch":
+        raise InputError("--engine: exported heads run in ONNX Runtime; leave it out with --heads")
     world = with_settings(find_scenario(scenario), settings or [])
     check_device(world, index)
     target = checked_target(server)

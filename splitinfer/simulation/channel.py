@@ -286,7 +286,12 @@ class _GaussMarkov:
         return np.asarray(parts[..., 0] + 1j * parts[..., 1], dtype=np.complex128)
 
     def gains(self, mean_gain: NDArray[np.float64], slots: int) -> NDArray[np.float64]:
-        from scipy.signal import lfilter
+        try:
+            from scipy.signal import lfilter
+        except ImportError:  # a device without torch has none either
+            raise ScenarioError(
+                "channel: correlated needs scipy, which is not installed; run: pip install scipy"
+            ) from None
 
         if not slots:
             return np.zeros((0, self._state.shape[1]))
