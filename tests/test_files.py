@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+import numpy as np
 import pytest
 
 from splitinfer.cli.main import main
@@ -75,3 +76,17 @@ def test_text_is_read_within_its_bound_without_a_byte_order_mark(tmp_path):
 def test_worlds_that_no_memory_holds_are_refused_by_name(changes, field):
     with pytest.raises(ScenarioError, match=rf"^{field}: "):
         Scenario.preset("table2").replace(**changes)
+
+
+def test_arrays_of_words_are_no_inputs(tmp_path, capsys):
+    np.savez(tmp_path / "answers.npz", output=np.zeros(3, np.float32), inputs=np.array(["photo.jpg"]))
+    arguments = ["infer", "resnet18", "--cut", "3", "--server", "127.0.0.1:1", "--input", str(tmp_path / "answers.npz")]
+    assert main(arguments) == 2
+    assert "holds no tensors: TypeError: an array of <U9, which are no numbers" in capsys.readouterr().err
+
+
+def test_nobody_waits_for_ever(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.zeros(3, np.float32))
+    arguments = ["infer", "resnet18", "--cut", "3", "--server", "127.0.0.1:1", "--input", str(tmp_path / "x.npy")]
+    assert main([*arguments, "--wait", "inf"]) == 2
+    assert "--wait: must be a number of seconds, not inf" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from contextlib import ExitStack
@@ -142,6 +143,8 @@ def infer(
         raise InputError("--cut is missing: the name of a layer or an index; splitinfer profile lists them")
     card = load_card(model)  # all of this before torch is imported: what is wrong is said at once
     requests = find_sources(card, wanted, max_pixels=max_pixels, frames=frames)
+    if not math.isfinite(wait_s):
+        raise InputError(f"--wait: must be a number of seconds, not {wait_s}")
     pictures = picture_codec(codec)
     if pictures is not None:
         _check_sends_pictures(codec, cut, {"--stream": stream, "--on-failure": on_failure != "fail"})
@@ -395,6 +398,7 @@ def _top_classes(card: ModelCard, output: Any) -> list[dict[str, Any]]:
 
 def _show(report: dict[str, Any]) -> None:
     from splitinfer.cli.output import print_table
+    from splitinfer.models.sent_pictures import picture_codec
 
     where = f"{report['server']} (started for this command)" if report["server_is_embedded"] else report["server"]
     print(f"{report['model']}, cut {report['cut']} of {report['num_cuts']} after {report['layer']}, edge {where}")
@@ -440,7 +444,8 @@ def _show(report: dict[str, Any]) -> None:
         answers = "the answer equals" if report["checked"] == 1 else f"all {report['checked']} answers equal"
         how = f"to {report['tolerance']:g}" if report["tolerance"] else "bit for bit"
         if "largest_difference" not in report:
-            print(f"checked: {answers} the whole model's, {how}")
+            sent = " on the picture as it was sent" if picture_codec(report["codec"]) else ""
+            print(f"checked: {answers} the whole model's{sent}, {how}")
         else:
             print(
                 f"checked: {answers} the tail's on what {report['codec']} leaves, {how}, and differ from the "

@@ -13,7 +13,7 @@ from splitinfer.errors import InputError, MissingExtraError
 
 
 def reproduce(
-    figure: Annotated[str, typer.Argument(help="fig3, fig4, fig5, fig6, fig7, or all of them.")],
+    figure: Annotated[str, typer.Argument(help="fig3 to fig7, all, or a TOML file of your own.")],
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer points and seeds, short trainings; minutes. Not for conclusions.")
     ] = False,

@@ -173,6 +173,11 @@ def _show(world: Scenario, result: SimulationResult) -> None:
     print_table(columns, rows, left=("service",))
     for note in result.notes:
         print(f"note: {note}")
+    if isinstance(world.codecs, tuple) and world.min_accuracy is None:
+        print(
+            "note: codecs were chosen by bits and work alone; min_accuracy judges them by what the profile measured "
+            "(splitinfer profile NAME --codecs --save FILE)"
+        )
 
 
 def _compare(

@@ -90,6 +90,10 @@ class Advice:
     words: str
 
 
+_LEAST_BARE_BPS = 1000.0
+"""A smaller number without a unit is taken for one that was forgotten."""
+
+
 def parse_rate_bps(text: str, option: str = "--bandwidth") -> float:
     """Read ``20Mbps``, ``1.5 Mbit/s``, ``800kbps`` or a number of bit/s.
 
@@ -101,6 +105,8 @@ def parse_rate_bps(text: str, option: str = "--bandwidth") -> float:
     value = _number(match[1]) * _UNITS[match[2].lower()] if match else 0.0
     if not 0 < value < 1e15:
         raise InputError(f"{option}: write a rate such as 20Mbps or 800kbps, not {text!r}")
+    if value < _LEAST_BARE_BPS and match is not None and text.strip() == match[1]:
+        raise InputError(f"{option}: {text} of what? Write a rate such as {text.strip()}Mbps or {text.strip()}kbps")
     return value
 
 

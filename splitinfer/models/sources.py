@@ -168,13 +168,16 @@ def read_arrays(path: Path) -> list[Any]:
     """Return the arrays of a ``.npy`` or ``.npz`` file in order. Needs no torch.
 
     Raises:
-        InputError: it holds none, or objects.
+        InputError: it holds none, or something else than numbers.
     """
     import numpy as np
 
     try:
         held = np.load(path, allow_pickle=False)
         arrays = [held] if isinstance(held, np.ndarray) else [held[key] for key in held.files]
+        for array in arrays:
+            if array.dtype.kind not in "biufc":
+                raise TypeError(f"an array of {array.dtype}, which are no numbers")
         return [np.array(array) for array in arrays]
     except Exception as error:  # noqa: BLE001 - readers of foreign files fail in any way
         raise InputError(f"--input: {path} holds no tensors: {type(error).__name__}: {error}") from None

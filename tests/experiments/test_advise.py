@@ -106,6 +106,11 @@ def test_what_is_no_rate(text):
         parse_rate_bps(text)
 
 
+def test_a_rate_whose_unit_was_forgotten_is_asked_for():
+    with pytest.raises(InputError, match="--bandwidth: 20 of what\\? Write a rate such as 20Mbps"):
+        parse_rate_bps("20")
+
+
 def test_times():
     assert (parse_time_s("10ms"), parse_time_s("0.2s"), parse_time_s("3")) == (0.01, 0.2, 3.0)
     with pytest.raises(InputError, match="--rtt: write a time"):
