@@ -258,15 +258,16 @@ def test_both_ends_need_the_same_world(tiny):
         assert digest(tiny.replace(**change)) != digest(tiny)
 
 
-def kill_child(module: str, argument: int = 0) -> None:
-    """Kill the first, or a later, process of this one that runs a module."""
+def kill_child(module: str) -> None:
+    """Kill the youngest child that runs a module: older ones are those that other tests of this module share."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            after_name = (process / "stat").read_text().rpartition(")")[2].split()
+            parent, started = int(after_name[1]), int(after_name[19])
             if parent == os.getpid() and module in (process / "cmdline").read_text():
-                found.append(int(process.name))
-    os.kill(sorted(found)[argument], signal.SIGKILL)
+                found.append((started, int(process.name)))
+    os.kill(max(found)[1], signal.SIGKILL)
 
 
 def test_a_run_outlives_a_device_and_then_its_edge(tiny, tiny_cards):
@@ -278,7 +279,7 @@ def test_a_run_outlives_a_device_and_then_its_edge(tiny, tiny_cards):
             lost.append(event.device)
             kill_child("loop.edge_child")
         if isinstance(event, PeriodEnded) and event.first_slot == 10:
-            kill_child("loop.device_child", 1)
+            kill_child("loop.device_child")
 
     # Slots in real time, long after the lease: what is left of the run has to outlast the signals.
     settings = LoopSettings(slots=500, time_scale=1.0, lease_s=1.0)
