@@ -22,8 +22,8 @@ from splitinfer.energy.card import DeviceCard
 from splitinfer.energy.transmitter import radio_power_w
 from splitinfer.errors import InputError
 from splitinfer.profiling.profile import Profile
+from splitinfer.simulation.choices import coded_bits
 from splitinfer.wire.codecs import CODECS, Codec
-from splitinfer.wire.dtypes import DTYPES
 
 Objective = Literal["latency", "energy", "bits"]
 OBJECTIVES: tuple[Objective, ...] = ("latency", "energy", "bits")
@@ -178,7 +178,7 @@ def options_of(
             seen = measured.get((cut.index, codec.name))
             if seen is None and codec.name.endswith("+zstd"):
                 continue  # what compression saves is not known without the values
-            bits = seen.bits if seen is not None else _estimate(profile, cut.index, codec)
+            bits = seen.bits if seen is not None else coded_bits(cut, codec)
             extra_s = seen.encode_s + seen.decode_s if seen is not None else 0.0
             sending_s = bits / bandwidth_bps
             same = seen.same_top if seen is not None else (1.0 if codec.exact else None)
@@ -198,15 +198,6 @@ def options_of(
                 )
             )
     return found
-
-
-def _estimate(profile: Profile, k: int, codec: Codec) -> float:
-    total = 0.0
-    for tensor in profile.cuts[k].crossing:
-        dtype = DTYPES.get(tensor.dtype)
-        taken = dtype is not None and codec.takes(dtype)
-        total += tensor.elements * codec.bits_per_element(dtype) if taken and dtype is not None else tensor.bits
-    return total
 
 
 def advise(
