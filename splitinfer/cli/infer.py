@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -33,16 +32,9 @@ if TYPE_CHECKING:
 
     from splitinfer.graph import SplitModel
     from splitinfer.models import ModelCard
-    from splitinfer.models.answers import AnswerFile
     from splitinfer.models.sent_pictures import PictureCodec
     from splitinfer.models.sources import Source
     from splitinfer.runtime import EdgeClient, InferenceResult
-
-_TOP = 5
-_PERCENTILES = (50, 90, 99)
-_PARTS = ("head", "encode", "wire", "queue", "tail", "decode", "total")
-_KIB = 1024
-_SHOWN_INPUTS = 20
 
 
 def infer(
@@ -152,6 +144,7 @@ def infer(
     kept = AnswerFile.open(output) if output is not None else None
     single = requests.total == 1
 
+    from splitinfer.cli.infer_report import answer_of, answered, show
     from splitinfer.cli.output import progress_bar, say
     from splitinfer.graph.engines import set_threads
     from splitinfer.models.options import CaptureOptions
@@ -219,21 +212,30 @@ def infer(
                 inputs, own = _run_picture(client, split, card, source, pictures, max_pixels, repeat)
             if reference is not None:
                 reference.check(inputs, own)
-            answers.append(_answer(card, source.name, own[-1].output, kept, keep=single or as_json))
+            answers.append(answer_of(source.name, own[-1].output, card.class_names(), kept, whole=single or as_json))
             results += own if single else [replace(result, _output=None) for result in own]
             progress(index + 1, requests.total or 0)
         wall_s = time.perf_counter() - start
         if kept is not None:
             kept.close()
-    report = _report(card, split, results, answers, target=target or "", embedded=server is None, codec=codec)
-    report |= {"milliseconds_between_answers": wall_s / len(results) * 1e3, "checked": None}
+    report = {
+        "model": split.name,
+        "cut": k,
+        "layer": split.cuts[k].name,
+        "num_cuts": split.num_cuts,
+        "fingerprint": split.fingerprint,
+        "server": target,
+        "server_is_embedded": server is None,
+        "weights": card.weights,
+        "has_labels": card.labels is not None,
+        "codec": codec,
+        "engine": split.engine,
+        "edge_engine": edge_engine,
+        "output": None if output is None else str(output),
+    }
+    report |= answered(answers, results, wall_s) | {"checked": None}
     report |= reference.found() if reference is not None else {}
-    report |= {"engine": split.engine, "edge_engine": edge_engine}
-    report["output"] = None if output is None else str(output)
-    if as_json:
-        print(json.dumps(report))
-    else:
-        _show(report)
+    show(report, as_json=as_json)
 
 
 def _edge_engine(client: EdgeClient, split: SplitModel) -> str:
@@ -327,129 +329,3 @@ class _Reference:
     def found(self) -> dict[str, Any]:
         found: dict[str, Any] = {"checked": self._checked, "tolerance": self._tolerance}
         return found if self._largest is None else found | {"largest_difference": self._largest}
-
-
-def _answer(card: ModelCard, name: str, output: Any, kept: AnswerFile | None, *, keep: bool) -> dict[str, Any]:
-    """What reports say of one answer; the whole of it goes into the file, where one was asked for."""
-    from splitinfer.models.answers import describe
-
-    top = _top_classes(card, output)
-    if kept is not None:
-        kept.add(name, output, top)
-    return {"input": name, "top": top, "answer": describe(output) if keep else []}
-
-
-def _report(
-    card: ModelCard,
-    split: SplitModel,
-    results: list[InferenceResult],
-    answers: list[dict[str, Any]],
-    *,
-    target: str,
-    embedded: bool,
-    codec: str,
-) -> dict[str, Any]:
-    import numpy as np
-
-    first = results[0]
-    times = {part: [getattr(result.timing, f"{part}_s") * 1e3 for result in results] for part in _PARTS}
-    return {
-        "model": split.name,
-        "cut": first.cut,
-        "layer": split.cuts[first.cut].name,
-        "num_cuts": split.num_cuts,
-        "fingerprint": split.fingerprint,
-        "server": target,
-        "server_is_embedded": embedded,
-        "weights": card.weights,
-        "top": answers[0]["top"],
-        "answer": answers[0]["answer"],
-        "answers": answers,
-        "inputs": len(answers),
-        "repeat": len(results) // len(answers),
-        "has_labels": card.labels is not None,
-        "milliseconds": {
-            part: {f"p{p}": float(np.percentile(values, p)) for p in _PERCENTILES} for part, values in times.items()
-        },
-        "bytes_up": first.bytes_up,
-        "bytes_down": first.bytes_down,
-        "total_bytes_up": sum(result.bytes_up for result in results),
-        "total_bytes_down": sum(result.bytes_down for result in results),
-        "codec": codec,
-        "ran_at": {place: sum(result.ran_at == place for result in results) for place in ("edge", "device")},
-        "retries": sum(result.retries for result in results),
-        "failure": next((str(result.failure) for result in results if result.failure is not None), None),
-    }
-
-
-def _top_classes(card: ModelCard, output: Any) -> list[dict[str, Any]]:
-    """Return the most probable classes if the output is one row of logits, as a classifier's is."""
-    import torch
-
-    if not isinstance(output, torch.Tensor) or output.dim() != 2 or output.shape[0] != 1:
-        return []
-    names = card.class_names()
-    probabilities, classes = output[0].float().softmax(0).topk(min(_TOP, output.shape[1]))
-    return [
-        {"class": index, "name": names[index] if names and index < len(names) else None, "probability": share}
-        for share, index in zip(probabilities.tolist(), classes.tolist(), strict=True)
-    ]
-
-
-def _show(report: dict[str, Any]) -> None:
-    from splitinfer.cli.output import print_table
-    from splitinfer.models.sent_pictures import picture_codec
-
-    where = f"{report['server']} (started for this command)" if report["server_is_embedded"] else report["server"]
-    print(f"{report['model']}, cut {report['cut']} of {report['num_cuts']} after {report['layer']}, edge {where}")
-    if report["engine"] != "torch" or report["edge_engine"] not in ("", "torch"):
-        print(f"computed by {report['engine']} here and {report['edge_engine']} at the edge")
-    print()
-    single = report["inputs"] == 1
-    if single and report["top"]:
-        rows = [[str(entry["class"]), entry["name"] or "", f"{entry['probability']:.1%}"] for entry in report["top"]]
-        print_table(["class", "name", "probability"], rows, left=("name",))
-    elif single:
-        rows = [[one["name"], one["dtype"], one["shape"], one["range"]] for one in report["answer"]]
-        print_table(["answer", "dtype", "shape", "range"], rows, left=("answer", "dtype", "shape", "range"))
-        if report["has_labels"]:
-            print("the card's labels are not used: the answer is no row of scores")
-    else:
-        rows = []
-        for one in report["answers"][:_SHOWN_INPUTS]:
-            best = one["top"][0] if one["top"] else None
-            text = "-" if best is None else f"{best['name'] or best['class']} {best['probability']:.1%}"
-            rows.append([one["input"], text])
-        print_table(["input", "most probable"], rows, left=("input", "most probable"))
-        if report["inputs"] > _SHOWN_INPUTS:
-            print(f"and {report['inputs'] - _SHOWN_INPUTS} more; --output FILE keeps all")
-    if report["weights"] is None:
-        print("the weights are random, so the answer means nothing; set weights in a card to change that")
-    print()
-    count = report["repeat"] * report["inputs"]
-    # A percentile needs so many times that something lies beyond it.
-    shown = [p for p in _PERCENTILES if p == _PERCENTILES[0] or count * (100 - p) >= 100]
-    columns = [f"p{p} ms" for p in shown] if count > 1 else ["ms"]
-    rows = [[part, *(f"{report['milliseconds'][part][f'p{p}']:.2f}" for p in shown)] for part in _PARTS]
-    print_table(["part", *columns], rows, left=("part",))
-    if count > 1:
-        print(f"one answer every {report['milliseconds_between_answers']:.2f} ms, {count} in all")
-    up, down = report["bytes_up"], report["bytes_down"]
-    if not single:
-        up, down = report["total_bytes_up"], report["total_bytes_down"]
-    print(f"sent {up / _KIB:,.1f} KiB, received {down / _KIB:,.1f} KiB" if up else "nothing sent: all of it ran here")
-    if report["failure"] is not None:
-        print(f"the edge failed, so {report['ran_at']['device']} tails ran here: {report['failure']}")
-    if report["checked"] is not None:
-        answers = "the answer equals" if report["checked"] == 1 else f"all {report['checked']} answers equal"
-        how = f"to {report['tolerance']:g}" if report["tolerance"] else "bit for bit"
-        if "largest_difference" not in report:
-            sent = " on the picture as it was sent" if picture_codec(report["codec"]) else ""
-            print(f"checked: {answers} the whole model's{sent}, {how}")
-        else:
-            print(
-                f"checked: {answers} the tail's on what {report['codec']} leaves, {how}, and differ from the "
-                f"whole model's by up to {report['largest_difference']:.3g}"
-            )
-    if report["output"] is not None:
-        print(f"wrote {report['output']}")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from splitinfer.errors import InputError
+from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
+
+if TYPE_CHECKING:
+    from splitinfer.artifacts.head import ExportedHead
+    from splitinfer.runtime.client import EdgeClient
 
 
 def infer_exported(
@@ -24,11 +29,9 @@ def infer_exported(
     as_json: bool,
 ) -> None:
     """Run the head of an exported model on pictures or tensors here, and the tail on a server."""
-    import numpy as np
-
     from splitinfer.artifacts.head import ExportedHead
-    from splitinfer.cli.output import print_table
-    from splitinfer.models.answers import AnswerFile, describe
+    from splitinfer.cli.infer_report import answer_of, answered, show
+    from splitinfer.models.answers import AnswerFile
     from splitinfer.models.sources import input_files, read_arrays
     from splitinfer.runtime.client import EdgeClient
 
@@ -37,29 +40,19 @@ def infer_exported(
     files = input_files(wanted)
     kept = AnswerFile.open(output) if output is not None else None
     answers: list[dict[str, Any]] = []
-    times_s: dict[str, list[float]] = {"head": [], "total": []}
-    bytes_up = bytes_down = 0
+    results: list[InferenceResult] = []
     with EdgeClient(server, settings) as client:
+        start = time.perf_counter()
         for path in files:
             inputs = (
                 read_arrays(path) if path.suffix in (".npy", ".npz") else [head.preprocess(path, max_pixels=max_pixels)]
             )
-            leaves: tuple[Any, ...] = ()
-            for _ in range(repeat):
-                start = time.perf_counter()
-                tensors = head(*inputs)
-                times_s["head"].append(time.perf_counter() - start)
-                if manifest.tail is None:
-                    leaves = tuple(tensors)
-                else:
-                    result = client.run_tail(head.model, manifest.cut, tensors)
-                    leaves, bytes_up, bytes_down = tuple(result.output), result.bytes_up, result.bytes_down
-                times_s["total"].append(time.perf_counter() - start)
+            own = [_run(client, head, inputs) for _ in range(repeat)]
+            results += own
+            leaves = tuple(own[-1].output)
             answer = leaves[0] if len(leaves) == 1 else leaves
-            top = _top(answer, manifest.labels)
-            if kept is not None:
-                kept.add(str(path), answer, top)
-            answers.append({"input": str(path), "top": top, "answer": describe(answer)})
+            answers.append(answer_of(str(path), answer, manifest.labels, kept, whole=len(files) == 1 or as_json))
+        wall_s = time.perf_counter() - start
     if kept is not None:
         kept.close()
     report = {
@@ -69,45 +62,28 @@ def infer_exported(
         "num_cuts": manifest.num_cuts,
         "fingerprint": manifest.fingerprint,
         "server": server,
+        "server_is_embedded": False,
+        "weights": "",
+        "has_labels": manifest.labels is not None,
+        "codec": settings.codec,
         "engine": "onnxruntime",
-        "answers": answers,
-        "inputs": len(answers),
-        "milliseconds": {name: {"p50": float(np.median(own)) * 1e3} for name, own in times_s.items()},
-        "bytes_up": bytes_up,
-        "bytes_down": bytes_down,
+        "edge_engine": "",
         "output": None if output is None else str(output),
+        "checked": None,
     }
-    if as_json:
-        print(json.dumps(report))
-        return
-    print(f"{manifest.model}, cut {manifest.cut} of {manifest.num_cuts} after {manifest.layer}, edge {server}")
-    print("head computed by onnxruntime from an exported file")
-    print()
-    for one in answers:
-        if one["top"]:
-            best = one["top"][0]
-            print(f"{one['input']}: {best['name'] or best['class']} {best['probability']:.1%}")
-        else:
-            rows = [[part["name"], part["dtype"], part["shape"], part["range"]] for part in one["answer"]]
-            print_table([one["input"], "dtype", "shape", "range"], rows, left=(one["input"], "dtype", "shape", "range"))
-    print()
-    for name, own in report["milliseconds"].items():  # type: ignore[attr-defined]
-        print(f"{name:<6} {own['p50']:.2f} ms")
-    print(f"sent {bytes_up / 1024:,.1f} KiB, received {bytes_down / 1024:,.1f} KiB")
+    show(report | answered(answers, results, wall_s), as_json=as_json)
 
 
-def _top(answer: Any, labels: tuple[str, ...] | None) -> list[dict[str, Any]]:
-    import numpy as np
-
-    if not isinstance(answer, np.ndarray) or answer.ndim != 2 or answer.shape[0] != 1 or answer.dtype.kind != "f":
-        return []
-    scores = np.exp(answer[0].astype(np.float64) - answer[0].max())
-    scores /= scores.sum()
-    best = np.argsort(-scores, kind="stable")[:5]
-    return [
-        {"class": int(i), "name": labels[i] if labels and i < len(labels) else None, "probability": float(scores[i])}
-        for i in best
-    ]
+def _run(client: EdgeClient, head: ExportedHead, inputs: list[Any]) -> InferenceResult:
+    """Run the head here and the tail at the edge; the output is the leaves of what the model returns."""
+    start = time.perf_counter()
+    tensors = head(*inputs)
+    timing = Timing(head_s=time.perf_counter() - start)
+    manifest = head.manifest
+    if manifest.tail is None:
+        return InferenceResult(manifest.cut, timing, _output=tuple(tensors), ran_at="device")
+    result = client.run_tail(head.model, manifest.cut, tensors)
+    return replace(result, timing=replace(result.timing, head_s=timing.head_s))
 
 
 def check_exported_options(given: dict[str, bool]) -> None:

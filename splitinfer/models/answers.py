@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from splitinfer.errors import InputError
 
 SUFFIXES = (".json", ".jsonl", ".npz")
+
+TOP = 5
+"""Classes that are named of a classifier's answer."""
 
 
 def leaves(answer: Any, name: str = "") -> list[tuple[str, Any]]:
@@ -37,6 +41,22 @@ def describe(answer: Any) -> list[dict[str, str]]:
         shape = "x".join(map(str, value.shape)) or "one number"
         rows.append({"name": name or "answer", "dtype": _dtype(value), "shape": shape, "range": span})
     return rows
+
+
+def most_probable(answer: Any, names: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Return the most probable classes where the answer is one row of scores, as a classifier's is; else nothing."""
+    import numpy as np
+
+    scores = _array(answer) if _is_tensor(answer) else None
+    if scores is None or scores.ndim != 2 or scores.shape[0] != 1 or scores.dtype.kind != "f" or not scores.size:
+        return []
+    shares = np.exp(scores[0].astype(np.float64) - scores[0].max())
+    shares /= shares.sum()
+    best = np.argsort(-shares, kind="stable")[:TOP]
+    return [
+        {"class": int(i), "name": names[i] if names and i < len(names) else None, "probability": float(shares[i])}
+        for i in best
+    ]
 
 
 def _is_tensor(value: Any) -> bool:
