@@ -36,7 +36,7 @@ def bound(
       splitinfer bound --scenario table2 --slots 2000
       splitinfer bound --scenario busy --latency-price 0.003 --policies price,best-static
     """
-    from splitinfer.cli.output import print_table
+    from splitinfer.cli.output import print_table, progress_bar, say
     from splitinfer.cli.simulate import policy_list
     from splitinfer.policies import named_policy
     from splitinfer.simulation import lower_bound
@@ -49,8 +49,13 @@ def bound(
     names = policy_list(policies)
     for name in names:
         named_policy(name, world)
+    say(f"bounding {slots:,} slots of {world.name}")
     floor = lower_bound(world, slots, seed, fluid=fluid)
-    rows = [(name, *row) for name in names for row in _costs(world, name, slots, seed)]
+    rows = []
+    with progress_bar("policies") as progress:
+        for done, name in enumerate(names):
+            progress(done, len(names))
+            rows += [(name, *row) for row in _costs(world, name, slots, seed)]
     if as_json:
         record = {
             "scenario": world.name,

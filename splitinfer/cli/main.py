@@ -120,8 +120,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     that was asked for does not hold, 130 when interrupted, 143 when told to end (SIGTERM).
     With SPLITINFER_DEBUG=1 in the environment the traceback of an error comes before its line.
     """
+    from splitinfer.cli.output import show_progress
     from splitinfer.errors import SplitInferError
 
+    show_progress()
     # gRPC's core writes lines of its own to standard error about whatever we say in one.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     ended_by: list[int] = []
@@ -138,10 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = error.ctx.command_path if error.ctx is not None else "splitinfer"
         return _fail(f"{error.format_message().rstrip('.')} (see '{command} --help')", 2)
     except (KeyboardInterrupt, typer.Abort):
-        if ended_by:
-            return 128 + ended_by[0]
-        print(file=sys.stderr)
-        return _INTERRUPTED
+        result = _INTERRUPTED
     except BrokenPipeError:
         return _reader_is_gone()
     except SystemExit as leave:
@@ -154,8 +153,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is None:
             raise
         return _fail(f"cannot use {error.filename}: {error.strerror}", 2)
-    if ended_by:  # typer has made a result of the interruption
+    if ended_by:  # typer may have made a result of the interruption
         return 128 + ended_by[0]
+    if result == _INTERRUPTED:
+        print("splitinfer: interrupted", file=sys.stderr)
     return result if isinstance(result, int) else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: 
 def say(what: str) -> None:
     """Say on standard error what takes the time, whoever reads it."""
     print(f"splitinfer: {what} ...", file=sys.stderr, flush=True)
+
+
+class _Progress(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+def show_progress() -> None:
+    """Say on standard error what the package logs as ``splitinfer.progress``: what a command waits for."""
+    logger = logging.getLogger("splitinfer.progress")
+    logger.handlers, logger.propagate = [_Progress()], False
+    logger.setLevel(logging.INFO)
 
 
 class _Lines:

@@ -33,7 +33,7 @@ def pareto(
     Example:
       splitinfer pareto --scenario busy --plot pareto.png
     """
-    from splitinfer.cli.output import print_table
+    from splitinfer.cli.output import print_table, say
     from splitinfer.policies import named_policy
     from splitinfer.simulation import find_scenario, with_settings
     from splitinfer.simulation.pareto import sweep_weights
@@ -42,11 +42,13 @@ def pareto(
     if plot is not None:
         check_plot_path(plot)
     world = with_settings(find_scenario(scenario), settings or [])
+    locals_, sent = _weights(local, "--local"), _weights(transmission, "--transmission")
+    say(f"simulating {len(locals_) * len(sent)} pairs of weights over {slots:,} slots each")
     points = sweep_weights(
         world,
         named_policy(policy, world),
-        local_weights=_weights(local, "--local"),
-        transmission_weights=_weights(transmission, "--transmission"),
+        local_weights=locals_,
+        transmission_weights=sent,
         slots=slots,
         seed=seed,
     )

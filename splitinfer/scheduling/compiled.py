@@ -6,6 +6,7 @@ Simulation works too, some hundred times slower.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,21 @@ if TYPE_CHECKING:
 else:
     try:
         from numba import njit, prange
+        from numba.core import event as numba_event
+
+        class _FirstCompilation(numba_event.Listener):
+            """Says once what the next half minute is spent on. Loops that are on disk already are not compiled."""
+
+            def on_start(self, event: Any) -> None:
+                numba_event.unregister("numba:compile", self)
+                logging.getLogger("splitinfer.progress").info(
+                    "compiling the loops over slots, once after an install or an update"
+                )
+
+            def on_end(self, event: Any) -> None:
+                pass
+
+        numba_event.register("numba:compile", _FirstCompilation())
     except ImportError:
         prange = range
 

@@ -6,6 +6,8 @@ wait at the edge spend there on its account::
 
     cycles_k (n w + P(s)) / s  +  bits_k lambda_n  +  w n_e edge_cycles_k / F^e / (1 - u)
 
+Where answers take time to come back (``answer_s``), a cut that sends anything costs w for that time besides.
+
 The edge is shared, and no price of energy keeps devices from crowding it: n_e counts the tasks of all devices there,
 and u is the share of F^e in use. On an idle edge the last part is w for the task's own time.
 """
@@ -55,6 +57,8 @@ class PriceCut:
         prices = self._prices.at(tasks)
         edge_s = setting.edge_cycles / max(setting.max_edge_frequency_hz, 1e-300)
         cost = (tasks[2] * patience(self._edge_load) * setting.latency_price_w)[:, None, None] * edge_s
+        way_back_j = (setting.latency_price_w[:, None] * setting.answer_s)[..., None]
+        cost = cost + np.where(setting.transmission_bits > 0, way_back_j, 0.0)
         # Nothing to send costs nothing, also where the channel carries nothing and a bit has no price.
         for work, price in ((setting.transmission_bits, prices.bit_j), (setting.local_cycles, prices.cycle_j)):
             cost = cost + np.multiply(work, price[:, None, None], out=np.zeros_like(work), where=work > 0)

@@ -59,6 +59,7 @@ class Setting:
             default) is the paper's objective.
         active: (M, N), True for services that exist; all by default.
         arrival_rate_hz: (M, N), nominal requests per second; the world may drift from it.
+        answer_s: (M, N), seconds that the answer of a task that was sent takes on its way back.
         queue_weights: beta of local, transmission and edge queue.
         queue_scale_cycles: scale of cycles in Qbar.
         queue_scale_bits: scale of bits in Qbar.
@@ -92,6 +93,7 @@ class Setting:
     queue_weight: PerService = field(default_factory=lambda: np.ones((1, 1)))
     active: Annotated[NDArray[np.bool_], "mn"] = field(default_factory=lambda: np.ones((1, 1), dtype=np.bool_))
     arrival_rate_hz: PerService = field(default_factory=lambda: np.zeros((1, 1)))
+    answer_s: PerService = field(default_factory=lambda: np.zeros((1, 1)))
     queue_weights: Annotated[tuple[float, float, float], "3"] = (0.6, 0.2, 0.2)
     queue_scale_cycles: PerWorld = 1e9
     queue_scale_bits: PerWorld = 1e6

@@ -46,6 +46,7 @@ def setting_of(scenario: Scenario) -> Setting:
             "max_power_w": per_device(scenario.max_power_w, [c.used_radio.max_power_w for c in cards]),
             "energy_coefficient": per_device(scenario.energy_coefficient, [c.effective_cubic for c in cards]),
             "arrival_rate_hz": scenario.arrival_rates_hz(),
+            "answer_s": _answer_s(scenario),
             "processor": stack_rows(rows),
             "radio": np.array(
                 [RADIATED_ROW if paper else c.used_radio.row() for paper, c in zip(by_paper, cards, strict=True)]
@@ -73,6 +74,17 @@ def rule_of(scenario: Scenario) -> AllocationRule:
 
 def _card_names(scenario: Scenario) -> tuple[str, ...]:
     return (scenario.device,) * scenario.num_devices if isinstance(scenario.device, str) else scenario.device
+
+
+def _answer_s(scenario: Scenario) -> Array:
+    """Seconds that an answer of each service takes on its way back, (M, N)."""
+    seconds = np.zeros(scenario.active.shape)
+    if scenario.downlink_bps is not None:
+        rates = np.broadcast_to(scenario.downlink_bps, scenario.num_devices)
+        for device, profiles in enumerate(scenario.profiles):
+            bits = [profile.output_bits for profile in profiles]
+            seconds[device, : len(bits)] = np.array(bits) / rates[device]
+    return seconds
 
 
 def _work_tables(scenario: Scenario) -> tuple[Array, Array, Array]:

@@ -102,6 +102,7 @@ class Engine:
         )
         for index, world in enumerate(self.worlds):
             self._load(index, world)
+        self._answered_s = np.zeros((e, m))  # when each device has its last answer, on the environment's clock
         self._clear_queues()
         self.local_energy_weight: Floats = self._worlds.local_energy_weight
         self.transmission_energy_weight: Floats = self._worlds.transmission_energy_weight
@@ -121,6 +122,12 @@ class Engine:
     def clock(self) -> Ints:
         """(E,): slots advanced since the last reset. A copy."""
         return np.array(self._queues.clock)
+
+    @property
+    def way_back_s(self) -> Floats:
+        """(E, M): time until the answers that the edge has are all on their device. A copy."""
+        now = self._queues.clock * self._worlds.slot_s
+        return np.asarray(np.maximum(self._answered_s - now[:, None], 0.0))
 
     def reset(self, environments: Sequence[int] | None = None, worlds: Sequence[Setting] | None = None) -> None:
         """Empties all queues, or those of some environments, and sets their clocks to 0.
@@ -249,6 +256,7 @@ class Engine:
         queues = self._queues
         for array in (queues.backlog, queues.tasks, queues.device_tasks, queues.clock, queues.free):
             array[index] = 0
+        self._answered_s[index] = 0
         queues.next[index] = np.arange(1, queues.next.shape[1] + 1)
 
     def _reserve(self, needed: int) -> None:
@@ -396,6 +404,7 @@ class Engine:
             cut=log.cut[rows],
             latency_s=(finish + 1 - arrival) * self._worlds.slot_s[environment],
         )
+        tasks.latency_s[:] += self._answered(tasks)
         over = max(slots, 1)
         return PeriodStatistics(
             slots=slots,
@@ -413,6 +422,27 @@ class Engine:
             tasks=tasks,
             trace=Trace(trace.slot, trace.backlog, trace.service_rate, trace.power_w) if trace.every else None,
         )
+
+    def _answered(self, tasks: FinishedTasks) -> Floats:
+        """Seconds from the end of each task at the edge until its answer is on the device, one after the other.
+
+        Nobody decides by what is on its way back, so it need not be stepped through slot by slot.
+        """
+        worlds, late = self._worlds, np.zeros(len(tasks))
+        if not worlds.answer_s.any():
+            return late
+        e, m, n = tasks.environment, tasks.device, tasks.service
+        sent = worlds.work[e, 1, m, n, tasks.cut] > 0
+        for index, device in np.unique(np.stack([e[sent], m[sent]], axis=1), axis=0):
+            own = np.flatnonzero(sent & (e == index) & (m == device))
+            takes_s = worlds.answer_s[index, device, n[own]]
+            ready_s = (tasks.finish_slot[own] + 1) * worlds.slot_s[index]
+            # Each starts when it is ready and the one before is through.
+            done_s = np.cumsum(takes_s)
+            begin_s = np.maximum(np.maximum.accumulate(ready_s - done_s + takes_s), self._answered_s[index, device])
+            late[own] = begin_s + done_s - ready_s
+            self._answered_s[index, device] = begin_s[-1] + done_s[-1]
+        return late
 
     def _advance_slot_by_slot(self, inputs: Any, sums: Any, log: Any, trace: Any) -> None:
         """What a solver or a rule of one's own decides goes into the same compiled serving rules as a request."""

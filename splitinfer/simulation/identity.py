@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel
 
 from splitinfer.errors import ScenarioError
@@ -38,6 +39,11 @@ def describe(scenario: Scenario) -> dict[str, Any]:
         if isinstance(value, OwnArrivals | OwnChannel):
             record[field]["source"] = own_source_digest(value.name, field)
     del record["name"]
+    if scenario.downlink_bps is None:
+        del record["downlink_bps"]  # worlds without one are those that were before there was one
+    else:
+        record["answer_s"] = setting_of(scenario).answer_s.tolist()
+        record["downlink_bps"] = np.broadcast_to(scenario.downlink_bps, scenario.num_devices).tolist()
     if scenario.drift is not None:
         # How a step spreads its values is the scenario's affair; what they come to is what counts.
         record["drift"]["steps"] = [step.at_s for step in scenario.drift.steps]

@@ -66,7 +66,7 @@ class FinishedTasks:
         environment, device, service: whose task it was.
         arrival_slot, finish_slot: t and u on the environment's clock.
         cut: the cut that the task was admitted with.
-        latency_s: (u + 1 - t)·tau.
+        latency_s: (u + 1 - t)·tau, and the answer's way back where the world has one.
     """
 
     environment: Ints

@@ -126,6 +126,8 @@ class Scenario(Settings):
             service. Without ``codecs`` the policy then chooses among all that were measured.
         cuts: which cuts a policy may choose: ``all``, ``blocks`` (after each block of the network, as most papers have
             it), or ``pareto`` (those that no other beats in both device work and bits).
+        downlink_bps: rate at which the edge's answers come back to each device, one after the other, or one rate per
+            device. It adds to latency and takes no energy. By default answers come back at once, as in the paper.
         device: device card (``splitinfer devices``), or one per device: ``paper``, or ``NAME``, ``NAME:RADIO``, a TOML
             file. A card other than ``paper`` gives F^l, the processor's power, cycles per MAC on the device, p_max and
             the radio's power in place of the fields above; ``cycles_per_mac`` then is the edge's.
@@ -170,6 +172,7 @@ class Scenario(Settings):
     codecs: CodecName | tuple[CodecName, ...] | tuple[tuple[CodecName, ...], ...] | None = None
     min_accuracy: PerService | None = None
     cuts: Literal["all", "blocks", "pareto"] = "all"
+    downlink_bps: PerDevice | None = None
     device: str | tuple[str, ...] = "paper"
     allocation: str = "drift-plus-penalty"
     latency_price_w: PerDevice = 0.01
@@ -212,6 +215,7 @@ class Scenario(Settings):
         services = self._services_of_devices()
         self._profiles = tuple(tuple(profile_of(service) for service in device) for device in services)
         spread_over_devices(self.distances_m, self.num_devices, "distances_m")
+        self._check_downlink()
         self._check_rate("arrival_rate_hz", self.arrival_rates_hz())
         if self.p95_latency_s is not None:
             spread_over_services(self.p95_latency_s, self.num_services, "p95_latency_s")
@@ -231,6 +235,16 @@ class Scenario(Settings):
             self.drift_distances_m()
             self._check_rate("drift.steps: arrival_rate_hz", self.drift_rates_hz())
         return self
+
+    def _check_downlink(self) -> None:
+        if self.downlink_bps is None:
+            return
+        spread_over_devices(self.downlink_bps, self.num_devices, "downlink_bps")
+        silent = [profile.model for device in self._profiles for profile in device if not profile.outputs]
+        if silent:
+            raise ScenarioError(
+                f"downlink_bps: the profile of {silent[0]} does not say how large an answer is; profile it anew"
+            )
 
     def _check_rate(self, field: str, rates_hz: NDArray[np.float64]) -> None:
         if rates_hz.size and float(rates_hz.max()) * self.slot_s > MAX_TASKS_PER_SLOT:

@@ -164,6 +164,7 @@ class _Run:
         self._cuts = np.stack([setting.num_cuts] * len(seeds))
         self._done = 0
         self._parts: list[PeriodStatistics] = []
+        self._way_back_s: list[Array] = []  # at the end of each part
         self._trace_cuts: list[NDArray[np.int64]] = []
         self._trace_weights: list[tuple[Array, Array]] = []
 
@@ -222,6 +223,7 @@ class _Run:
             self._report(target, run, counts[run], part)
         self._done += slots
         self._parts.append(part)
+        self._way_back_s.append(self._engine.way_back_s)
         if not self._static:
             self._observations = [Observation(self._setting, part.row(run)) for run in range(len(self._seeds))]
 
@@ -258,6 +260,9 @@ class _Run:
         # The last part may be shorter than the others; the test wants equal ones.
         equal = [part for part in parts if part.slots == parts[0].slots]
         backlogs = station_backlogs(np.stack([part.backlog[run] for part in equal]))
+        way_back_s = (
+            np.stack([late[run] for late in self._way_back_s[: len(equal)]]) if setting.answer_s.any() else None
+        )
         return SimulationResult(
             scenario=self._scenario.name,
             policy=self._policies[run].name,
@@ -279,7 +284,7 @@ class _Run:
                 edge=float(service_rate[2].sum() / setting.max_edge_frequency_hz),
                 max_rate_bps=max_rate_bps,
             ),
-            stability=stability_of(backlogs, parts[0].slots * setting.slot_s),
+            stability=stability_of(backlogs, parts[0].slots * setting.slot_s, way_back_s=way_back_s),
             final_local_energy_weight=self._engine.local_energy_weight[run].copy(),
             final_transmission_energy_weight=self._engine.transmission_energy_weight[run].copy(),
             trace=self._trace_of(run),

@@ -28,13 +28,13 @@ BATCHES = 20
 
 @dataclass(frozen=True)
 class StabilityReport:
-    """Result of the test on each station: the backlogs of a device's processor and link, and of the edge.
+    """Result of the test on each station: the backlogs of a device's processor and link, of the edge, and of downlinks.
 
     Attributes:
         stations: names, for example ``("device 0 local", ..., "edge")``.
         statistic: z of each station, shape (stations,).
         p_value: probability of such a z in a queue that does not grow, shape (stations,).
-        growth_per_s: mean rise in cycles (or bits) per second, shape (stations,).
+        growth_per_s: mean rise in cycles (bits, or seconds of answers on their way back) per second, shape (stations,).
         level: the family-wise level; each station is tested at level / stations (Bonferroni).
     """
 
@@ -97,18 +97,25 @@ def station_backlogs(mean_backlog: Array) -> Array:
     return np.concatenate([local, link, edge.sum(axis=-1, keepdims=True)], axis=-1)
 
 
-def stability_of(backlogs: Array, part_s: float, *, level: float = 0.01) -> StabilityReport:
+def stability_of(
+    backlogs: Array, part_s: float, *, way_back_s: Array | None = None, level: float = 0.01
+) -> StabilityReport:
     """Test a whole run.
 
     Args:
         backlogs: mean backlog of each station in successive parts, shape (parts, 2M + 1), from ``station_backlogs``.
         part_s: length of a part.
+        way_back_s: likewise of each device's answers on their way back, shape (parts, M), where that takes time.
         level: family-wise level of false alarms.
     """
     devices = (backlogs.shape[1] - 1) // 2
     names = [f"device {m} {kind}" for kind in ("local", "link") for m in range(devices)]
+    names.append("edge")
+    if way_back_s is not None:
+        backlogs = np.concatenate([backlogs, way_back_s], axis=1)
+        names += [f"device {m} downlink" for m in range(devices)]
     z, p = growth_test(backlogs)
     batches = batch_means(backlogs, BATCHES)
     span_s = max(1, len(batches) - 1) * part_s * max(1, len(backlogs) // BATCHES)
     growth = (batches[-1] - batches[0]) / span_s
-    return StabilityReport((*names, "edge"), z, p, growth, level)
+    return StabilityReport(tuple(names), z, p, growth, level)

@@ -125,10 +125,10 @@ def test_errors_of_a_verb_become_a_line_and_a_code(
     assert shown.out == ""
 
 
-def test_an_interrupt_is_quiet(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_is_one_line(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:
     verb(raising(KeyboardInterrupt()))
     assert frame.main(["boom"]) == 130
-    assert capsys.readouterr().err.strip() == ""
+    assert capsys.readouterr().err == "splitinfer: interrupted\n"
 
 
 def test_a_bug_is_not_hidden(verb: Any) -> None:

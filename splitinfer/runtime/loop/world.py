@@ -84,6 +84,11 @@ def check_live(scenario: Scenario) -> None:
         raise ScenarioError(
             "p95_latency_s: a live run keeps the scenario's energy weights; remove the target, or use simulate"
         )
+    if scenario.downlink_bps is not None:
+        raise ScenarioError(
+            "downlink_bps: the answers of a live run come back over its real connection, at once on the emulated "
+            "clock; remove it, or use simulate"
+        )
 
 
 def check_policy(policy: Policy, scenario: Scenario) -> None:
