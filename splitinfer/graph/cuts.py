@@ -9,7 +9,7 @@ alone never cross: both sides have them. A view of a tensor that crosses anyway 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from torch import fx
@@ -86,7 +86,7 @@ def analyse(graph: fx.Graph) -> Program:
 def find_cuts(program: Program) -> tuple[tuple[Cut, ...], tuple[tuple[fx.Node, ...], ...]]:
     """Return the cut points 0..K and, for each, the nodes that cross (in the order of ``Cut.crossing``)."""
     total = sum(program.macs)
-    names = _layer_names(program)
+    names = layer_names(program)
     crossings = Crossings(program)
     last_position = len(program.operations)
 
@@ -106,15 +106,15 @@ def find_cuts(program: Program) -> tuple[tuple[Cut, ...], tuple[tuple[fx.Node, .
         crossing = crossings.at(position)
         if not crossing:
             continue
-        bits = sum(_bits(tensor) for tensor in crossing)
+        bits = sum(bits_of(tensor) for tensor in crossing)
         if done not in best or bits <= best[done][0]:
             best[done] = (bits, position, crossing, last_mac_node, shape)
 
     start = crossings.at(0) or program.inputs
-    cuts = [Cut(0, "input", 0, _specs(start), _shape(program.inputs), 0)]
+    cuts = [Cut(0, "input", 0, specs_of(start), _shape(program.inputs), 0)]
     nodes = [start]
     for macs, (_, position, crossing, mac_node, shape) in sorted(best.items()):
-        cuts.append(Cut(len(cuts), names[mac_node], macs, _specs(crossing), shape, position))
+        cuts.append(Cut(len(cuts), names[mac_node], macs, specs_of(crossing), shape, position))
         nodes.append(crossing)
     final_name = next((names[node] for node in reversed(program.operations) if node in names), "output")
     cuts.append(Cut(len(cuts), final_name, total, (), _shape(program.operations or program.inputs), last_position))
@@ -122,13 +122,13 @@ def find_cuts(program: Program) -> tuple[tuple[Cut, ...], tuple[tuple[fx.Node, .
     return tuple(cuts), tuple(nodes)
 
 
-def weight_uses(program: Program) -> dict[str, tuple[int, int]]:
-    """Return, for each weight that the answer depends on, the first and the last operation that reads it.
+def weight_uses(program: Program) -> dict[str, set[int]]:
+    """Return, for each weight that the answer depends on, the positions of the operations that read it.
 
     A half holds a weight if one of its operations reads it, also through operations on weights alone. A weight that is
     returned as it is counts as read by the last operation.
     """
-    uses: dict[str, tuple[int, int]] = {}
+    uses: dict[str, set[int]] = {}
     reads = [(position, node.all_input_nodes) for position, node in enumerate(program.operations)]
     for position, sources in (*reads, (max(len(reads) - 1, 0), program.outputs)):
         found = {node for node in sources if node in program.constants}
@@ -136,8 +136,7 @@ def weight_uses(program: Program) -> dict[str, tuple[int, int]]:
         while waiting:
             node = waiting.pop()
             if node.op == "get_attr":
-                name = str(node.target)
-                uses[name] = uses.get(name, (position, position))[0], position
+                uses.setdefault(str(node.target), set()).add(position)
             new = set(node.all_input_nodes) - found
             found |= new
             waiting += new
@@ -145,7 +144,11 @@ def weight_uses(program: Program) -> dict[str, tuple[int, int]]:
 
 
 class Crossings:
-    """The cheapest set of tensors to send at each position."""
+    """The cheapest set of tensors to send at each position.
+
+    Attributes:
+        view_of: of each view, the tensor from which alone the tail makes it again.
+    """
 
     def __init__(self, program: Program) -> None:
         self._order = {node: index for index, node in enumerate((*program.inputs, *program.operations))}
@@ -159,26 +162,41 @@ class Crossings:
         for node in program.outputs:
             if node in self._last_use:
                 self._last_use[node] = end
-        self._view_of: dict[fx.Node, fx.Node] = {}
+        self.view_of: dict[fx.Node, fx.Node] = {}
         for node in program.operations:
             viewed = declared_view_source(node)
             # A view that takes its shape from another tensor (expand_as) would need that one in the tail as well.
             if viewed is not None and [other for other in node.all_input_nodes if other in self._order] == [viewed]:
-                self._view_of[node] = viewed
+                self.view_of[node] = viewed
         self._ordered = list(self._order)
 
     def at(self, position: int) -> tuple[fx.Node, ...]:
-        """Return the nodes to send at a position, in graph order; () if it is no place to cut.
-
-        Values that live across the position form trees of views. From each tree the cheapest cover is sent: a tensor
-        stands for itself and for every view of it, which the tail makes again.
-        """
+        """Return the nodes to send at a position, in graph order; () if it is no place to cut."""
         boundary = self._inputs + position
-        needed = {node for node in self._ordered[:boundary] if self._last_use[node] >= boundary}
+        return self._cover({node for node in self._ordered[:boundary] if self._last_use[node] >= boundary})
+
+    def of(self, head: Set[fx.Node]) -> tuple[fx.Node, ...]:
+        """Return the nodes to send where these operations are the head, likewise."""
+        made = [node for index, node in enumerate(self._ordered) if index < self._inputs or node in head]
+        return self._cover(
+            {
+                node
+                for node in made
+                if self._last_use[node] == len(self._ordered)
+                or any(reader in self._order and reader not in head for reader in node.users)
+            }
+        )
+
+    def _cover(self, needed: set[fx.Node]) -> tuple[fx.Node, ...]:
+        """Return the cheapest tensors that stand for the needed values.
+
+        Values that live across a cut form trees of views. From each tree the cheapest cover is sent: a tensor stands
+        for itself and for every view of it, which the tail makes again.
+        """
         children: dict[fx.Node, list[fx.Node]] = {}
         roots: dict[fx.Node, None] = {}
         for node in sorted(needed, key=self._order.__getitem__):
-            while (parent := self._view_of.get(node)) is not None:
+            while (parent := self.view_of.get(node)) is not None:
                 siblings = children.setdefault(parent, [])
                 if node in siblings:
                     break
@@ -197,7 +215,7 @@ class Crossings:
     def _cheapest_cover(
         self, node: fx.Node, needed: set[fx.Node], children: dict[fx.Node, list[fx.Node]]
     ) -> tuple[int | None, list[fx.Node]]:
-        whole = _bits(node) if is_tensor_node(node) else None
+        whole = bits_of(node) if is_tensor_node(node) else None
         if node in needed:
             return whole, [node]
         parts: list[fx.Node] = []
@@ -211,12 +229,13 @@ class Crossings:
         return total, parts
 
 
-def _bits(node: fx.Node) -> int:
+def bits_of(node: fx.Node) -> int:
+    """Bits of a tensor's values in its own dtype."""
     value = node.meta["val"]
     return int(value.numel() * value.dtype.itemsize * 8)
 
 
-def _specs(nodes: Sequence[fx.Node]) -> tuple[TensorSpec, ...]:
+def specs_of(nodes: Sequence[fx.Node]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec.of(node.meta["val"], node.name) for node in nodes)
 
 
@@ -226,7 +245,7 @@ def _shape(nodes: Iterable[fx.Node]) -> tuple[int, ...]:
     return shapes[-1] if shapes else ()
 
 
-def _layer_names(program: Program) -> dict[fx.Node, str]:
+def layer_names(program: Program) -> dict[fx.Node, str]:
     """Name each operation that has MACs by the module it runs in; repeated ones get @1, @2 in order of execution."""
     paths: dict[fx.Node, str] = {}
     for node, count in zip(program.operations, program.macs, strict=True):

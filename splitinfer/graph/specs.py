@@ -48,13 +48,18 @@ class TensorSpec:
         return f"{str(self.dtype).removeprefix('torch.')}[{sizes}]"
 
 
+FIRST_SET_CUT = 100_000
+"""Number of the first set cut. It is far from 0..K, so that a number just beyond K stays the mistake that it is."""
+
+
 @dataclass(frozen=True)
 class Cut:
-    """One cut point k of a captured model.
+    """One cut point k of a captured model, or one of its set cuts.
 
     Attributes:
-        index: k in 0..K.
-        name: the last layer of the head that has MACs, in the model's own names; ``"input"`` at k=0.
+        index: k in 0..K; set cuts are numbered from ``FIRST_SET_CUT`` on.
+        name: the last layer of the head that has MACs, in the model's own names; ``"input"`` at k=0. Of a set cut those
+            that no other in the head depends on: ``"{left.conv2+right.conv1}"``.
         macs_before: MACs of the head.
         crossing: the tensors that the tail needs and the head (or the input) produces; empty at k=K.
         output_shape: shape of the tensor that the head makes last (of the first input at k=0).

@@ -6,7 +6,7 @@ import numbers
 import operator
 import threading
 import warnings
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Container, Sequence, Set
 from functools import cached_property
 from typing import Any, SupportsIndex
 
@@ -26,12 +26,13 @@ from splitinfer.graph.fingerprint import architecture_digest, cuts_digest, finge
 from splitinfer.graph.folding import fold_batch_norms
 from splitinfer.graph.refusals import one_line
 from splitinfer.graph.rest import append_rest
-from splitinfer.graph.specs import TensorSpec
+from splitinfer.graph.set_cuts import SetCut, find_set_cuts
+from splitinfer.graph.specs import FIRST_SET_CUT, Cut, TensorSpec
 from splitinfer.graph.strides import with_captured_gaps
 
 
 class SplitModel:
-    """A model captured at one input size, cut into head and tail at any cut point 0..K.
+    """A model captured at one input size, cut into head and tail at any cut point 0..K or set cut.
 
     Head and tail of every cut run on the same weights, without gradients and without autocast. The weights are the
     model's own copies: what later becomes of the module's, by training or loading, changes neither answers nor
@@ -143,13 +144,15 @@ class SplitModel:
 
         What both halves read counts in both. With ``optimize`` batch norms are folded away, as they are in memory.
         """
-        position = self.cuts[self._index(k)].position
-        head = [name for name, (first, _) in self._weight_uses.items() if first < position]
-        tail = [name for name, (_, last) in self._weight_uses.items() if last >= position]
-        return self._size_of(head), self._size_of(tail)
+        k = self._index(k)
+        head: Container[int] = range(self.cuts[k].position) if k <= self.num_cuts else self._set_cut(k).head
+        uses = self._weight_uses.items()
+        in_head = [name for name, positions in uses if any(position in head for position in positions)]
+        in_tail = [name for name, positions in uses if any(position not in head for position in positions)]
+        return self._size_of(in_head), self._size_of(in_tail)
 
     @cached_property
-    def _weight_uses(self) -> dict[str, tuple[int, int]]:
+    def _weight_uses(self) -> dict[str, set[int]]:
         return weight_uses(self._program)
 
     def _size_of(self, names: list[str]) -> tuple[int, int]:
@@ -179,6 +182,48 @@ class SplitModel:
                 self._weights_digest = weights_digest(self._captured.graph, self._captured.weights)
         return fingerprint(self._architecture, self._weights_digest, self._cuts_digest, optimize=self.optimize)
 
+    @property
+    def set_cuts(self) -> tuple[Cut, ...]:
+        """Cuts whose heads are no prefix of the order in which operations run, numbered from 100,000 on by rising MACs.
+
+        They are those with fewer bits than every cut of no more MACs; most models have none. They are looked for when
+        they are first asked for, which may take a second.
+        """
+        return tuple(one.cut for one in self._set_cuts)
+
+    @cached_property
+    def _set_cuts(self) -> tuple[SetCut, ...]:
+        return find_set_cuts(self._program, self.cuts)
+
+    def _set_cut(self, k: int) -> SetCut:
+        return self._set_cuts[k - FIRST_SET_CUT]
+
+    def cut(self, k: SupportsIndex) -> Cut:
+        """Return a cut 0..K or a set cut by its number.
+
+        Raises:
+            InputError: no such cut.
+        """
+        k = self._index(k)
+        return self.cuts[k] if k <= self.num_cuts else self._set_cut(k).cut
+
+    def crossing_nodes(self, k: SupportsIndex) -> tuple[fx.Node, ...]:
+        """Return the nodes of the captured graph that cross a cut; at K those of the output's leaves."""
+        k = self._index(k)
+        if k == self.num_cuts:
+            return self._program.outputs
+        return self._crossing_nodes[k] if k < self.num_cuts else self._set_cut(k).crossing
+
+    def fingerprint_at(self, k: SupportsIndex) -> str:
+        """Return what requests for a cut carry: the fingerprint, of a set cut that of its head as well."""
+        k = self._index(k)
+        if k <= self.num_cuts:
+            return self.fingerprint
+        one = self._set_cut(k)
+        order = [self._program.operations[position] for position in sorted(one.head)]
+        chosen = cuts_digest(self._captured.graph, order, [k], [one.crossing])
+        return fingerprint(self.fingerprint.encode(), b"set", chosen, optimize=self.optimize)
+
     def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
         """Run the whole captured model."""
         return self.unflatten_output(self.run_head(self.num_cuts, *inputs, **kwargs))
@@ -187,12 +232,12 @@ class SplitModel:
         """Run everything before cut k.
 
         Args:
-            k: 0..K.
+            k: 0..K, or a set cut's number.
             inputs: the model's positional inputs, of the captured shapes and dtypes.
             kwargs: its keyword inputs, as captured.
 
         Returns:
-            The tensors of ``cuts[k].crossing``. At k=K nothing crosses and the output's tensor leaves are returned, in
+            The tensors of ``cut(k).crossing``. At k=K nothing crosses and the output's tensor leaves are returned, in
             the form that ``run_tail(K, ...)`` takes.
 
         Raises:
@@ -205,7 +250,7 @@ class SplitModel:
         """Run everything after cut k on what ``run_head(k, ...)`` returned; returns what the model returns.
 
         Raises:
-            InputError: no such cut, or tensors that are not those of ``cuts[k].crossing``.
+            InputError: no such cut, or tensors that are not those of ``cut(k).crossing``.
         """
         return self.unflatten_output(self.run_tail_leaves(k, tensors))
 
@@ -253,9 +298,9 @@ class SplitModel:
         """Refuse what does not fit the tail of cut k.
 
         Raises:
-            InputError: tensors that are not those of ``cuts[k].crossing``.
+            InputError: tensors that are not those of ``cut(k).crossing``.
         """
-        self._check_tensors(tensors, self.outputs if k == self.num_cuts else self.cuts[k].crossing, f"cut {k}")
+        self._check_tensors(tensors, self.outputs if k == self.num_cuts else self.cut(k).crossing, f"cut {k}")
 
     def unflatten_output(self, leaves: tuple[torch.Tensor, ...]) -> Any:
         """Put the tensor leaves back into the structure that the model returns."""
@@ -267,7 +312,7 @@ class SplitModel:
         """Return k for an index or a layer name.
 
         A layer with MACs names the cut after it; any other module's name (``layer2``) names the cut after its last
-        layer with MACs.
+        layer with MACs. ``{left.conv2+right.conv1}`` names a set cut.
 
         Raises:
             InputError: nothing has that name or index.
@@ -277,7 +322,8 @@ class SplitModel:
         text = cut.strip()
         if text.lstrip("-").isdigit():
             return self._index(int(text))
-        exact = [entry.index for entry in self.cuts if entry.name == text]
+        known_cuts = (*self.cuts, *self.set_cuts) if text.startswith("{") else self.cuts
+        exact = [entry.index for entry in known_cuts if entry.name == text]
         inside = [
             entry.index for entry in self.cuts[1:] if entry.name.startswith((f"{text}.", f"{text}@")) or text == ""
         ]
@@ -292,7 +338,7 @@ class SplitModel:
         """Compile both halves of cut k now rather than at first use."""
         k = self._index(k)
         self._half("head", k)
-        if k < self.num_cuts:
+        if k != self.num_cuts:
             self._half("tail", k)
 
     def _half(self, side: str, k: int, size: int = 1) -> Half:
@@ -305,11 +351,9 @@ class SplitModel:
         return half
 
     def _build(self, side: str, k: int, size: int) -> Half:
-        if self._parts is not None and size == 1:
+        if self._parts is not None and size == 1 and k <= self.num_cuts:  # set cuts do not lie between two parts
             return self._parts.half(side, k)
-        crossing: tuple[fx.Node, ...] = self._crossing_nodes[k]
-        if k == self.num_cuts:
-            crossing = self._program.outputs
+        crossing = self.crossing_nodes(k)
         if side == "head":
             return self._engine.compile(self._program.inputs, crossing)
         if size == 1:
@@ -340,9 +384,13 @@ class SplitModel:
             index = -1 if isinstance(k, bool) else operator.index(k)
         except TypeError:
             index = -1
-        if not 0 <= index <= self.num_cuts:
-            raise InputError(f"cut {k!r} is out of range: {self.name} has cuts 0..{self.num_cuts}")
-        return index
+        if 0 <= index <= self.num_cuts or (FIRST_SET_CUT <= index < FIRST_SET_CUT + len(self._set_cuts)):
+            return index
+        raise InputError(f"cut {k!r} is out of range: {self.name} has cuts 0..{self.num_cuts}{self._sets_in_words()}")
+
+    def _sets_in_words(self) -> str:
+        last = FIRST_SET_CUT + len(self._set_cuts) - 1
+        return f" and the set cuts {FIRST_SET_CUT}..{last}" if self._set_cuts else ""
 
     def _flatten_inputs(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
         captured = self._captured
