@@ -65,7 +65,7 @@ class Tracing:
             start_time=started,
             attributes={"splitinfer.model": model, "splitinfer.cut": cut},
         )
-        return _Traced(self, span, started)
+        return _Traced(self, span, started, time.perf_counter() - head_s)
 
     def served(
         self,
@@ -129,10 +129,11 @@ class Tracing:
 
 
 class _Traced(RequestTrace):
-    def __init__(self, tracing: Tracing, span: Span, started: int) -> None:
+    def __init__(self, tracing: Tracing, span: Span, started: int, since_s: float) -> None:
         self._tracing = tracing
         self._span = span
         self._started = started
+        self._since_s = since_s
         of = span.get_span_context()
         self.context = of.trace_id.to_bytes(16) + of.span_id.to_bytes(8) + bytes((of.trace_flags,))
         assert len(self.context) == TRACE_BYTES
@@ -147,11 +148,15 @@ class _Traced(RequestTrace):
             seconds = {"head": took.head_s, "encode": took.encode_s, "send": took.wire_s + at_edge}
             seconds |= {"tail": took.tail_s} if result.ran_at == "device" else {"decode": took.decode_s}
             self._tracing.stages(self._span, self._started, **seconds)
-        self._span.end()
+        self._end()
 
     def failed(self, error: BaseException) -> None:
         self._span.set_status(self._tracing.error(str(error)))
-        self._span.end()
+        self._end()
+
+    def _end(self) -> None:
+        # As long as it took, also where the wall clock was set meanwhile.
+        self._span.end(self._started + int((time.perf_counter() - self._since_s) * _NS))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -23,7 +24,7 @@ from opentelemetry.trace import StatusCode
 
 from splitinfer.errors import InputError, MissingExtraError, RemoteError
 from splitinfer.graph import SplitModel
-from splitinfer.runtime import AsyncEdgeClient, ClientSettings, EdgeClient, EdgeServer, ModelId
+from splitinfer.runtime import AsyncEdgeClient, ClientSettings, EdgeClient, EdgeServer, ModelId, tracing
 from splitinfer.runtime.tracing import Tracing, tracing_to
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -85,6 +86,24 @@ def test_device_and_edge_share_one_trace(models: dict[str, SplitModel]) -> None:
         assert list(edge.stages(span)) == ["queue", "tail", "reply"]
     last = edge.stages(of_edge[roots[-1].context.trace_id])
     assert last["tail"] == pytest.approx(results[-1].timing.tail_s, abs=1e-5)
+
+
+@pytest.mark.parametrize("jump_s", [-3600, 3600])
+def test_a_span_is_as_long_as_its_task_when_the_clock_is_set(
+    models: dict[str, SplitModel], monkeypatch: pytest.MonkeyPatch, jump_s: int
+) -> None:
+    split, device = models["plain"], Recorder()
+    now = tracing.time.time_ns
+    shifts = iter([0])  # the first look at the clock is the last right one
+    clock = SimpleNamespace(
+        time_ns=lambda: now() + next(shifts, jump_s) * 10**9, perf_counter=tracing.time.perf_counter
+    )
+    monkeypatch.setattr(tracing, "time", clock)
+    with EdgeServer([split]) as server, EdgeClient(server.address, tracing=device.tracing) as client:
+        client.infer(split, 1, IMAGE)
+    (root,) = device.spans("infer")
+    assert 0 < root.end_time - root.start_time < 60 * 10**9
+    assert sum(device.stages(root).values()) <= (root.end_time - root.start_time) * 1e-9 + 1e-5
 
 
 def test_a_trace_joins_the_callers_own(models: dict[str, SplitModel]) -> None:

@@ -52,10 +52,8 @@ class Attendance:
             DeadlineError: the run does not start in time.
             RemoteError: the edge refuses this device.
         """
-        try:
-            grpc.channel_ready_future(self._channel).result(timeout=connect_s)
-        except grpc.FutureTimeoutError:
-            raise EdgeUnavailableError(f"no edge server answers at {self._target}", status="UNAVAILABLE") from None
+        if not self._connects(connect_s):
+            raise EdgeUnavailableError(f"no edge server answers at {self._target}", status="UNAVAILABLE")
         attend = self._channel.stream_stream(
             ATTEND,
             request_serializer=pb.DeviceMessage.SerializeToString,
@@ -112,6 +110,20 @@ class Attendance:
         if self._call is not None:
             self._call.cancel()
         self._channel.close()
+
+    def _connects(self, timeout_s: float) -> bool:
+        """Wait for the connection; gRPC's own future waits by the wall clock, which may be set meanwhile."""
+        ready = threading.Event()
+
+        def look(state: grpc.ChannelConnectivity) -> None:
+            if state is grpc.ChannelConnectivity.READY:
+                ready.set()
+
+        self._channel.subscribe(look, try_to_connect=True)
+        try:
+            return ready.wait(timeout_s)
+        finally:
+            self._channel.unsubscribe(look)
 
     def _wait(self, holds: Callable[[], bool], timeout_s: float, otherwise: str) -> None:
         with self._changed:
