@@ -49,6 +49,8 @@ _TLS_TROUBLE = (
     ("Socket closed", "it closed the connection; it may want TLS, or another certificate of this end"),
 )
 """What gRPC says when a handshake fails, and what that means."""
+_LOST = ("Stream removed", "Received RST_STREAM")
+"""How gRPC's details begin where a connection broke under a call and it did not find out why: UNKNOWN or INTERNAL."""
 _TOO_LARGE = re.compile(r"Received message larger than max \((\d+) vs\. (\d+)\)")
 _BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -105,7 +107,8 @@ def error_of_status(
             f"the edge at {target} ended the call, or the connection was lost: {message}",
             status=grpc.StatusCode.UNAVAILABLE.name,
         )
-    if code is grpc.StatusCode.UNAVAILABLE:
+    is_lost = code in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL) and message.startswith(_LOST)
+    if is_lost or code is grpc.StatusCode.UNAVAILABLE:
         why = next((why for sign, why in _TLS_TROUBLE if sign in message), message)
         return EdgeUnavailableError(
             f"no edge server answers at {target}, or the connection was lost: {why}",

@@ -21,6 +21,7 @@ from splitinfer.runtime import ClientSettings, EdgeClient, EdgeServer, ModelId, 
 from splitinfer.runtime.events import Event, Repeated, TailServed
 from splitinfer.runtime.once import Once
 from splitinfer.runtime.perseverance import Breaker
+from splitinfer.runtime.statuses import error_of_status
 from splitinfer.runtime.transport import INFER, SENDER
 from splitinfer.runtime.verify import check_answer
 from splitinfer.wire import Request, Wire, decode_reply, encode_request
@@ -316,3 +317,23 @@ def test_a_mismatch_falls_back_with_its_reason(models: dict[str, SplitModel]) ->
             assert result.ran_at == "device"
             assert isinstance(result.failure, ModelMismatchError)
             check_answer(result.output, models["plain"](IMAGE), "the device's own model")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed"),
+        (grpc.StatusCode.UNKNOWN, "Stream removed (Unwrap failed (TSI_DATA_CORRUPTED))"),
+        (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2"),
+        (grpc.StatusCode.CANCELLED, "CANCELLED"),
+    ],
+)
+def test_a_connection_that_broke_is_tried_again_whatever_grpc_calls_it(code: grpc.StatusCode, said: str) -> None:
+    assert isinstance(error_of_status(code.value[0], said, "edge:1"), EdgeUnavailableError)
+
+
+def test_a_bug_of_the_server_is_no_broken_connection() -> None:
+    for code in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL):
+        error = error_of_status(code.value[0], "internal error 12; the server's log has the details", "edge:1")
+        assert not isinstance(error, EdgeUnavailableError)
+        assert error.status == code.name
