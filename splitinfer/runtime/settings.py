@@ -50,6 +50,7 @@ class ServerSettings:
             ours open another with their next request.
         max_guests: in live runs, devices that have connected but not said who they are, at the same time.
         hello_s: in live runs, time that a device gets to say who it is, seconds.
+        max_unread_bytes: in live runs, answers that wait at the edge for a device to read them, before it is lost.
         drain_s: time that calls get to finish once the server is told to stop, seconds.
         keepalive_s: silence after which the server asks whether a client is still there, seconds.
         max_connection_age_s: age at which a connection is closed once its calls are done, or after ``drain_s``, so
@@ -77,6 +78,7 @@ class ServerSettings:
     idle_s: float = 300.0
     max_guests: int = 16
     hello_s: float = 10.0
+    max_unread_bytes: int = 256 << 20
     drain_s: float = 5.0
     keepalive_s: float = 30.0
     max_connection_age_s: float | None = None
@@ -91,6 +93,7 @@ class ServerSettings:
         check_batch(self.batch)
         _check_positive(stuck_s=self.stuck_s, retry_after_s=self.retry_after_s, kept_answer_s=self.kept_answer_s)
         _check_at_least(0, kept_answer_bytes=self.kept_answer_bytes)
+        _check_at_least(1, max_unread_bytes=self.max_unread_bytes)
         _check_at_least(1, max_picture_pixels=self.max_picture_pixels, max_picture_scans=self.max_picture_scans)
         _check_positive(idle_s=self.idle_s, hello_s=self.hello_s, drain_s=self.drain_s, keepalive_s=self.keepalive_s)
         if self.max_connection_age_s is not None:

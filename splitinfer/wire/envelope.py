@@ -7,7 +7,7 @@ and returns the payload as a view of the received bytes. What is written and rea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from splitinfer.errors import InputError
@@ -73,7 +73,34 @@ def read_envelope(data: bytes, *, max_header_bytes: int, max_fields: int = 1024)
     header_bytes = 0
     payload = view[:0]
     payload_is_last = False
-    position, size, fields = 0, len(data), 0
+    for field, start, end in read_fields(data, max_fields=max_fields):
+        if field == _HEADER:
+            header_bytes += end - start
+            if header_bytes > max_header_bytes:
+                raise LimitError(f"a header of {header_bytes} bytes; max_header_bytes is {max_header_bytes}")
+            headers.append(view[start:end])
+        elif field == _PAYLOAD:
+            payload = view[start:end]
+            payload_is_last = end == len(data)
+    return Envelope(b"".join(headers), payload, payload_is_last and len(headers) == 1 and data[0] == _TAG[_HEADER][0])
+
+
+def read_fields(
+    data: bytes, position: int = 0, size: int | None = None, *, max_fields: int
+) -> Iterator[tuple[int, int, int]]:
+    """Yield number, start and end of every field that has a length, in order; others are skipped.
+
+    Args:
+        data: with the bytes of a message.
+        position, size: where in it the message starts and ends; everything by default.
+        max_fields: taken, the skipped ones too.
+
+    Raises:
+        InputError: the bytes are no protobuf message.
+        LimitError: it has more fields.
+    """
+    size = len(data) if size is None else size
+    fields = 0
     while position < size:
         fields += 1
         if fields > max_fields:
@@ -87,14 +114,7 @@ def read_envelope(data: bytes, *, max_header_bytes: int, max_fields: int = 1024)
             position = start + length
             if length > _MAX_LENGTH or position > size:
                 raise InputError(f"malformed message: field {field} claims {length} bytes and {size - start} are left")
-            if field == _HEADER:
-                header_bytes += length
-                if header_bytes > max_header_bytes:
-                    raise LimitError(f"a header of {header_bytes} bytes; max_header_bytes is {max_header_bytes}")
-                headers.append(view[start:position])
-            elif field == _PAYLOAD:
-                payload = view[start:position]
-                payload_is_last = position == size
+            yield field, start, position
         elif kind == _VARINT:
             _, position = read_varint(data, position)
         elif kind in (_FIXED32, _FIXED64):
@@ -103,7 +123,6 @@ def read_envelope(data: bytes, *, max_header_bytes: int, max_fields: int = 1024)
                 raise InputError(f"malformed message: field {field} is cut off")
         else:
             raise InputError(f"malformed message: field {field} has wire type {kind}")
-    return Envelope(b"".join(headers), payload, payload_is_last and len(headers) == 1 and data[0] == _TAG[_HEADER][0])
 
 
 def varint(value: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -45,7 +46,7 @@ class RequestAssembly:
 
     Args:
         max_message_bytes: of one request.
-        max_pending_bytes: of all requests at the edge, complete or not.
+        max_pending_bytes: of all requests at the edge, complete or not: ``fullest`` says who holds most of more.
     """
 
     def __init__(self, *, max_message_bytes: int, max_pending_bytes: int) -> None:
@@ -75,15 +76,22 @@ class RequestAssembly:
         with self._lock:
             self._pending_bytes += len(data)
             self._held_bytes[key] = self._held_bytes.get(key, 0) + len(data)
-            pending_bytes = self._pending_bytes
-        if pending_bytes > self._max_pending_bytes:
-            raise InputError(f"requests of more than {self._max_pending_bytes} bytes wait (max_pending_bytes)")
         if held is None:
             held = self._parts[key] = bytearray()
         held += data
         if len(held) < message_bytes:
             return None
         return bytes(self._parts.pop(key))
+
+    def fullest(self) -> int | None:
+        """Return the device that holds most, where all together hold too much. Thread-safe."""
+        if self._pending_bytes <= self._max_pending_bytes:
+            return None
+        held: Counter[int] = Counter()
+        with self._lock:
+            for (device, _), count in self._held_bytes.items():
+                held[device] += count
+        return max(held, key=held.__getitem__, default=None)
 
     def release(self, task: EdgeTask) -> None:
         """Note that a request is answered. Thread-safe."""

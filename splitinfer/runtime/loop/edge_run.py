@@ -10,7 +10,7 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
-from splitinfer.errors import InputError, RemoteError
+from splitinfer.errors import DeadlineError, InputError, RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime.description import describe_wire
 from splitinfer.runtime.emulation import Clock, EmulatedClock, MakeClock
@@ -30,6 +30,7 @@ from splitinfer.runtime.events import (
 )
 from splitinfer.runtime.loop.edge import EdgeLoop, EdgeTask, RequestAssembly, row
 from splitinfer.runtime.loop.hub import Hub
+from splitinfer.runtime.loop.patience import Patience
 from splitinfer.runtime.loop.services import fingerprints
 from splitinfer.runtime.loop.settings import LoopSettings
 from splitinfer.runtime.loop.ticker import Ticker
@@ -118,6 +119,7 @@ class _EdgeRun:
         self._absent: dict[int, int | None] = {}
         self._arrived = np.zeros(shape, np.int64)
         self._numbers: list[set[int]] = [set() for _ in range(shape[0])]
+        self._patience = Patience(settings.lease_s)
 
     def run(self, on_listen: Callable[[str], None]) -> None:
         scenario, settings, setting = self._scenario, self._settings, self._setting
@@ -216,11 +218,17 @@ class _EdgeRun:
     def _close(self, hub: Hub, edge: EdgeLoop, slot: int) -> None:
         """Close a slot: what was done here is answered, and what has come over the link enters its queue."""
         messages: dict[int, pb.Slot] = {}
+        due_s = time.perf_counter()
         for device in self._present(slot):
             try:
                 messages[device] = self._next_slot(hub, device, slot)
             except RemoteError as error:
                 self._lose(hub, edge, device, slot, error)
+        slowest = self._patience.lost_with({device: hub.came_s(device) for device in messages}, due_s)
+        if slowest is not None:
+            why = f"device {slowest} holds the others up: most of the time everybody waits for it"
+            self._lose(hub, edge, slowest, slot, DeadlineError(why, status="DEADLINE_EXCEEDED"))
+            del messages[slowest]
         for device, message in messages.items():
             self._note(device, message)
         for task, reply in edge.close_slot():
@@ -230,14 +238,29 @@ class _EdgeRun:
             if task.device not in messages:  # lost meanwhile
                 continue
             result = pb.Result(task=task.number, service=task.service, finish_slot=slot, reply=reply)
-            hub.send(task.device, pb.EdgeMessage(result=result))
-            self._task_event(task, slot)
+            if self._send(hub, edge, task.device, slot, pb.EdgeMessage(result=result)):
+                self._task_event(task, slot)
+            else:
+                del messages[task.device]
         for device, message in messages.items():
             try:
                 for piece in message.pieces:
-                    self._take_piece(edge, device, piece)
+                    self._take_piece(edge, device, piece, slot)
             except RemoteError as error:
                 self._lose(hub, edge, device, slot, error)
+        while (fullest := self._assembly.fullest()) is not None:
+            most = self._settings.max_pending_bytes
+            why = f"more than {most} bytes of requests wait (max_pending_bytes), most of them device {fullest}'s"
+            self._lose(hub, edge, fullest, slot, RemoteError(why, status="RESOURCE_EXHAUSTED"))
+
+    def _send(self, hub: Hub, edge: EdgeLoop, device: int, slot: int, message: pb.EdgeMessage) -> bool:
+        """Hand over a message for a device; one that reads nothing is lost, and False is returned."""
+        try:
+            hub.send(device, message)
+        except RemoteError as error:
+            self._lose(hub, edge, device, slot, error)
+            return False
+        return True
 
     def _next_slot(self, hub: Hub, device: int, slot: int) -> pb.Slot:
         """Return a device's message of a slot, which decides cuts and figures: everything in it has to make sense.
@@ -259,11 +282,10 @@ class _EdgeRun:
             sent = message.telemetry
             rows = sent.local_queue_cycles, sent.transmission_queue_bits, sent.local_frequency_hz, sent.rate_bps
             scalars = sent.power_w, sent.max_rate_bps, sent.local_energy_j, sent.transmission_energy_j
-            numbers = np.concatenate([np.asarray(each, float).ravel() for each in (*rows, scalars)])
             if any(len(each) != services for each in rows):
                 wrong = f"telemetry of another number of services than {services}"
-            elif not (np.isfinite(numbers).all() and (numbers >= 0).all()):
-                wrong = "telemetry with numbers that are not finite, or below 0"
+            elif not _are_sane(scalars, *rows):
+                wrong = f"telemetry with numbers that are not finite, below 0 or above {_MOST:g}"
             elif not 0 < sent.slots <= self._setting.slots_per_period:
                 wrong = f"telemetry of {sent.slots} slots"
         if wrong:
@@ -277,15 +299,20 @@ class _EdgeRun:
         seen.add(number)
         return is_new
 
-    def _take_piece(self, edge: EdgeLoop, device: int, piece: pb.TaskPiece) -> None:
+    def _take_piece(self, edge: EdgeLoop, device: int, piece: pb.TaskPiece, slot: int) -> None:
         services = self._scenario.num_services[device]
         if piece.service >= services or piece.cut >= self._setting.num_cuts[device, piece.service]:
             raise RemoteError(
                 f"device {device} sends a task of service {piece.service} at cut {piece.cut}, which has no tail",
                 status="INVALID_ARGUMENT",
             )
+        if piece.arrival_slot > slot:
+            raise RemoteError(f"device {device} sends a task before it came", status="INVALID_ARGUMENT")
         task = EdgeTask(device, piece.service, piece.task, piece.cut, piece.arrival_slot)
-        request = self._assembly.add(task, piece.byte_offset, piece.message_bytes, piece.data)
+        try:
+            request = self._assembly.add(task, piece.byte_offset, piece.message_bytes, piece.data)
+        except InputError as error:
+            raise RemoteError(str(error), status="INVALID_ARGUMENT") from None
         if piece.byte_offset == 0 and not self._is_new(device, piece.task):
             raise RemoteError(f"device {device} uses number {piece.task} for two tasks", status="INVALID_ARGUMENT")
         if request is not None:
@@ -333,13 +360,20 @@ class _EdgeRun:
             if self._telemetry[device] is None:
                 error = f"device {device} sent no telemetry for the period before slot {slot}"
                 self._lose(hub, edge, device, slot, RemoteError(error, status="INTERNAL"))
-        period = edge.end_period([message or pb.Telemetry() for message in self._telemetry])
+        known = [message.max_rate_bps for message in self._telemetry if message is not None]
+        period = edge.end_period(
+            [
+                # Nothing waits at a device that is gone, and what is computed of its channel stays finite.
+                pb.Telemetry(max_rate_bps=max(known, default=1.0)) if message is None else message
+                for message in self._telemetry
+            ]
+        )
         self._telemetry = [None] * len(self._devices)
         if not is_last:
             cuts = edge.choose_cuts(period)
             for device in self._present(slot):
                 chosen = pb.Cuts(from_slot=slot, cuts=row(cuts, device, self._scenario.num_services[device]))
-                hub.send(device, pb.EdgeMessage(cuts=chosen))
+                self._send(hub, edge, device, slot, pb.EdgeMessage(cuts=chosen))
         self._tell(PeriodEnded.of(period, first_slot=slot - period.slots))
 
     def _finish(self, hub: Hub, edge: EdgeLoop, clock: Clock, ticker: Ticker) -> None:
@@ -353,6 +387,11 @@ class _EdgeRun:
         for device in self._present(slots):
             try:
                 farewell = hub.farewell(device, self._settings.lease_s or self._settings.silence_s)
+                if not _are_sane(
+                    (farewell.late_s, farewell.worst_late_s, farewell.host_s), np.asarray(farewell.wall_latency_s)
+                ):
+                    why = f"device {device} leaves with times that are not finite, below 0 or above {_MOST:g}"
+                    raise RemoteError(why, status="INVALID_ARGUMENT")
             except RemoteError as error:
                 self._lose(hub, edge, device, slots, error)
                 continue
@@ -380,6 +419,15 @@ class _EdgeRun:
                 shortfall=dict(vars(clock.shortfall)),
             )
         )
+
+
+_MOST = 1e18
+"""No queue in cycles or bits, frequency, rate or time of a device comes near it; what is computed from it is finite."""
+
+
+def _are_sane(*numbers: Sequence[float] | Floats) -> bool:
+    # A number that is none is in no range.
+    return all(np.min(each, initial=0.0) >= 0 and np.max(each, initial=0.0) <= _MOST for each in numbers)
 
 
 def _labels(scenario: Scenario) -> list[list[list[str]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from splitinfer.runtime.tails import unknown_version
 from splitinfer.runtime.transport import listen, server_options
 from splitinfer.wire import MAX_PROTOCOL_VERSION, MIN_PROTOCOL_VERSION
 from splitinfer.wire import splitinfer_pb2 as pb
+from splitinfer.wire.control import read_device_message
 
 _SPARE_THREADS = 8
 """Threads for guests that are just being refused or closed."""
@@ -61,10 +63,9 @@ class Hub:
             options=server_options(settings),
             interceptors=self._door.interceptors,
         )
+        # Requests stay bytes, so that they are held to limits before protobuf reads them.
         attend = grpc.stream_stream_rpc_method_handler(
-            self._attend,
-            request_deserializer=pb.DeviceMessage.FromString,
-            response_serializer=pb.EdgeMessage.SerializeToString,
+            self._attend, response_serializer=pb.EdgeMessage.SerializeToString
         )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Attend": attend}),))
         self.address = listen(server, settings)
@@ -99,8 +100,17 @@ class Hub:
             )
 
     def send(self, device: int, message: pb.EdgeMessage) -> None:
-        """Hand over a message for a device; returns at once."""
-        self._seats[device].outbox.put(message)
+        """Hand over a message for a device; returns at once.
+
+        Raises:
+            RemoteError: the device does not read what it is sent.
+        """
+        seat = self._seats[device]
+        if seat.unread_bytes > self._settings.max_unread_bytes:
+            raise RemoteError(
+                f"device {device} leaves {seat.unread_bytes} bytes unread (max_unread_bytes)", status="UNAVAILABLE"
+            )
+        seat.put(message)
 
     def vacate(self, device: int, error: Exception) -> None:
         """Give up a device's place: its stream ends with this error, and it can come anew."""
@@ -127,6 +137,8 @@ class Hub:
             message = seat.take()
             self._changed.notify_all()
         if message is None:
+            if seat.nonsense is not None:
+                raise RemoteError(f"device {device} sends a {seat.nonsense}", status="INVALID_ARGUMENT")
             if seat.gone:
                 raise RemoteError(f"device {device} went away in slot {slot}", status="UNAVAILABLE")
             raise DeadlineError(
@@ -135,6 +147,10 @@ class Hub:
         if message.slot != slot:
             raise RemoteError(f"device {device} speaks of slot {message.slot} in slot {slot}", status="INTERNAL")
         return message
+
+    def came_s(self, device: int) -> float:
+        """Return ``time.perf_counter()`` when the message came that ``slot`` returned last of a device."""
+        return self._seats[device].came_s
 
     def farewell(self, device: int, timeout_s: float) -> pb.Farewell:
         """Return a device's last message.
@@ -149,26 +165,26 @@ class Hub:
             raise RemoteError(f"device {device} left without a farewell", status="UNAVAILABLE")
         return seat.farewell
 
-    def _attend(self, messages: Iterator[pb.DeviceMessage], context: grpc.ServicerContext) -> Iterator[pb.EdgeMessage]:
+    def _attend(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[pb.EdgeMessage]:
         try:
             with self._guests.opened(context) as guest:
-                first = next(messages, None)
+                first = next(messages, b"")
                 if not guest.begin():
                     raise InputError("a device says hello first, and soon")
-                seat = self._take_seat(first, self._door.identity(context))
+                seat = self._take_seat(read_device_message(first, self._settings.limits), self._door.identity(context))
         except Exception as error:  # noqa: BLE001 - the boundary; refusal() logs what is not meant for the device
             _abort(context, error)
         threading.Thread(target=self._listen, args=(seat, messages), name="splitinfer-hub", daemon=True).start()
         while True:
-            message = seat.outbox.get()
+            message = seat.next()
             if message is None:
                 return
             if isinstance(message, Exception):
                 _abort(context, message)
             yield message
 
-    def _take_seat(self, first: pb.DeviceMessage | None, identity: str) -> _Seat:
-        if first is None or first.WhichOneof("kind") != "hello":
+    def _take_seat(self, first: pb.DeviceMessage, identity: str) -> _Seat:
+        if first.WhichOneof("kind") != "hello":
             raise InputError("a device says hello first")
         hello = first.hello
         if not MIN_PROTOCOL_VERSION <= hello.protocol_version <= MAX_PROTOCOL_VERSION:
@@ -189,9 +205,10 @@ class Hub:
             self._changed.notify_all()
         return seat
 
-    def _listen(self, seat: _Seat, messages: Iterator[pb.DeviceMessage]) -> None:
+    def _listen(self, seat: _Seat, messages: Iterator[bytes]) -> None:
         try:
-            for message in messages:
+            for data in messages:
+                message = read_device_message(data, self._settings.limits)
                 with self._changed:
                     # Unread here, further messages wait at the device: gRPC lets it send no more.
                     self._changed.wait_for(lambda: seat.has_room(self._settings) or self._is_over)
@@ -200,6 +217,8 @@ class Hub:
                     elif message.WhichOneof("kind") == "farewell":
                         seat.farewell = message.farewell
                     self._changed.notify_all()
+        except InputError as error:
+            seat.nonsense = str(error)
         except grpc.RpcError:
             pass  # the device is gone, which is said below
         except Exception:  # noqa: BLE001 - gRPC raises a bare Exception when the call is cancelled under the iterator
@@ -215,24 +234,43 @@ class _Seat:
 
     def __init__(self) -> None:
         self.outbox: queue.SimpleQueue[pb.EdgeMessage | Exception | None] = queue.SimpleQueue()
-        self.slots: deque[pb.Slot] = deque()
+        self._handed_over = self._taken = 0  # bytes, each counted by one thread
+        self.nonsense: str | None = None
+        self.slots: deque[tuple[pb.Slot, float]] = deque()
+        self.came_s = 0.0
         self._bytes = 0
         self.farewell: pb.Farewell | None = None
         self.gone = False
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes of messages that the device has not taken yet."""
+        return self._handed_over - self._taken
+
+    def put(self, message: pb.EdgeMessage) -> None:
+        self._handed_over += message.ByteSize()
+        self.outbox.put(message)
+
+    def next(self) -> pb.EdgeMessage | Exception | None:
+        """Wait for the next message for the device: an error or None ends the stream."""
+        message = self.outbox.get()
+        if isinstance(message, pb.EdgeMessage):
+            self._taken += message.ByteSize()
+        return message
 
     def has_room(self, settings: ServerSettings) -> bool:
         """Whether another message may be kept; one always may."""
         return not self.slots or self._bytes < settings.limits.max_message_bytes
 
     def add(self, message: pb.Slot) -> None:
-        self.slots.append(message)
+        self.slots.append((message, time.perf_counter()))
         self._bytes += message.ByteSize()
 
     def take(self) -> pb.Slot | None:
         """Return the oldest message, None if there is none."""
         if not self.slots:
             return None
-        message = self.slots.popleft()
+        message, self.came_s = self.slots.popleft()
         self._bytes -= message.ByteSize()
         return message
 

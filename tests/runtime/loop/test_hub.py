@@ -12,6 +12,7 @@ from splitinfer.errors import DeadlineError, EdgeUnavailableError, InputError, M
 from splitinfer.runtime.loop.attendance import ATTEND, Attendance
 from splitinfer.runtime.loop.edge import EdgeTask, RequestAssembly
 from splitinfer.runtime.loop.hub import Hub
+from splitinfer.runtime.loop.patience import Patience
 from splitinfer.runtime.settings import ServerSettings
 from splitinfer.wire import WireLimits
 from splitinfer.wire import splitinfer_pb2 as pb
@@ -135,7 +136,7 @@ def test_unread_messages_wait_at_the_device() -> None:
         for slot in range(64, 99):
             guest.attendance.send(pb.Slot(slot=slot, pieces=[piece]))
         threading.Event().wait(0.3)  # for those that would come if nothing held them back
-        assert sum(message.ByteSize() for message in hub._seats[0].slots) <= 2 << 20
+        assert sum(message.ByteSize() for message, _ in hub._seats[0].slots) <= 2 << 20
         guest.attendance.close()
 
 
@@ -225,5 +226,70 @@ def test_pieces_that_do_not_fit_are_refused(offset: int, message_bytes: int, dat
 def test_waiting_requests_have_a_limit() -> None:
     assembly = RequestAssembly(max_message_bytes=10, max_pending_bytes=15)
     assembly.add(TASK, 0, 10, b"0123456789")
-    with pytest.raises(InputError, match="max_pending_bytes"):
-        assembly.add(EdgeTask(0, 0, 2, 0, 0), 0, 10, b"0123456789")
+    assert assembly.fullest() is None
+    assembly.add(EdgeTask(1, 0, 2, 0, 0), 0, 10, b"012345")
+    assert assembly.fullest() == 0
+    assembly.drop(0)
+    assert assembly.fullest() is None
+
+
+def test_who_sends_just_before_its_lease_ends_holds_nobody_up_for_long() -> None:
+    patience = Patience(lease_s=10.0)
+    now_s, lost = 0.0, None
+    for slot in range(100):
+        late_s = 9.9 if slot < 50 else 0.0
+        lost = patience.lost_with({0: now_s, 1: now_s + late_s, 2: now_s + 0.1}, due_s=now_s)
+        if lost is not None:
+            break
+        now_s += late_s + 0.1
+    assert lost == 1
+    assert now_s < 40
+
+
+def test_devices_that_are_slow_together_or_less_than_half_of_the_time_are_all_kept() -> None:
+    together, one = Patience(lease_s=1.0), Patience(lease_s=1.0)
+    for slot in range(1000):
+        assert together.lost_with({0: slot + 0.9, 1: slot + 0.9}, due_s=slot) is None
+        assert one.lost_with({0: slot, 1: slot + 0.4}, due_s=slot) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\x12\x80\x80\x80\x08" + b"\x12\x00" * (8 << 20), "max_fields"),  # pieces of requests, all empty
+        (b"\x0a\x80\x80\x80\x08" + b"\x22\x00" * (8 << 20), "max_header_bytes"),  # fingerprints
+        (b"\x12\x00" * 2, "max_fields"),
+        (b"\x0a\x02\x08", "malformed"),
+        (b"\xff", "malformed"),
+        (b"", "says hello first"),
+        (pb.DeviceMessage(slot=pb.Slot()).SerializeToString(), "says hello first"),
+    ],
+    ids=["pieces", "fingerprints", "two in one", "cut off", "noise", "nothing", "no hello"],
+)
+def test_what_is_no_hello_is_refused_before_it_is_read(hub: Hub, data: bytes, said: str) -> None:
+    with grpc.insecure_channel(hub.address) as channel, pytest.raises(grpc.RpcError) as refused:
+        next(channel.stream_stream(ATTEND)(iter([data])))
+    assert said in refused.value.details()
+    assert refused.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+def test_a_device_that_reads_nothing_is_found_out() -> None:
+    with (
+        Hub(PRINTS, "world", ServerSettings(drain_s=0.1, max_unread_bytes=8 << 20)) as hub,
+        grpc.insecure_channel(hub.address) as channel,
+    ):
+        end = threading.Event()
+        said = [pb.DeviceMessage(hello=hello(0)).SerializeToString()]
+        call = channel.stream_stream(ATTEND)(iter(lambda: said.pop() if said else end.wait(60) or b"", b"nothing"))
+        while not hub.is_seated(0):
+            threading.Event().wait(0.01)
+        answer = pb.EdgeMessage(result=pb.Result(reply=bytes(1 << 20)))
+
+        def answer_all() -> None:
+            for _ in range(100):
+                hub.send(0, answer)
+
+        with pytest.raises(RemoteError, match=r"device 0 leaves \d+ bytes unread"):
+            answer_all()
+        end.set()
+        call.cancel()

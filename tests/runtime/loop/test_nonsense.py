@@ -36,6 +36,12 @@ NONSENSE = {
         pb.Slot(pieces=[pb.TaskPiece(task=1, service=0, cut=99, message_bytes=4, data=b"1234")]),
         "which has no tail",
     ),
+    "telemetry beyond reason": (pb.Slot(telemetry=telemetry(local_queue_cycles=[1e300, 0.0])), "above 1e+18"),
+    "a piece of nothing": (pb.Slot(pieces=[pb.TaskPiece(task=1, cut=1, byte_offset=9, data=b"1")]), "0 bytes"),
+    "a piece of later": (
+        pb.Slot(pieces=[pb.TaskPiece(task=1, cut=1, arrival_slot=7, message_bytes=4, data=b"1234")]),
+        "before it came",
+    ),
     "a request that is none": (
         pb.Slot(pieces=[pb.TaskPiece(task=1, service=0, cut=1, message_bytes=4, data=b"1234")]),
         "malformed",
