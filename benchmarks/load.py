@@ -32,6 +32,7 @@ shape = [1024]
 _DEADLINE_S = 2.0
 _LAYERS = 12
 _PEAK_SENDERS = 16
+_SAMPLES = 20
 
 
 def model() -> Any:
@@ -144,7 +145,8 @@ def measure(devices: int, services: int, seconds: float, seed: int) -> dict[str,
                 peak = load.phase(max(5.0, seconds / 10), None, _PEAK_SENDERS)
                 load.phase(max(3.0, seconds / 20), 0.7 * peak["goodput_hz"])
                 before = resources(edge.pid)
-                steady = load.phase(seconds, 0.7 * peak["goodput_hz"])
+                with Followed(edge.pid, seconds / _SAMPLES) as followed:
+                    steady = load.phase(seconds, 0.7 * peak["goodput_hz"])
                 after = resources(edge.pid)
                 twice = load.phase(max(5.0, seconds / 10), 2.0 * peak["goodput_hz"])
             finally:
@@ -158,11 +160,39 @@ def measure(devices: int, services: int, seconds: float, seed: int) -> dict[str,
         "twice": twice,
         "edge_before": before,
         "edge_after": after,
+        "edge_resident_kib": followed.resident_kib,
         "ratios": {
             "goodput at twice the peak's demand / peak": twice["goodput_hz"] / peak["goodput_hz"],
             "memory of the edge after / before": after["resident_kib"] / before["resident_kib"],
+            "memory of the edge after / half way": after["resident_kib"] / followed.half_way_kib,
         },
     }
+
+
+class Followed:
+    """The resident memory of a process while in the block, KiB, every so many seconds."""
+
+    def __init__(self, pid: int, every_s: float) -> None:
+        self.resident_kib = [resources(pid)["resident_kib"]]
+        self._pid, self._every_s = pid, every_s
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._follow)
+
+    @property
+    def half_way_kib(self) -> int:
+        return self.resident_kib[len(self.resident_kib) // 2]
+
+    def __enter__(self) -> Followed:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._over.wait(self._every_s):
+            self.resident_kib.append(resources(self._pid)["resident_kib"])
 
 
 def resources(pid: int) -> dict[str, int]:

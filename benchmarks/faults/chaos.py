@@ -1,8 +1,11 @@
 """The fault campaign: tasks under random faults, every one of which ends once, with the right answer or a report.
 
 The edge is a process that is killed, restarted and stopped; a proxy between it and the devices delays, slows,
-silences, cuts and corrupts. It goes over TLS, since nothing else notices a turned bit. The seed is printed and decides
-which faults come in which order; when they meet which task depends on the machine, and the verdict must not.
+silences, cuts, closes one end and corrupts. It goes over TLS, since nothing else notices a turned bit. A client asks
+and reads nothing; the wall clock of both ends jumps (``clock.py``); where the kernel has netem and lets us, packets are
+lost in a network namespace of the campaign's own. The seed is printed and decides which faults come in which order;
+when they meet which task depends on the machine, and the verdict must not. At the end a live run writes its trace to a
+disk that is full, while the clock jumps.
 
     python -m benchmarks.faults.chaos --tasks 10000 --seed 1
 """
@@ -15,12 +18,13 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.faults import clock, netem
 from benchmarks.faults.proxy import Proxy
 from benchmarks.load import resources
 from splitinfer.errors import RemoteError
@@ -36,17 +41,28 @@ from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess, ServerSe
 from splitinfer.runtime.certificates import write_certificates
 from splitinfer.runtime.loading import capture_card
 from splitinfer.runtime.security import ClientSecurity, ServerSecurity
+from splitinfer.runtime.transport import INFER_STREAM, open_channel
 
 CARD = """
 source = "benchmarks.faults.chaos:small_model"
 seed = 0
 [[inputs]]
 shape = [3, 16, 16]
+[preprocessing]
+resize = 16
 """
 POLICIES = ("fallback", "wait", "fail")
-FAULTS = ("kill", "stop", "cut", "silence", "delay", "slow", "corrupt", "peace")
+FAULTS = (
+    *("kill", "stop", "cut", "silence", "half open", "delay", "slow", "slow reader", "corrupt", "peace"),
+    *("clock", "loss"),  # where this machine can
+)
 _INPUTS = 16
 _PACE_S = 0.02
+_UNREAD = 2000
+_DISK = "16k"
+_INNER = "SPLITINFER_CHAOS"
+_LONGEST_JUMP_S = 20 * 3600
+"""Within a day, since certificates begin a day before they are made."""
 
 
 def small_model() -> nn.Module:
@@ -138,8 +154,10 @@ class Campaign:
 
     def _break(self, proxy: Proxy, port: int) -> None:
         draw = random.Random(self._seed)
+        cannot = {"clock": not clock.can_jump(), "loss": not netem.is_here()}
+        faults = [fault for fault in FAULTS if not cannot.get(fault)]
         while not self._done.wait(draw.uniform(0.1, 0.6)):
-            fault = draw.choice(FAULTS)
+            fault = draw.choice(faults)
             self.outcome.faults[fault] += 1
             last_s = draw.uniform(0.2, 2.0)
             edge = self._edges[0]
@@ -166,10 +184,34 @@ class Campaign:
             elif fault == "slow":
                 proxy.bytes_per_s = draw.choice((20_000, 100_000))
                 self._done.wait(last_s)
+            elif fault == "half open":
+                proxy.half_close(of_server=draw.random() < 0.5)
+            elif fault == "slow reader":
+                proxy.read_bytes_per_s = draw.choice((2_000, 20_000))
+                with self._reads_nothing(edge.address):
+                    self._done.wait(last_s)
             elif fault == "corrupt":
                 proxy.corrupt_next = draw.randrange(1, 4)
                 self._done.wait(last_s)
+            elif fault == "clock":
+                clock.jump_to(draw.randrange(-_LONGEST_JUMP_S, _LONGEST_JUMP_S))
+            elif fault == "loss":
+                with netem.losing(draw.uniform(1, 20), delay_ms=draw.uniform(0, 30)):
+                    self._done.wait(last_s)
             proxy.heal()
+
+    @contextlib.contextmanager
+    def _reads_nothing(self, address: str) -> Iterator[None]:
+        """Let a stranger ask the edge for many answers, and take none."""
+        request = b"\x0a\x00"  # refused, which is an answer too
+        channel = open_channel(address, self._settings)
+        asked = iter([request] * _UNREAD)
+        call = channel.stream_stream(INFER_STREAM)(asked)
+        try:
+            yield
+        finally:
+            call.cancel()
+            channel.close()
 
     def _work(self, number: int, address: str) -> None:
         policy = POLICIES[number % len(POLICIES)]
@@ -184,6 +226,43 @@ class Campaign:
                     self._left -= 1
                 self._one(client, policy, draw)
                 time.sleep(_PACE_S)
+
+    def live_run(self, folder: Path, seconds: float) -> dict[str, Any]:
+        """Run the scheduler in the loop for so long, with its trace on a full disk and a clock that jumps."""
+        from splitinfer.profiling import profile
+        from splitinfer.simulation import Scenario
+
+        scenario = Scenario(
+            name="small",
+            services=(profile(Path(self._card)),),
+            num_devices=2,
+            arrival_rate_hz=8.0,
+            slots_per_period=5,
+            cycles_per_mac=20.0,
+            bandwidth_hz=2e5,
+        )
+        scenario.save(folder / "small-world.toml")
+        command = [sys.executable, "-m", "splitinfer", "run", "--scenario", str(folder / "small-world.toml"), "--json"]
+        command += ["--card", self._card, "--duration", str(seconds), "--lease-s", "5", "--on-failure", "fallback"]
+        command = _on_a_full_disk(folder, command)
+        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        draw = random.Random(self._seed)
+        said = threading.Thread(target=lambda: report.extend(run.communicate()))
+        report: list[str] = []
+        said.start()
+        while said.is_alive():
+            if clock.can_jump():
+                clock.jump_to(draw.randrange(-_LONGEST_JUMP_S, _LONGEST_JUMP_S))
+            said.join(0.5)
+        out, errors = report
+        result = json.loads(out) if out.strip() else {}
+        is_full = "No space left on device" in errors
+        return {
+            "holds": run.returncode == 0 and is_full and "Traceback" not in errors,
+            "exit code": run.returncode,
+            "said": errors.strip().splitlines(),
+            **{key: result.get(key) for key in ("checked", "wrong", "finished", "lost")},
+        }
 
     def _one(self, client: EdgeClient, policy: str, draw: random.Random) -> None:
         which, cut = draw.randrange(_INPUTS), draw.randrange(self._split.num_cuts)
@@ -224,8 +303,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=None, help="drawn and printed by default")
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--reconnects", type=int, default=1000)
+    parser.add_argument("--live-s", type=float, default=10.0, help="length of the live run; 0 makes none")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args(argv)
+    if _INNER not in os.environ:
+        return _with_faults_of_the_machine(sys.argv[1:] if argv is None else argv)
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1 << 31)
     print(f"seed {seed}", file=sys.stderr, flush=True)
     torch.set_num_threads(1)
@@ -235,20 +317,53 @@ def main(argv: Sequence[str] | None = None) -> int:
         report: dict[str, Any] = {"seed": seed, "tasks": arguments.tasks} | campaign.run().to_dict()
         report["seconds"] = time.perf_counter() - start
         report["reconnects"] = measure_reconnects(campaign, arguments.reconnects)
+        report["live run"] = campaign.live_run(Path(folder), arguments.live_s) if arguments.live_s else None
     ended = sum(report["answered"].values()) + sum(report["failed"].values())
     report["holds"] = ended == arguments.tasks and report["wrong"] == 0 and not report["unexpected"]
+    report["holds"] &= report["live run"] is None or report["live run"]["holds"]
     print(json.dumps(report, indent=None if arguments.json else 2))
     return 0 if report["holds"] else 1
+
+
+def _with_faults_of_the_machine(argv: Sequence[str]) -> int:
+    """Run the campaign as a process whose clock can jump and whose packets can be lost, as far as this machine can."""
+    command = [sys.executable, "-m", "benchmarks.faults.chaos", *argv]
+    environment = os.environ | {_INNER: "1"}
+    with clock.jumping_clock() as shifted:
+        if isinstance(shifted, str):
+            print(f"no clock jumps: {shifted}", file=sys.stderr, flush=True)
+        else:
+            environment |= shifted
+        prefix = netem.namespace()
+        if isinstance(prefix, str):
+            print(f"no netem, only the proxy: {prefix}", file=sys.stderr, flush=True)
+            prefix = []
+        return subprocess.run([*prefix, *command], env=environment, check=False).returncode
+
+
+def _on_a_full_disk(folder: Path, command: list[str]) -> list[str]:
+    """Return the command, with a trace that goes to a disk which fills up, or is full where none can be mounted."""
+    disk = folder / "disk"
+    disk.mkdir()
+    mount = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    mount += [f'mount -t tmpfs -o size={_DISK} none "$1" && shift && exec "$@"', "sh", str(disk)]
+    try:
+        can_mount = subprocess.run([*mount, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        can_mount = False
+    return [*mount, *command, "--trace", str(disk / "trace.jsonl")] if can_mount else [*command, "--trace", "/dev/full"]
 
 
 def measure_reconnects(campaign: Campaign, times: int) -> dict[str, Any]:
     """Return resources before and after so many connections, after a first hundred."""
     with EdgeProcess([campaign._card], campaign._server) as edge:
         settings, split, image = campaign._settings, campaign._split, campaign._inputs[0]
-        reconnect(edge.address, settings, split, image, min(100, times))
-        before = resources(os.getpid())
-        reconnect(edge.address, settings, split, image, times)
-        return {"times": times, "before": before, "after": resources(os.getpid())}
+        with EdgeClient(edge.address, settings) as held:  # without any, gRPC ends its own threads
+            held.infer(split, 1, image)
+            reconnect(edge.address, settings, split, image, min(100, times))
+            before = resources(os.getpid())
+            reconnect(edge.address, settings, split, image, times)
+            return {"times": times, "before": before, "after": resources(os.getpid())}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Random bytes into everything that reads a stranger's: no crash, no hang, no memory beyond the limits.
 
+The handlers of a running edge and of a live run get absurd messages too (``handlers.py``).
 With ``atheris`` (pip install atheris) the search follows coverage and keeps a corpus; without it, bytes are changed at
 random from the same seeds. Each target may refuse what it gets with an error of splitinfer's own and nothing else.
 
@@ -20,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.faults.mutations import MOST_BYTES, mutated
+
 # Coverage is of what is imported inside; the libraries around would take minutes to prepare.
 try:
     import atheris
@@ -34,7 +37,6 @@ with contextlib.nullcontext() if atheris is None else atheris.instrument_imports
 
 _LIMITS = WireLimits(max_message_bytes=1 << 20, max_tensor_bytes=1 << 20, max_decoded_bytes=1 << 20)
 _WIRE = Wire(_LIMITS)
-_MOST_BYTES = 1 << 16
 _SLOW_S = 1.0
 
 
@@ -105,25 +107,6 @@ def seeds(target: str) -> list[bytes]:
     return [bytes(range(64))]
 
 
-def mutated(draw: random.Random, data: bytes) -> bytes:
-    """Return the bytes with a few changes: turned bits, cut, repeated, inserted."""
-    changed = bytearray(data)
-    for _ in range(draw.randrange(1, 8)):
-        at = draw.randrange(len(changed) + 1)
-        kind = draw.randrange(5)
-        if kind == 0 and changed:
-            changed[at % len(changed)] ^= 1 << draw.randrange(8)
-        elif kind == 1:
-            changed[at:at] = draw.randbytes(draw.randrange(1, 16))
-        elif kind == 2:
-            del changed[at : at + draw.randrange(1, 64)]
-        elif kind == 3:
-            changed[at:at] = changed[at : at + draw.randrange(1, 64)] * draw.randrange(1, 64)
-        else:
-            changed[at:at] = draw.choice((b"\xff" * 9 + b"\x01", b"\x00" * 8, b"\x80" * 10, b"[" * 100, b"-1", b"nan"))
-    return bytes(changed[:_MOST_BYTES])
-
-
 def check(target: Callable[[bytes], None], data: bytes) -> None:
     """Run a target on bytes; an error of ours is an answer, everything else is a finding.
 
@@ -155,10 +138,50 @@ def campaign(name: str, seconds: float, seed: int) -> int:
     return tried
 
 
+def edge_handlers(seconds: float, seed: int) -> str:
+    """Attack a running edge for so long; returns what was done."""
+    import torch
+
+    from benchmarks.faults.chaos import CARD
+    from benchmarks.faults.handlers import MOST_GROWTH_KIB, Victim
+    from splitinfer.runtime import EdgeProcess
+    from splitinfer.runtime.loading import capture_card
+
+    draw, rounds = random.Random(seed), 0
+    with tempfile.TemporaryDirectory() as folder:
+        card = Path(folder) / "small.toml"
+        card.write_text(CARD)
+        edge = EdgeProcess([str(card)])
+        with edge, Victim(edge, capture_card(card), torch.ones(1, 3, 16, 16)) as victim:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                victim.throw(draw)
+                rounds += 1
+                if rounds % 100 == 0:
+                    victim.check_well()
+            victim.check_well()
+            assert victim.growth_kib < MOST_GROWTH_KIB, f"the edge grew by {victim.growth_kib} KiB"
+            return f"{6 * rounds} messages to a running edge, which grew by {victim.growth_kib} KiB,"
+
+
+def live_handlers(seconds: float, seed: int) -> str:
+    """Attack a live run of about so many seconds; returns what was done."""
+    from benchmarks.faults.handlers import AttackedRun
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = AttackedRun(Path(folder), slots=max(400, int(seconds * 1000)))
+        run.run(random.Random(seed))
+        assert run.right == run.asked, f"{run.right} of {run.asked} answers of the good device are right"
+        return f"{run.attacks} strangers in a live run, {run.right} answers right beside them,"
+
+
+HANDLERS = {"edge_handlers": edge_handlers, "live_handlers": live_handlers}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="for each target")
-    parser.add_argument("--target", choices=list(TARGETS))
+    parser.add_argument("--target", choices=[*TARGETS, *HANDLERS])
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--corpus", type=Path, default=Path(".fuzz"), help="folder of atheris' corpus")
     parser.add_argument("--atheris", action="store_true", help=argparse.SUPPRESS)
@@ -166,8 +189,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.atheris:
         return _atheris(arguments.target, arguments.seconds, arguments.corpus)
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1 << 31)
-    for name in [arguments.target] if arguments.target else TARGETS:
-        if atheris is not None:
+    for name in [arguments.target] if arguments.target else [*TARGETS, *HANDLERS]:
+        if name in HANDLERS:
+            print(f"{name}: {HANDLERS[name](arguments.seconds, seed)} with seed {seed}, no finding", flush=True)
+        elif atheris is not None:
             command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, "--atheris", "--target", name]
             command += ["--seconds", str(arguments.seconds), "--corpus", str(arguments.corpus)]
             if (code := subprocess.run(command, check=False).returncode) != 0:
@@ -182,7 +207,7 @@ def _atheris(name: str, seconds: float, corpus: Path) -> int:
     own.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(seeds(name)):
         (own / f"seed-{number}").write_bytes(data)
-    options = [sys.argv[0], str(own), f"-max_total_time={int(seconds)}", f"-max_len={_MOST_BYTES}", "-timeout=5"]
+    options = [sys.argv[0], str(own), f"-max_total_time={int(seconds)}", f"-max_len={MOST_BYTES}", "-timeout=5"]
     atheris.Setup([*options, "-rss_limit_mb=2048"], lambda data: check(TARGETS[name], data))
     atheris.Fuzz()
     return 0

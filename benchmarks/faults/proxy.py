@@ -25,6 +25,7 @@ class Proxy:
         address: ``host:port`` to connect to.
         delay_s: that every chunk waits, seconds.
         bytes_per_s: that one direction passes at most; 0 for no limit.
+        read_bytes_per_s: that clients take of what the server says at most, like slow readers; 0 for no limit.
         is_silent: swallow everything and close nothing, like a cable that was pulled.
         corrupt_next: chunks in which a bit is turned over, counted down.
         connections: accepted so far.
@@ -33,6 +34,7 @@ class Proxy:
     def __init__(self, target_port: int, seed: int = 0) -> None:
         self.delay_s = 0.0
         self.bytes_per_s = 0
+        self.read_bytes_per_s = 0
         self.is_silent = False
         self.corrupt_next = 0
         self.connections = 0
@@ -40,6 +42,7 @@ class Proxy:
         self._target = "127.0.0.1", target_port
         self._lock = threading.Lock()
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._half_open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
@@ -55,13 +58,26 @@ class Proxy:
                     end.shutdown(socket.SHUT_RD)  # wakes the thread that reads, without a word to the other end
                 end.close()
 
+    def half_close(self, *, of_server: bool) -> None:
+        """Close the server's end of every connection, or the clients', without a word to the other one."""
+        with self._lock:
+            pairs, self._pairs = self._pairs, set()
+            self._half_open |= {near if of_server else far for near, far in pairs}
+        for near, far in pairs:
+            _close(far if of_server else near)
+
     def heal(self) -> None:
         """Pass everything on as it comes."""
-        self.delay_s, self.bytes_per_s, self.is_silent, self.corrupt_next = 0.0, 0, False, 0
+        self.delay_s, self.bytes_per_s, self.read_bytes_per_s = 0.0, 0, 0
+        self.is_silent, self.corrupt_next = False, 0
 
     def close(self) -> None:
         _close(self._listener)
         self.cut()
+        with self._lock:
+            half_open, self._half_open = self._half_open, set()
+        for end in half_open:
+            _close(end)
 
     def __enter__(self) -> Proxy:
         return self
@@ -99,12 +115,18 @@ class Proxy:
                     continue
                 if self.delay_s:
                     time.sleep(self.delay_s)
-                if self.bytes_per_s:
-                    time.sleep(len(data) / self.bytes_per_s)
+                slowest = [rate for rate in (self.bytes_per_s, source is pair[1] and self.read_bytes_per_s) if rate]
+                if slowest:
+                    time.sleep(len(data) / min(slowest))
+                if source in self._half_open:
+                    continue  # nobody is there any more, and nobody says so
                 sink.sendall(self._mangled(data))
         with self._lock:
             is_open = pair in self._pairs
             self._pairs.discard(pair)
+            if source in self._half_open:  # it has given up at last
+                self._half_open.discard(source)
+                _close(source)
         for end in pair if is_open else ():
             _close(end)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
+import subprocess
+import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.faults.chaos import Campaign, measure_reconnects
 from benchmarks.faults.proxy import Proxy
 from splitinfer.errors import EdgeUnavailableError
 from splitinfer.graph import SplitModel
@@ -59,21 +60,34 @@ def test_the_proxy_does_what_it_is_told(echo: int) -> None:
                 client.recv(100)
 
 
-def test_every_task_ends_once_and_right(tmp_path: Path) -> None:
-    campaign = Campaign(tmp_path, tasks=150, seed=3, clients=3)
-    outcome = campaign.run()
-    assert outcome.unexpected == []
-    assert outcome.wrong == 0
-    assert sum(outcome.answered.values()) + sum(outcome.failed.values()) == 150
-    assert set(outcome.failed) <= {"fail"}
-    assert sum(outcome.faults.values()) > 0
-
-
-def test_reconnects_leave_nothing_behind(tmp_path: Path) -> None:
-    before, after = (measure_reconnects(Campaign(tmp_path, tasks=0, seed=0), 60)[when] for when in ("before", "after"))
+def test_every_task_ends_once_and_right_and_reconnects_leave_nothing_behind() -> None:
+    command = [sys.executable, "-m", "benchmarks.faults.chaos", "--json", "--tasks", "100", "--seed", "3"]
+    command += ["--clients", "3", "--reconnects", "60", "--live-s", "0"]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    report = json.loads(run.stdout)
+    assert report["unexpected"] == []
+    assert report["wrong"] == 0
+    assert sum(report["answered"].values()) + sum(report["failed"].values()) == 100
+    assert set(report["failed"]) <= {"fail"}
+    assert sum(report["faults"].values()) > 0
+    assert report["holds"]
+    before, after = report["reconnects"]["before"], report["reconnects"]["after"]
     assert after["descriptors"] <= before["descriptors"] + 2
     assert after["threads"] <= before["threads"] + 2
     assert after["resident_kib"] <= before["resident_kib"] + 20_000
+
+
+def test_one_end_of_a_connection_is_closed_without_a_word_to_the_other(echo: int) -> None:
+    with Proxy(echo) as proxy:
+        host, port = proxy.address.split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as client:
+            client.sendall(b"hello")
+            assert client.recv(100) == b"hello"
+            proxy.half_close(of_server=True)
+            client.settimeout(0.2)
+            client.sendall(b"is anybody there?")
+            with pytest.raises(TimeoutError):
+                client.recv(100)
 
 
 @pytest.mark.parametrize("stream_up_to_bytes", [0, 1 << 20])

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.faults.fuzz import TARGETS, check, mutated, seeds
+from benchmarks.faults.fuzz import TARGETS, check, seeds
+from benchmarks.faults.mutations import mutated
 
 
 @pytest.mark.parametrize("name", list(TARGETS))
