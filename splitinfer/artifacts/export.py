@@ -63,12 +63,12 @@ def export(split: SplitModel, k: int, folder: Path, *, format: str, card: ModelC
     if foreign:
         raise InputError(f"--out: {folder} holds other files ({foreign[0]}); choose an empty folder")
     example = _example(split, card)
-    crossing = split._crossing_nodes[k] if k < split.num_cuts else split._program.outputs
+    crossing = split.crossing_nodes(k)
     names: dict[str, str | None] = {"head": None, "tail": None}
     sides: dict[str, tuple[Sequence[fx.Node], Sequence[fx.Node]]] = {}
     if k > 0:
         sides["head"] = split._program.inputs, crossing
-    if k < split.num_cuts:
+    if k != split.num_cuts:
         sides["tail"] = crossing, split._program.outputs
     for side, (arguments, results) in sides.items():
         name = f"{side}{_SUFFIX[format]}"
@@ -88,11 +88,12 @@ def export(split: SplitModel, k: int, folder: Path, *, format: str, card: ModelC
         format=format,  # type: ignore[arg-type]
         model=split.name,
         fingerprint=split.fingerprint,
+        cut_fingerprint=split.fingerprint_at(k) if split.is_set_cut(k) else None,
         cut=k,
-        layer=split.cuts[k].name,
+        layer=split.cut(k).name,
         num_cuts=split.num_cuts,
         inputs=tuple(map(describe, split.inputs)),
-        crossing=tuple(map(describe, split.cuts[k].crossing)) if k < split.num_cuts else (),
+        crossing=tuple(map(describe, split.cut(k).crossing)),
         outputs=tuple(map(describe, split.outputs)),
         head=names["head"],
         tail=names["tail"],
@@ -135,11 +136,13 @@ def _export(split: SplitModel, arguments: Sequence[fx.Node], results: Sequence[f
 def pareto(split: SplitModel) -> list[int]:
     """Return the cuts between 0 and K at which neither the head's MACs nor the crossing bits can be lowered alone.
 
+    Those of cuts 0..K, and the set cuts besides.
     K where there is none: the whole model is the two halves of any cut, and cut 0 needs no file.
     """
     macs = np.array([cut.macs_before for cut in split.cuts], np.float64)
     bits = np.array([sum(tensor.bits for tensor in cut.crossing) for cut in split.cuts], np.float64)
-    return [int(k) for k in pareto_cuts(macs, bits) if 0 < k < split.num_cuts] or [split.num_cuts]
+    found = [int(k) for k in pareto_cuts(macs, bits) if 0 < k < split.num_cuts]
+    return [*found, *(cut.index for cut in split.set_cuts)] or [split.num_cuts]
 
 
 def _example(split: SplitModel, card: ModelCard | None) -> tuple[torch.Tensor, ...]:

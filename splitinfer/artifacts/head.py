@@ -38,7 +38,7 @@ class ExportedHead:
             raise InputError(f"artifact {folder}: a {manifest.format} head runs only where torch is; export it as onnx")
         if find_spec("onnxruntime") is None:
             raise MissingExtraError("onnxruntime", "device")
-        self.model = ModelId(manifest.model, manifest.fingerprint)
+        self.model = ModelId(manifest.model, manifest.cut_fingerprint or manifest.fingerprint)
         self._folder, self._threads = Path(folder), threads
         self._head = self._open(manifest.head, manifest.inputs)
         self._tail: Any = None

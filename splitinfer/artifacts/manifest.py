@@ -35,6 +35,7 @@ class Manifest(BaseModel):
         format: of the files.
         model: name that the edge knows it by.
         fingerprint: of the model that the halves were taken from; a request names it.
+        cut_fingerprint: what a request names instead, at a set cut.
         cut, layer, num_cuts: where it was cut.
         inputs: of the head.
         crossing: what the head gives and the tail takes.
@@ -53,6 +54,7 @@ class Manifest(BaseModel):
     format: Literal["onnx", "pt2", "executorch"]
     model: str
     fingerprint: str
+    cut_fingerprint: str | None = None
     cut: int
     layer: str
     num_cuts: int
@@ -69,7 +71,9 @@ class Manifest(BaseModel):
 
     def save(self, folder: Path) -> None:
         """Write it into a folder."""
-        (folder / MANIFEST).write_text(json.dumps(self.model_dump(), indent=1), encoding="utf-8")
+        # Left out where it is not needed: older versions take no other fields than they know.
+        left_out = {"cut_fingerprint"} if self.cut_fingerprint is None else set[str]()
+        (folder / MANIFEST).write_text(json.dumps(self.model_dump(exclude=left_out), indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:

@@ -16,7 +16,8 @@ def export(
         Path, typer.Option(metavar="DIR", help="Folder for head, tail and manifest; of several cuts a folder for each.")
     ],
     cut: Annotated[
-        list[str] | None, typer.Option(help="Cut after this layer's name, or an index 0..K; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Cut after this layer's name, an index 0..K, or a set cut; may be repeated."),
     ] = None,
     cuts: Annotated[
         str | None, typer.Option(metavar="pareto", help="Instead: every cut that a policy may find best.")
@@ -44,6 +45,7 @@ def export(
         raise InputError("give --cut CUT, once or more, or --cuts pareto")
     from splitinfer.artifacts.export import export as write
     from splitinfer.artifacts.export import pareto
+    from splitinfer.cli.infer_report import cut_in_words
     from splitinfer.models import load_card
     from splitinfer.runtime.loading import capture_card
 
@@ -58,7 +60,7 @@ def export(
             if name is not None:
                 what = f"{folder / name}, {(folder / name).stat().st_size / 2**20:.1f} MiB"
             print(f"{side}: {what}")
-        print(f"{manifest.model}, cut {manifest.cut} of {manifest.num_cuts} after {manifest.layer}")
+        print(f"{manifest.model}, {cut_in_words(manifest.cut, manifest.num_cuts)} after {manifest.layer}")
     if format == "pt2":
         print("a .pt2 file from others is code: open only those that you wrote")
     print(f"wrote {out}")

@@ -67,7 +67,7 @@ def show(report: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(report))
         return
     where = f"{report['server']} (started for this command)" if report["server_is_embedded"] else report["server"]
-    print(f"{report['model']}, cut {report['cut']} of {report['num_cuts']} after {report['layer']}, edge {where}")
+    print(f"{report['model']}, {cut_in_words(report['cut'], report['num_cuts'])} after {report['layer']}, edge {where}")
     if report["engine"] != "torch" or report["edge_engine"] not in ("", "torch"):
         there = f" and {report['edge_engine']} at the edge" if report["edge_engine"] else ""
         print(f"computed by {report['engine']} here{there}")
@@ -81,6 +81,11 @@ def show(report: dict[str, Any], *, as_json: bool) -> None:
         _show_check(report)
     if report["output"] is not None:
         print(f"wrote {report['output']}")
+
+
+def cut_in_words(cut: int, num_cuts: int) -> str:
+    """Return a cut's number with the last one, K, where it is one of them."""
+    return f"set cut {cut}" if cut > num_cuts else f"cut {cut} of {num_cuts}"
 
 
 def _show_answers(report: dict[str, Any]) -> None:

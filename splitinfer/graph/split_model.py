@@ -85,6 +85,9 @@ class SplitModel:
         self._engine = find_engine(engine)(order, captured.weights)
         self._halves: dict[tuple[str, int, int], Half] = {}
         self._lock = threading.Lock()
+        self._search = threading.Lock()
+        self._found_set_cuts: tuple[SetCut, ...] | None = None
+        self._set_fingerprints: dict[int, str] = {}
         self._parts: Parts | None = None
         if getattr(self._engine, "in_parts", False):
             self._parts = Parts(self._engine, self._program.inputs, self._crossing_nodes, self._program.outputs)
@@ -191,12 +194,24 @@ class SplitModel:
         """
         return tuple(one.cut for one in self._set_cuts)
 
-    @cached_property
+    @property
     def _set_cuts(self) -> tuple[SetCut, ...]:
-        return find_set_cuts(self._program, self.cuts)
+        with self._search:
+            if self._found_set_cuts is None:
+                self._found_set_cuts = find_set_cuts(self._program, self.cuts)
+            return self._found_set_cuts
 
     def _set_cut(self, k: int) -> SetCut:
         return self._set_cuts[k - FIRST_SET_CUT]
+
+    def is_set_cut(self, k: int) -> bool:
+        """Whether a number is that of a set cut."""
+        return k >= FIRST_SET_CUT and k < FIRST_SET_CUT + len(self._set_cuts)
+
+    @property
+    def tails(self) -> tuple[int, ...]:
+        """Numbers of the cuts that have a tail: 0..K-1 and the set cuts."""
+        return *range(self.num_cuts), *(cut.index for cut in self.set_cuts)
 
     def cut(self, k: SupportsIndex) -> Cut:
         """Return a cut 0..K or a set cut by its number.
@@ -219,10 +234,14 @@ class SplitModel:
         k = self._index(k)
         if k <= self.num_cuts:
             return self.fingerprint
-        one = self._set_cut(k)
-        order = [self._program.operations[position] for position in sorted(one.head)]
-        chosen = cuts_digest(self._captured.graph, order, [k], [one.crossing])
-        return fingerprint(self.fingerprint.encode(), b"set", chosen, optimize=self.optimize)
+        mark = self._set_fingerprints.get(k)
+        if mark is None:
+            one = self._set_cut(k)
+            order = [self._program.operations[position] for position in sorted(one.head)]
+            chosen = cuts_digest(self._captured.graph, order, [k], [one.crossing])
+            mark = fingerprint(self.fingerprint.encode(), b"set", chosen, optimize=self.optimize)
+            self._set_fingerprints[k] = mark
+        return mark
 
     def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
         """Run the whole captured model."""
@@ -384,13 +403,11 @@ class SplitModel:
             index = -1 if isinstance(k, bool) else operator.index(k)
         except TypeError:
             index = -1
-        if 0 <= index <= self.num_cuts or (FIRST_SET_CUT <= index < FIRST_SET_CUT + len(self._set_cuts)):
+        if 0 <= index <= self.num_cuts or self.is_set_cut(index):
             return index
-        raise InputError(f"cut {k!r} is out of range: {self.name} has cuts 0..{self.num_cuts}{self._sets_in_words()}")
-
-    def _sets_in_words(self) -> str:
         last = FIRST_SET_CUT + len(self._set_cuts) - 1
-        return f" and the set cuts {FIRST_SET_CUT}..{last}" if self._set_cuts else ""
+        sets = f" and the set cuts {FIRST_SET_CUT}..{last}" if self._set_cuts else ""
+        raise InputError(f"cut {k!r} is out of range: {self.name} has cuts 0..{self.num_cuts}{sets}")
 
     def _flatten_inputs(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
         captured = self._captured

@@ -60,7 +60,7 @@ def measure_codecs(
     Raises:
         InputError: a cut sends nothing, or a picture cannot be read.
     """
-    if any(not 0 <= k < split.num_cuts for k in cuts):
+    if any(k not in split.tails for k in cuts):
         raise InputError(f"cuts: codecs are about cuts that send something, 0..{split.num_cuts - 1}")
     if card.preprocessing is not None and len(card.inputs) == 1:
         inputs: list[tuple[torch.Tensor, ...]] = [(card.preprocess(picture),) for picture in pictures]

@@ -84,7 +84,7 @@ class BatchSizes:
     def warm(self) -> None:
         """Find out the sizes of every tail now, of engines whose halves share their weights."""
         for name, split in self._models.items():
-            for k in range(split.num_cuts if split.shares_weights else 0):
+            for k in split.tails if split.shares_weights else ():
                 self._sizes[name, k] = self._try((name, k))
 
     @property

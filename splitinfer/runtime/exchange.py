@@ -45,7 +45,7 @@ class ModelId:
 
     Attributes:
         name: on the server.
-        fingerprint: of the model that the head was taken from.
+        fingerprint: of the model that the head was taken from; at a set cut, that of the cut.
     """
 
     name: str
@@ -212,8 +212,8 @@ class Exchange:
             ModelMismatchError: the server holds no such model, or another one of that name.
         """
         start = time.perf_counter()
-        fingerprint = self._fingerprint(model)
-        self._check_model(model.name, fingerprint)
+        fingerprint = self._fingerprint(model, cut)
+        self._check_model(model.name, fingerprint, cut)
         request_id = next(self._ids)
         data = self.request(model.name, fingerprint, cut, tensors, request_id, codec, trace.context)
         end = time.perf_counter()
@@ -255,9 +255,11 @@ class Exchange:
                 f"codec: the edge at {self.target} does not accept {codec!r}{about(codec)}; it accepts {known}"
             ) from None
 
-    def _fingerprint(self, model: SplitModel | ModelId) -> str:
+    def _fingerprint(self, model: SplitModel | ModelId, cut: int) -> str:
         if isinstance(model, ModelId):
             return model.fingerprint
+        if cut > model.num_cuts:
+            return model.fingerprint_at(cut)
         fingerprint = self._fingerprints.get(model)
         if fingerprint is None:
             fingerprint = model.fingerprint
@@ -265,7 +267,7 @@ class Exchange:
                 self._fingerprints[model] = fingerprint
         return fingerprint
 
-    def _check_model(self, name: str, fingerprint: str) -> None:
+    def _check_model(self, name: str, fingerprint: str, cut: int) -> None:
         description = self._description
         if description is None:
             return
@@ -275,7 +277,8 @@ class Exchange:
                 f"the edge at {self.target} has no model {name!r}; it has {', '.join(description.models)}",
                 status="NOT_FOUND",
             )
-        if held.fingerprint != fingerprint:
+        # What a set cut is known by the server alone can tell.
+        if held.fingerprint != fingerprint and cut <= held.num_cuts:
             raise ModelMismatchError(
                 f"the edge at {self.target} holds another {name} (fingerprint {held.fingerprint[:12]}, here "
                 f"{fingerprint[:12]}); use the same model, weights and capture options on both sides",

@@ -71,7 +71,7 @@ def serve(
     if warm:
         for split in captured:
             progress(f"compiling the tails of {split.name}")
-            for k in range(split.num_cuts):
+            for k in split.tails:
                 split.warm(k)
     pictures = {
         split.name: Preparation(card, settings.max_picture_pixels, settings.max_picture_scans)

@@ -230,13 +230,15 @@ class TailRunner:
         held = self.models.get(header.model)
         if held is None:
             raise unknown_model(header.model, self.models)
-        if header.fingerprint != held.fingerprint:
+        is_set = held.split.is_set_cut(header.cut)
+        mark = held.split.fingerprint_at(header.cut) if is_set else held.fingerprint
+        if header.fingerprint != mark:
             raise ModelMismatchError(
-                f"the edge holds another {header.model} (fingerprint {held.fingerprint[:12]}, the device has "
+                f"the edge holds another {header.model} (fingerprint {mark[:12]}, the device has "
                 f"{header.fingerprint[:12] or 'none'}); use the same model, weights and capture options on both sides",
                 status="FAILED_PRECONDITION",
             )
-        if header.cut >= held.split.num_cuts:
+        if header.cut >= held.split.num_cuts and not is_set:
             raise InputError(
                 f"cut {header.cut} has no tail: {header.model} has tails for cuts 0..{held.split.num_cuts - 1}"
             )

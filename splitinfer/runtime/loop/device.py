@@ -46,6 +46,10 @@ class Service(Protocol):
         """Return the cut and codec of a place."""
         ...
 
+    def fingerprint_at(self, cut: int) -> str:
+        """Return what a request for a cut carries."""
+        ...
+
     def with_tolerance(self, tolerance: float) -> Service:
         """The same, where answers may differ by so much of the largest magnitude, as the edge says; 0 asks for bits."""
         ...
@@ -317,7 +321,7 @@ class DeviceLoop:
                 self._crossing[task.number] = tensors
         choice = service.at(task.cut)
         return self._exchange.request(
-            service.name, service.fingerprint, choice.cut, tensors, task.number, choice.codec or None
+            service.name, service.fingerprint_at(choice.cut), choice.cut, tensors, task.number, choice.codec or None
         )
 
     def _work(self, table: Floats, task: LiveTask) -> float:

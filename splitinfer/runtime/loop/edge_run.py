@@ -321,7 +321,8 @@ class _EdgeRun:
             except InputError as error:
                 raise RemoteError(f"device {device}, task {piece.task}: {error}", status="INVALID_ARGUMENT") from None
             cut = self._scenario.choices[device][piece.service][piece.cut].cut
-            if (head.fingerprint, head.cut) != (self._fingerprints[device][piece.service], cut):
+            split = self._tails.models[self._scenario.profiles[device][piece.service].model].split
+            if (head.fingerprint, head.cut) != (split.fingerprint_at(cut), cut):
                 raise RemoteError(
                     f"device {device}, task {piece.task}: the request is for another model or cut than its pieces say",
                     status="INVALID_ARGUMENT",

@@ -64,6 +64,10 @@ class ExportedService:
         """Return the cut and codec of a place."""
         return self.choices[place]
 
+    def fingerprint_at(self, cut: int) -> str:
+        """Return what a request for a cut carries."""
+        return self.halves[cut].model.fingerprint if cut in self.halves else self.fingerprint
+
     @property
     def _any(self) -> ExportedHead:
         return next(iter(self.halves.values()))
@@ -179,7 +183,7 @@ def _halves(folder: Path, threads: int) -> dict[int, ExportedHead]:
         parts = sorted(entry for entry in folder.iterdir() if (entry / MANIFEST).is_file()) or parts
     halves = [ExportedHead(part, threads=threads) for part in parts]
     for part, one in zip(parts, halves, strict=True):
-        if one.model != halves[0].model:
+        if (one.manifest.model, one.manifest.fingerprint) != (halves[0].manifest.model, halves[0].manifest.fingerprint):
             raise InputError(f"heads: {part} belongs to other weights than {parts[0]}; export all cuts at once")
     return {one.manifest.cut: one for one in halves}
 

@@ -52,6 +52,10 @@ class LiveService:
         """Return the cut and codec at a place among the choices."""
         return self.choices[place] if self.choices else Choice(place, "", 0.0)
 
+    def fingerprint_at(self, cut: int) -> str:
+        """Return what a request for a cut carries."""
+        return self.split.fingerprint_at(cut)
+
     @property
     def last(self) -> int:
         """Place of the choice that keeps everything on the device."""
