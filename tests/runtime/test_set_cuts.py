@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from splitinfer.errors import InputError, ModelMismatchError
+from splitinfer.errors import ModelMismatchError, RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.graph.macs import _RULES, mac_rule
 from splitinfer.graph.specs import FIRST_SET_CUT
@@ -61,7 +61,7 @@ def test_ends_with_other_counts_refuse_each_other_at_set_cuts_alone(monkeypatch:
         with pytest.raises(ModelMismatchError, match="another towers"):
             client.infer(device, other, *_TWO)
         there_is_none = FIRST_SET_CUT + len(edge.set_cuts)
-        with pytest.raises(InputError, match=f"cut {there_is_none} has no tail"):
+        with pytest.raises(RemoteError, match=f"cut {there_is_none} has no tail"):
             client.run_tail(ModelId("towers", edge.fingerprint), there_is_none, _TWO)
         with pytest.raises(ModelMismatchError, match="another towers"):
             client.run_tail(ModelId("towers", edge.fingerprint), FIRST_SET_CUT, _TWO)
