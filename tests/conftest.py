@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 
 # Tests run in several processes at once: one thread each, also in the servers that they start. Set before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nothing that is kept between starts comes from, or goes to, the folder of who runs the tests.
+_CACHE = tempfile.TemporaryDirectory(prefix="splitinfer-tests-", ignore_cleanup_errors=True)
+os.environ.setdefault("SPLITINFER_CACHE", _CACHE.name)
 
 import pytest
 from hypothesis import settings

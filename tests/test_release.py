@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -14,6 +15,9 @@ import yaml
 
 import splitinfer
 from splitinfer.cli.main import main
+from splitinfer.runtime import ClientSettings, EdgeClient
+from splitinfer.runtime.certificates import write_certificates
+from splitinfer.runtime.security import ClientSecurity
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,6 +76,38 @@ def test_the_service_unit_gives_options_that_there_are(capsys: pytest.CaptureFix
     given = [argument for argument in arguments if argument.startswith("--")]
     assert len(given) > 5
     assert set(given) <= known
+
+
+def test_the_containers_command_serves_over_tls_and_its_files_are_there(tmp_path: Path) -> None:
+    lines = (ROOT / "deploy" / "Containerfile").read_text().splitlines()
+    program, *verb = json.loads(
+        next(line for line in lines if line.startswith("ENTRYPOINT")).removeprefix("ENTRYPOINT")
+    )
+    arguments = json.loads(next(line for line in lines if line.startswith("CMD")).removeprefix("CMD"))
+    write_certificates(tmp_path, ["localhost"], devices=1)
+    given = [argument.replace("/certs", str(tmp_path)) for argument in arguments]
+    given = ["0" if argument == "50051" else "127.0.0.1" if argument == "0.0.0.0" else argument for argument in given]
+    given[given.index("--warm")] = "--threads=1"  # compiling every tail takes its time
+    assert Path(program).name == "splitinfer"
+    with subprocess.Popen(
+        [sys.executable, "-m", "splitinfer", *verb, *given], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            port = re.search(r":(\d+) ", server.stdout.readline())
+            assert port is not None
+            files = (tmp_path / name for name in ("ca.crt", "device-0.crt", "device-0.key"))
+            settings = ClientSettings(security=ClientSecurity(*map(str, files)))
+            with EdgeClient(f"localhost:{port[1]}", settings) as client:
+                assert list(client.describe().models) == ["resnet18"]
+        finally:
+            server.terminate()
+            server.communicate()
+    assert server.returncode == 0
+    kept = (ROOT / "deploy" / "Containerfile.dockerignore").read_text().split()
+    assert all((ROOT / name[1:]).exists() for name in kept if name.startswith("!"))
+    used = {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", "splitinfer", "models", "profiles", "devices"}
+    assert {name[1:] for name in kept if name.startswith("!")} == used, "what a wheel is built from"
 
 
 def test_the_citation_names_this_version_and_the_paper() -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import fx
 from torch._ops import OpOverload
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from splitinfer.errors import CaptureError
 from splitinfer.graph.aliasing import is_random
@@ -47,6 +46,8 @@ def batched_graph(
         CaptureError: the operations have no form for several requests (random numbers, sizes that depend on values,
             operators of one's own without a rule for ``torch.vmap``).
     """
+    from torch.fx.experimental.proxy_tensor import make_fx  # it brings sympy, half of what import torch takes
+
     operations = _needed(arguments, results)
     used = [source for node in operations for source in node.all_input_nodes]
     attributes = list(dict.fromkeys(node for node in (*used, *results) if node.op == "get_attr"))

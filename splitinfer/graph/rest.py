@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch._subclasses import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
 from splitinfer.errors import CaptureError, InputError
@@ -74,6 +73,8 @@ class Rest:
 
 def append_rest(captured: CapturedGraph, call: Callable[[Any], Any], example: Any) -> None:
     """Make ``call`` the last operation of a captured graph. Every size of what it returns may differ per request."""
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv  # it brings sympy, half of what import torch takes
+
     rest = Rest(call, captured, example)
     graph = captured.graph
     (output,) = (node for node in graph.nodes if node.op == "output")

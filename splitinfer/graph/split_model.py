@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Container, Sequence, Set
 from functools import cached_property
+from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -24,6 +25,7 @@ from splitinfer.graph.engines import DEFAULT_ENGINE, Half, find_engine
 from splitinfer.graph.engines.parts import Parts
 from splitinfer.graph.fingerprint import architecture_digest, cuts_digest, fingerprint, weights_digest
 from splitinfer.graph.folding import fold_batch_norms
+from splitinfer.graph.kept import frozen, thawed
 from splitinfer.graph.refusals import one_line
 from splitinfer.graph.rest import append_rest
 from splitinfer.graph.set_cuts import SetCut, find_set_cuts
@@ -104,6 +106,7 @@ class SplitModel:
         optimize: bool = True,
         engine: str = DEFAULT_ENGINE,
         name: str | None = None,
+        keep: Path | None = None,
     ) -> SplitModel:
         """Capture a module at the shapes of the example inputs.
 
@@ -121,6 +124,7 @@ class SplitModel:
             optimize: fold batch norms into convolutions (outputs equal to 1e-4); False keeps every bit.
             engine: what computes halves, by name.
             name: what to call the model; the class's name by default.
+            keep: file to keep the captured graph in, for :meth:`reopen`, where it is one that can be kept.
 
         Raises:
             InputError: no such engine, or inputs that do not fit ``forward``.
@@ -132,7 +136,10 @@ class SplitModel:
             captured = capture_graph(model, example_inputs, example_kwargs)
             if rest is not None:
                 append_rest(captured, rest, _answer(captured, (tuple(example_inputs), dict(example_kwargs or {}))))
+            write = frozen(captured) if keep is not None and rest is None else None
             split = cls(captured, name=name or kind, optimize=optimize, engine=engine)
+        if write is not None and keep is not None and not split.random_ops:
+            write(keep, split.fingerprint)
         if split.random_ops:
             captured.notes.append(
                 f"draws random numbers in evaluation mode ({'; '.join(split.random_ops)}); no two of its answers "
@@ -140,6 +147,28 @@ class SplitModel:
             )
         for note in captured.notes:
             warnings.warn(f"{kind} {note}", stacklevel=2)
+        return split
+
+    @classmethod
+    def reopen(cls, path: Path, *, name: str, optimize: bool = True, engine: str = DEFAULT_ENGINE) -> SplitModel | None:
+        """Return the model that :meth:`capture` kept in a file; None where there is none, or not as it was written.
+
+        The caller says by the file's name what it is a capture of. ``optimize`` has to be the same as there.
+
+        Raises:
+            InputError: no such engine.
+        """
+        find_engine(engine)
+        kept = thawed(path)
+        if kept is None:
+            return None
+        captured, fingerprint = kept
+        with torch.no_grad():
+            split = cls(captured, name=name, optimize=optimize, engine=engine)
+        if split.fingerprint != fingerprint:
+            return None
+        for note in captured.notes:
+            warnings.warn(f"{name} {note}", stacklevel=2)
         return split
 
     def half_weights(self, k: SupportsIndex) -> tuple[tuple[int, int], tuple[int, int]]:

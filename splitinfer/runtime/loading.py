@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import splitinfer
 from splitinfer.graph import SplitModel
+from splitinfer.graph.kept import cache_folder
 from splitinfer.models import CaptureOptions, ModelCard, load_card, load_model
 from splitinfer.models.card import inputs_explained
+
+_LIBRARIES = {"torchvision": "torchvision", "timm": "timm", "splitinfer": "transformers"}
+"""By the package of a factory, the one whose version says what it builds; ``hf:`` models are built by our own."""
+
+_IS_WEIGHT_ENUM = "_Weights."
 
 
 def capture_card(ref: str | Path | ModelCard, options: CaptureOptions | None = None) -> SplitModel:
     """Load a model by its card and capture it at the card's input shapes, under the card's name.
+
+    Captures of models out of libraries are kept in ``$SPLITINFER_CACHE`` (``~/.cache/splitinfer``) by everything that
+    they depend on, and read again by the next start; a factory of the user's own is captured anew each time, since
+    nobody knows what it reads.
 
     Args:
         ref: a card, its name, ``package.module:factory``, or a card file.
@@ -22,6 +37,11 @@ def capture_card(ref: str | Path | ModelCard, options: CaptureOptions | None = N
     """
     options = options or CaptureOptions()
     card = ref if isinstance(ref, ModelCard) else load_card(ref)
+    keep = _kept_at(card, options)
+    if keep is not None:
+        split = SplitModel.reopen(keep, name=card.name, optimize=options.optimize, engine=options.engine)
+        if split is not None:
+            return split
     with inputs_explained(card):
         return SplitModel.capture(
             load_model(card, weights=options.weights),
@@ -29,4 +49,52 @@ def capture_card(ref: str | Path | ModelCard, options: CaptureOptions | None = N
             optimize=options.optimize,
             engine=options.engine,
             name=card.name,
+            keep=keep,
         )
+
+
+def _kept_at(card: ModelCard, options: CaptureOptions) -> Path | None:
+    """File of a card's capture, named by what decides it; None where that cannot be known."""
+    import torch
+
+    library = _LIBRARIES.get(card.source.partition(":")[0].partition(".")[0])
+    if library is None or (library == "transformers" and card.source != "splitinfer.models.libraries:build_hf"):
+        return None
+    weights = _weights_key(card, options)
+    try:
+        built_by = [library, version(library)]
+    except PackageNotFoundError:
+        return None
+    if weights is None:
+        return None
+    package = Path(splitinfer.__file__).parent
+    sources = sorted([*(package / "graph").rglob("*.py"), *(package / "models").rglob("*.py")])
+    key = [
+        card.model_dump(mode="json"),
+        weights,
+        options.input_size,
+        options.optimize,
+        built_by,
+        torch.__version__,
+        str(torch.get_default_dtype()),
+        # Random weights are drawn by the kernels of this processor.
+        torch.backends.cpu.get_cpu_capability(),
+        [platform.machine(), platform.python_version()],
+        [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources],
+    ]
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    return cache_folder() / "captures" / f"{name}.safetensors"
+
+
+def _weights_key(card: ModelCard, options: CaptureOptions) -> str | None:
+    """What tells a model's weights from others: nothing for random ones, an enum's name, what a file holds."""
+    chosen = options.weights if options.weights is not None else card.weights
+    if chosen is None or _IS_WEIGHT_ENUM in chosen:
+        return chosen or ""
+    name, _, part = chosen.partition("#")
+    folder = Path() if options.weights is not None else card.folder
+    try:
+        with (folder / Path(name).expanduser()).open("rb") as file:
+            return f"{hashlib.file_digest(file, 'sha256').hexdigest()}#{part}"
+    except OSError:
+        return None

@@ -25,6 +25,7 @@ from splitinfer.errors import MissingExtraError
 from splitinfer.graph.engines import Half
 from splitinfer.graph.engines.export import export_onnx, part_module
 from splitinfer.graph.engines.torch_engine import TorchEngine
+from splitinfer.graph.kept import cache_folder
 
 CHECK_TOLERANCE = 1e-4
 """Largest error of a part's first answer, relative to its largest magnitude."""
@@ -39,12 +40,6 @@ FORMAT = 1
 
 class EngineWarning(UserWarning):
     """An engine leaves a part to torch."""
-
-
-def cache_folder() -> Path:
-    """Where exported parts are kept: ``$SPLITINFER_CACHE``, or ``~/.cache/splitinfer``."""
-    given = os.environ.get("SPLITINFER_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "splitinfer"
 
 
 class OnnxRuntimeEngine:

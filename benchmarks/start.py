@@ -1,0 +1,85 @@
+"""How long ``splitinfer serve`` takes until it answers, the first time and the second, beside ``import torch``.
+
+All run as fresh processes in turn, so that they meet the same machine; "first" has an empty cache of captures.
+Processor time stands beside real time, which other work on the machine makes longer. Goal: the second start within 1.5
+times ``import torch``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+_GOAL = 1.5
+_IMPORT = [sys.executable, "-c", "import torch; print(flush=True)"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run all sides and print their ratios; 0 unless one of them cannot run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each side")
+    parser.add_argument("--model", default="resnet18")
+    options = parser.parse_args(argv)
+    serve = [sys.executable, "-m", "splitinfer", "serve", "--models", options.model, "--port", "0"]
+
+    took: dict[str, list[tuple[float, float]]] = {"import torch": [], "first start": [], "second start": []}
+    for _ in range(options.runs):
+        with tempfile.TemporaryDirectory() as cache:
+            took["import torch"].append(_until_line_s(_IMPORT, cache))
+            took["first start"].append(_until_line_s(serve, cache))
+            took["second start"].append(_until_line_s(serve, cache))
+    wall, cpu = ({name: median(run[i] for run in runs) for name, runs in took.items()} for i in range(2))
+    ratios = {
+        f"{name} of serve / import torch{unit}": times[name] / times["import torch"]
+        for unit, times in (("", wall), (", processor time", cpu))
+        for name in ("first start", "second start")
+    }
+    if options.json:
+        goals = {name: _GOAL for name in ratios if name.startswith("second")}
+        print(json.dumps({"name": "start", "ratios": ratios, "goals": goals, "took_s": took}))
+        return 0
+    for name in took:
+        print(f"{name:13} {wall[name]:6.2f} s, {cpu[name]:5.2f} s of processor time (median of {options.runs})")
+    for name, ratio in ratios.items():
+        print(f"{name:52} {ratio:5.2f}")
+    return 0
+
+
+def _until_line_s(command: list[str], cache: str) -> tuple[float, float]:
+    """Return the real time until a process printed a line, and the processor time of all of it."""
+    before = _processor_s()
+    start = time.perf_counter()
+    with subprocess.Popen(
+        command,
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"SPLITINFER_CACHE": cache},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            raise SystemExit(f"{command} printed nothing")
+        took_s = time.perf_counter() - start
+        process.terminate()
+        process.communicate()
+    return took_s, _processor_s() - before
+
+
+def _processor_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    sys.exit(main())
