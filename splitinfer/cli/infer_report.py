@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from splitinfer.cli.output import print_table
-from splitinfer.models.answers import describe, most_probable
-from splitinfer.models.sent_pictures import picture_codec
 
 if TYPE_CHECKING:
     from splitinfer.models.answers import AnswerFile
@@ -24,6 +22,8 @@ def answer_of(
     name: str, output: Any, classes: Sequence[str] | None, kept: AnswerFile | None, *, whole: bool
 ) -> dict[str, Any]:
     """What reports say of one answer; all of it goes into the file, where one was asked for."""
+    from splitinfer.models.answers import describe, most_probable
+
     top = most_probable(output, classes)
     if kept is not None:
         kept.add(name, output, top)
@@ -127,6 +127,8 @@ def _show_times(report: dict[str, Any]) -> None:
 
 
 def _show_check(report: dict[str, Any]) -> None:
+    from splitinfer.models.sent_pictures import picture_codec
+
     answers = "the answer equals" if report["checked"] == 1 else f"all {report['checked']} answers equal"
     how = f"to {report['tolerance']:g}" if report["tolerance"] else "bit for bit"
     if "largest_difference" not in report:
