@@ -65,7 +65,7 @@ def advise(
       splitinfer advise resnet50 --bandwidth 2Mbps --objective energy --device snapdragon865:lte --json
       splitinfer advise resnet18 --bandwidth 20Mbps --validate 127.0.0.1:50051 --emulate-link
     """
-    from splitinfer.cli.output import print_table
+    from splitinfer.cli.output import print_table, shown_layer
     from splitinfer.energy.card import load_device
     from splitinfer.experiments.advise import OBJECTIVES, parse_rate_bps, parse_time_s
     from splitinfer.experiments.advise import advise as find
@@ -126,7 +126,7 @@ def advise(
     rows = [
         [
             str(one.cut),
-            one.layer,
+            shown_layer(one.layer),
             one.codec or "-",
             f"{one.head_s * 1e3:.1f}",
             f"{one.wire_s * 1e3:.1f}",
@@ -143,7 +143,7 @@ def advise(
     print()
     print(advice.words)
     for at, cut in advice.changes:
-        print(f"from {at / 1e6:.3g} Mbit/s on, cut {cut} ({profile.cuts[cut].name}) is best")
+        print(f"from {at / 1e6:.3g} Mbit/s on, cut {cut} ({profile.cut(cut).name}) is best")
     for reason, count in advice.refused.items():
         print(f"left out: {count} with {reason}")
     if compared is not None:
@@ -189,7 +189,10 @@ def _compare(
     with EdgeClient(target, ClientSettings(security=security)) as direct:
         direct.describe()  # before what takes long, and by its own address where there is a relay
     split = capture_card(card)
-    if [cut.macs_before for cut in split.cuts] != [cut.macs_before for cut in profile.cuts]:
+    held, known = list(split.cuts), list(profile.cuts)
+    if any(one.cut > split.num_cuts for one in best):
+        held, known = [*held, *split.set_cuts], [*known, *profile.set_cuts]
+    if [cut.macs_before for cut in held] != [cut.macs_before for cut in known]:
         raise InputError(
             f"--validate: the profile is not of {card.name} as it is now; splitinfer profile makes it anew"
         )
@@ -205,7 +208,7 @@ def _compare(
     here_macs_per_s, edge_macs_per_s = total / here.head_s, total / there.tail_s
     found = []
     for one, was in zip(best, seen, strict=True):
-        macs = profile.cuts[one.cut].macs_before
+        macs = profile.cut(one.cut).macs_before
         at_speeds_s = macs / here_macs_per_s + one.wire_s + (total - macs) / edge_macs_per_s
         times = was.total_s, was.head_s, was.wire_s, was.tail_s, here_macs_per_s, edge_macs_per_s
         found.append(_Compared(one.cut, one.codec, one.total_s, at_speeds_s, *times))

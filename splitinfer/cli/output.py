@@ -28,6 +28,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: 
         print("  ".join(cells).rstrip())
 
 
+_LAYER_SHOWN = 44
+
+
+def shown_layer(name: str) -> str:
+    """Return the name of a cut's layer as tables show it: those of set cuts may be long."""
+    return name if len(name) <= _LAYER_SHOWN else f"{name[: _LAYER_SHOWN - 4]}...}}"
+
+
 def say(what: str) -> None:
     """Say on standard error what takes the time, whoever reads it."""
     print(f"splitinfer: {what} ...", file=sys.stderr, flush=True)

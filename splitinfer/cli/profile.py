@@ -105,6 +105,7 @@ def _with_codecs(
     card = load_card(model)
     split = capture_card(card, CaptureOptions(weights=weights))
     cuts = [int(k) for k in pareto_cuts(measured.compute_ratio, measured.feature_ratio) if k < measured.num_cuts]
+    cuts += [cut.index for cut in measured.set_cuts]
     with progress_bar("measuring codecs") as progress:
         records = measure_codecs(split, card, sample_photos(images), cuts=cuts, progress=progress)
     return replace(measured, codecs=records)
@@ -127,7 +128,7 @@ def parse_input_size(text: str | None) -> tuple[int, int] | None:
 
 def show(measured: Profile) -> None:
     """Print the table, the summary line, and what no MAC rule covers."""
-    from splitinfer.cli.output import print_table
+    from splitinfer.cli.output import print_table, shown_layer
 
     columns = ["k", "after layer", "output", "crossing", "MACs", "c^k", "KiB", "d^k"]
     weighed = all(cut.head_weights is not None for cut in measured.cuts)
@@ -136,16 +137,16 @@ def show(measured: Profile) -> None:
     if measured.latency_host is not None:
         columns += ["head ms", "tail ms"]
     rows = []
-    for cut in measured.cuts:
+    for cut in (*measured.cuts, *measured.set_cuts):
         row = [
             str(cut.index),
-            cut.name,
+            shown_layer(cut.name),
             _shape(cut.output_shape),
             _crossing([tensor.shape for tensor in cut.crossing]),
             f"{cut.macs_before:,}",
-            f"{measured.compute_ratio[cut.index]:.4f}",
+            f"{measured.compute_share(cut.index):.4f}",
             f"{cut.crossing_bits / _BITS_PER_KIB:,.1f}",
-            f"{measured.feature_ratio[cut.index]:.4f}",
+            f"{cut.crossing_bits / measured.input_bits:.4f}",
         ]
         if weighed:
             row += [*_weights(cut.head_weights), *_weights(cut.tail_weights)]
@@ -179,7 +180,7 @@ def show_codecs(measured: Profile) -> None:
             str(one.cut),
             one.codec,
             f"{one.bits / _BITS_PER_KIB:,.1f}",
-            f"{one.bits / measured.cuts[one.cut].crossing_elements:.2f}",
+            f"{one.bits / measured.cut(one.cut).crossing_elements:.2f}",
             f"{one.encode_s * 1e3:.2f}",
             f"{one.decode_s * 1e3:.2f}",
             f"{one.error:.1e}",
@@ -204,6 +205,7 @@ def summary(measured: Profile) -> str:
         f"({measured.input_bits / _BITS_PER_KIB:,.1f} KiB), {measured.parameters / _MEGA:.2f} M parameters, "
         f"answer {measured.output_bits / _BITS_PER_KIB:,.1f} KiB, "
         f"K = {measured.num_cuts}; {where}"
+        + (f"; {len(measured.set_cuts)} set cuts that send fewer bits" if measured.set_cuts else "")
     )
 
 

@@ -37,7 +37,7 @@ class Option:
     """One way to run the model.
 
     Attributes:
-        cut, layer: where it is cut; K runs everything on the device.
+        cut, layer: where it is cut; K runs everything on the device. Set cuts are numbered from 100,000 on.
         codec: how tensors are sent; empty at K.
         head_s, wire_s, tail_s: time of the parts.
         energy_j: of the device, an inference.
@@ -163,7 +163,7 @@ def options_of(
     sending_w = radio_power_w(radio.row()[None], 0, radio.max_power_w, bandwidth_bps)
     measured = {(one.cut, one.codec): one for one in profile.codecs}
     found = []
-    for cut in profile.cuts:
+    for cut in (*profile.cuts, *profile.set_cuts):
         head_s = cut.macs_before * seconds_per_mac
         tail_s = (profile.total_macs - cut.macs_before) / edge_macs_per_s
         if cut.head_weights is not None:

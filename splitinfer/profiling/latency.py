@@ -62,15 +62,16 @@ class LatencySettings:
 def measure_latency(
     split: SplitModel, settings: LatencySettings, *, progress: Progress | None = None
 ) -> list[tuple[LatencyRecord, LatencyRecord]]:
-    """Return (head, tail) latency per cut 0..K on this machine.
+    """Return (head, tail) latency per cut 0..K on this machine, and then per set cut.
 
     The head of cut 0 and the tail of cut K hold nothing and read (nearly) zero.
     """
     inputs = _inputs(split, settings.seed)
     order = random.Random(settings.seed)
-    ks = list(range(split.num_cuts + 1))
+    cuts = [cut.index for cut in (*split.cuts, *split.set_cuts)]
+    ks = list(cuts)
     rounds = settings.warmup + settings.repeats
-    times: list[tuple[list[float], list[float]]] = [([], []) for _ in ks]
+    times: dict[int, tuple[list[float], list[float]]] = {k: ([], []) for k in ks}
     done = 0
     with _one_thread_count(settings.threads), _no_garbage_collection():
         for round_number in range(rounds):
@@ -87,7 +88,7 @@ def measure_latency(
                 done += 1
                 if progress is not None:
                     progress(done, rounds * len(ks))
-    return [(_summary(heads), _summary(tails)) for heads, tails in times]
+    return [(_summary(heads), _summary(tails)) for heads, tails in map(times.__getitem__, cuts)]
 
 
 def describe_host(settings: LatencySettings) -> dict[str, Any]:

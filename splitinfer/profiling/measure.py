@@ -116,7 +116,6 @@ def _capture(
 def _to_profile(
     split: SplitModel, latencies: list[tuple[LatencyRecord, LatencyRecord]] | None, host: dict[str, Any] | None
 ) -> Profile:
-    weights = [[WeightsRecord(*half) for half in split.half_weights(k)] for k in range(split.num_cuts + 1)]
     cuts = tuple(
         CutRecord(
             index=cut.index,
@@ -124,22 +123,24 @@ def _to_profile(
             output_shape=cut.output_shape,
             macs_before=cut.macs_before,
             crossing=_records(cut.crossing),
-            head_latency=latencies[cut.index][0] if latencies is not None else None,
-            tail_latency=latencies[cut.index][1] if latencies is not None else None,
-            head_weights=weights[cut.index][0],
-            tail_weights=weights[cut.index][1],
+            head_latency=latencies[place][0] if latencies is not None else None,
+            tail_latency=latencies[place][1] if latencies is not None else None,
+            head_weights=WeightsRecord(*head),
+            tail_weights=WeightsRecord(*tail),
         )
-        for cut in split.cuts
+        for place, cut in enumerate((*split.cuts, *split.set_cuts))
+        for head, tail in (split.half_weights(cut.index),)
     )
     return Profile(
         model=split.name,
         inputs=_records(split.inputs),
         parameters=split.num_parameters,
         total_macs=split.total_macs,
-        cuts=cuts,
+        cuts=cuts[: len(split.cuts)],
         uncounted_ops=dict(split.uncounted_ops),
         latency_host=host,
         outputs=_records(split.outputs),
+        set_cuts=cuts[len(split.cuts) :],
     )
 
 

@@ -75,11 +75,12 @@ class WeightsRecord:
 
 @dataclass(frozen=True)
 class CutRecord:
-    """One cut point k.
+    """One cut point k, or a set cut.
 
     Attributes:
-        index: k.
-        name: the last layer of the head that has MACs, in the model's own names (``"input"`` at k=0).
+        index: k; of a set cut its number, far beyond K.
+        name: the last layer of the head that has MACs, in the model's own names (``"input"`` at k=0); of a set cut the
+            last layers, ``"{left.conv2+right.conv1}"``.
         output_shape: shape of the tensor that the head made last (of the input at k=0).
         macs_before: MACs of the head.
         crossing: tensors that must be sent; empty at k=K.
@@ -143,6 +144,8 @@ class Profile:
         latency_host: where and how latencies were measured (processor, threads, repeats); None if they were not.
         codecs: what codecs make of the crossing tensors, where that was measured.
         outputs: the tensors of one answer; empty in profiles of older versions.
+        set_cuts: cuts whose heads are no prefix of the captured order and that send fewer bits than all cuts 0..K of no
+            more MACs, by rising MACs. Most models have none, and profiles of older versions do not know them.
     """
 
     model: str
@@ -154,6 +157,21 @@ class Profile:
     latency_host: dict[str, Any] | None = None
     codecs: tuple[CodecRecord, ...] = ()
     outputs: tuple[TensorRecord, ...] = ()
+    set_cuts: tuple[CutRecord, ...] = ()
+
+    def cut(self, k: int) -> CutRecord:
+        """Return a cut 0..K or a set cut by its number.
+
+        Raises:
+            KeyError: there is none.
+        """
+        if 0 <= k < len(self.cuts):
+            return self.cuts[k]
+        return {cut.index: cut for cut in self.set_cuts}[k]
+
+    def compute_share(self, k: int) -> float:
+        """Return c^k, of a set cut likewise: the MACs before it over all."""
+        return float(self.compute_ratio[k]) if k < len(self.cuts) else self.cut(k).macs_before / self.total_macs
 
     @property
     def num_cuts(self) -> int:
@@ -195,11 +213,14 @@ class Profile:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary whose keys are the attributes' names."""
         record = asdict(self)
-        record["cuts"] = [
-            {key: value for key, value in cut.items() if value is not None}
-            | {"crossing_bits": self.cuts[k].crossing_bits}
-            for k, cut in enumerate(record["cuts"])
-        ]
+        for kind, cuts in (("cuts", self.cuts), ("set_cuts", self.set_cuts)):
+            record[kind] = [
+                {key: value for key, value in asdict(cut).items() if value is not None}
+                | {"crossing_bits": cut.crossing_bits}
+                for cut in cuts
+            ]
+        if not self.set_cuts:
+            del record["set_cuts"]
         if self.latency_host is None:
             del record["latency_host"]
         if not self.codecs:
@@ -260,6 +281,7 @@ class Profile:
                 latency_host=record.get("latency_host"),
                 codecs=tuple(_codec(item) for item in record.get("codecs", ())),
                 outputs=tuple(_tensor(item) for item in record.get("outputs", ())),
+                set_cuts=tuple(_cut(item) for item in record.get("set_cuts", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{source} is not a profile: bad or missing {error}") from None
@@ -276,6 +298,13 @@ class Profile:
             raise InputError(f"{source} is not a profile: macs_before must strictly increase")
         if self.cuts[-1].crossing or not self.cuts[0].crossing_bits:
             raise InputError(f"{source} is not a profile: something must cross at k=0 and nothing at k=K")
+        numbers = [self.num_cuts, *(cut.index for cut in self.set_cuts)]
+        if any(later <= earlier for earlier, later in pairwise(numbers)):
+            raise InputError(f"{source} is not a profile: set_cuts must be numbered beyond K, rising")
+        if any(not (0 <= cut.macs_before < self.total_macs and cut.crossing) for cut in self.set_cuts):
+            raise InputError(
+                f"{source} is not a profile: a set cut must have fewer MACs than the model and send something"
+            )
 
 
 def _tensor(item: dict[str, Any]) -> TensorRecord:

@@ -95,7 +95,7 @@ def _work_tables(scenario: Scenario) -> tuple[Array, Array, Array]:
         for service, profile in enumerate(profiles):
             choices = scenario.choices[device][service]
             own = device, service, slice(len(choices))
-            share = profile.compute_ratio[[one.cut for one in choices]]
+            share = np.array([profile.compute_share(one.cut) for one in choices])
             head = share * (profile.total_macs * scenario.device_cycles_per_mac(device))
             local[own] = head + np.array([one.encode_cycles for one in choices])
             edge[own] = (1 - share) * (profile.total_macs * scenario.cycles_per_mac)

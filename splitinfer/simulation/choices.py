@@ -15,7 +15,7 @@ from splitinfer.profiling.profile import CutRecord, Profile, TensorRecord
 from splitinfer.wire.codecs import CODECS, Codec
 from splitinfer.wire.dtypes import DTYPES
 
-CUT_SETS = ("all", "blocks", "pareto")
+CUT_SETS = ("all", "blocks", "pareto", "sets")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def choices_of(
         profile: of the model.
         cycles_per_mac: rho of the device.
         bits_per_element: where no codec is named.
-        cuts: ``all``; ``blocks``, those after a block of the network (``layer1.0``); or ``pareto``.
+        cuts: ``all``; ``blocks``, those after a block of the network (``layer1.0``); ``pareto``; or ``sets``, likewise
+            of all cuts and the profile's set cuts.
         codecs: that it may send in. With several, what another choice beats or equals in both the device's work, with
             encoding, and bits is left out.
         min_accuracy: least share of unchanged answers, by the profile's codec records. Codecs that change bits and were
@@ -65,7 +66,7 @@ def choices_of(
     allowed = _allowed(profile, codecs, min_accuracy)
     measured = {(one.cut, one.codec): one for one in profile.codecs}
     found = []
-    for cut in profile.cuts:
+    for cut in (*(profile.set_cuts if cuts == "sets" else ()), *profile.cuts):  # K comes last
         if cuts == "blocks" and not _ends_block(profile.cuts, cut.index):
             continue
         if cut.index == profile.num_cuts:
@@ -86,8 +87,8 @@ def choices_of(
                     f"min_accuracy: no codec of {profile.model} is known to keep {min_accuracy:g} of the answers at "
                     "cut 0; allow raw, or measure with 'splitinfer profile NAME --codecs --save FILE'"
                 )
-    if cuts == "pareto" or (allowed is not None and (len(allowed) > 1 or min_accuracy is not None)):
-        found = _undominated(found, [profile.cuts[one.cut].macs_before * cycles_per_mac for one in found])
+    if cuts in ("pareto", "sets") or (allowed is not None and (len(allowed) > 1 or min_accuracy is not None)):
+        found = _undominated(found, [profile.cut(one.cut).macs_before * cycles_per_mac for one in found])
     return tuple(found)
 
 

@@ -125,7 +125,8 @@ class Scenario(Settings):
         min_accuracy: least share of unchanged answers that a codec may leave, by the profile's measurement; per
             service. Without ``codecs`` the policy then chooses among all that were measured.
         cuts: which cuts a policy may choose: ``all``, ``blocks`` (after each block of the network, as most papers have
-            it), or ``pareto`` (those that no other beats in both device work and bits).
+            it), ``pareto`` (those that no other beats in both device work and bits), or ``sets`` (likewise, of all cuts
+            and the profile's set cuts).
         downlink_bps: rate at which the edge's answers come back to each device, one after the other, or one rate per
             device. It adds to latency and takes no energy. By default answers come back at once, as in the paper.
         device: device card (``splitinfer devices``), or one per device: ``paper``, or ``NAME``, ``NAME:RADIO``, a TOML
@@ -171,7 +172,7 @@ class Scenario(Settings):
     bits_per_element: Positive = 8.0
     codecs: CodecName | tuple[CodecName, ...] | tuple[tuple[CodecName, ...], ...] | None = None
     min_accuracy: PerService | None = None
-    cuts: Literal["all", "blocks", "pareto"] = "all"
+    cuts: Literal["all", "blocks", "pareto", "sets"] = "all"
     downlink_bps: PerDevice | None = None
     device: str | tuple[str, ...] = "paper"
     allocation: str = "drift-plus-penalty"
@@ -380,7 +381,10 @@ class Scenario(Settings):
         if isinstance(cuts, np.ndarray):
             cuts = cuts.tolist()
         table = spread_over_services(cuts, self.num_services, field).astype(np.int64)
+        offered = [[{one.cut for one in choices} for choices in services] for services in self._choices]
         wrong = (table < 0) | (table > limit)
+        for device, service in np.argwhere(wrong):  # set cuts are numbered far beyond K
+            wrong[device, service] = int(table[device, service]) not in offered[device][service]
         if wrong.any():
             device, service = np.argwhere(wrong)[0]
             raise ScenarioError(

@@ -17,21 +17,9 @@ from splitinfer.graph.cuts import Program, find_cuts
 from splitinfer.graph.set_cuts import find_set_cuts
 from splitinfer.graph.specs import FIRST_SET_CUT
 from tests.graph.test_cuts import _input, check
+from tests.graph.towers import TWO, Towers
 
 aten = torch.ops.aten
-
-
-class Towers(nn.Module):
-    """Two inputs of different sizes; the second one's tower, which runs last, narrows the most."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.small = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4), nn.ReLU())
-        self.large = nn.Sequential(nn.Linear(256, 16), nn.ReLU(), nn.Linear(16, 4), nn.ReLU())
-        self.join = nn.Linear(8, 3)
-
-    def forward(self, small: torch.Tensor, large: torch.Tensor) -> torch.Tensor:
-        return self.join(torch.cat([self.small(small), self.large(large)], 1))
 
 
 class NarrowingBlock(nn.Module):
@@ -104,14 +92,13 @@ class ShrinkingInput(nn.Module):
         return self.layer(nn.functional.avg_pool1d(x, 4))
 
 
-_TWO = (_input(1, 16), _input(1, 256))
 CASES: dict[str, tuple[type[nn.Module], tuple[torch.Tensor, ...]]] = {
-    "towers": (Towers, _TWO),
+    "towers": (Towers, TWO),
     "narrowing block": (NarrowingBlock, (_input(1, 3, 16, 16),)),
-    "in place": (InPlaceTowers, _TWO),
-    "views": (ViewsAcross, _TWO),
-    "many outputs": (ManyOutputs, _TWO),
-    "types": (ChangingTypes, _TWO),
+    "in place": (InPlaceTowers, TWO),
+    "views": (ViewsAcross, TWO),
+    "many outputs": (ManyOutputs, TWO),
+    "types": (ChangingTypes, TWO),
     "shrinking input": (ShrinkingInput, (_input(1, 1, 16),)),
 }
 
@@ -131,14 +118,14 @@ def test_every_set_cut_gives_the_eager_answer_and_beats_the_cuts(case: str) -> N
 
 
 def test_a_set_cut_is_found_by_its_last_layers_and_its_number() -> None:
-    split = SplitModel.capture(Towers().eval(), _TWO)
+    split = SplitModel.capture(Towers().eval(), TWO)
     names = [cut.name for cut in split.set_cuts]
     assert "{small.0+large.2}" in names
     first = split.set_cuts[0]
     assert split.find_cut(first.name) == split.find_cut(str(first.index)) == split.find_cut(first.index) == first.index
     for wrong in (split.num_cuts + 1, FIRST_SET_CUT - 1, FIRST_SET_CUT + len(names)):
         with pytest.raises(InputError, match=rf"cuts 0\.\.{split.num_cuts} and the set cuts {FIRST_SET_CUT}\.\."):
-            split.run_head(wrong, *_TWO)
+            split.run_head(wrong, *TWO)
     with pytest.raises(InputError, match=r"has no layer '\{large\.9\}'"):
         split.find_cut("{large.9}")
 
@@ -146,7 +133,7 @@ def test_a_set_cut_is_found_by_its_last_layers_and_its_number() -> None:
 def test_two_captures_agree_on_set_cuts_and_their_fingerprints_tell_them_apart() -> None:
     torch.manual_seed(0)
     model = Towers().eval()
-    one, other = (SplitModel.capture(model, _TWO) for _ in range(2))
+    one, other = (SplitModel.capture(model, TWO) for _ in range(2))
     ks = [cut.index for cut in one.set_cuts]
     marks = [one.fingerprint_at(k) for k in ks]
     assert marks == [other.fingerprint_at(k) for k in ks]
@@ -157,7 +144,7 @@ def test_two_captures_agree_on_set_cuts_and_their_fingerprints_tell_them_apart()
 
 
 def test_the_weights_of_a_set_cuts_halves_are_those_that_they_read() -> None:
-    split = SplitModel.capture(Towers().eval(), _TWO)
+    split = SplitModel.capture(Towers().eval(), TWO)
     k = split.find_cut("{small.0+large.2}")
     (head, _), (tail, _) = split.half_weights(k)
     assert head == 16 * 8 + 8 + 256 * 16 + 16 + 16 * 4 + 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,10 @@ def by_hand() -> Profile:
     )
 
 
+def with_a_set_cut() -> Profile:
+    return replace(by_hand(), set_cuts=(CutRecord(1000, "{a+b}", (1, 4), 120, (TensorRecord("h", (1, 4), "uint8"),)),))
+
+
 def test_ratios_by_hand() -> None:
     profile = by_hand()
     assert profile.num_cuts == 2
@@ -56,6 +61,17 @@ def test_json_there_and_back(tmp_path: Path) -> None:
     for key in ("model", "total_macs", "input_bits", "compute_ratio", "feature_ratio", "cuts", "num_cuts"):
         assert key in record
     assert record["cuts"][1]["crossing_bits"] == 192
+    assert "set_cuts" not in record
+
+
+def test_set_cuts_there_and_back(tmp_path: Path) -> None:
+    profile = with_a_set_cut()
+    profile.save(tmp_path / "p.json")
+    assert Profile.load(tmp_path / "p.json") == profile
+    assert json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))["set_cuts"][0]["crossing_bits"] == 32
+    assert (profile.cut(1), profile.cut(1000)) == (profile.cuts[1], profile.set_cuts[0])
+    assert [profile.compute_share(k) for k in (0, 1, 1000)] == [0, 0.25, 0.3]
+    assert len(profile.compute_ratio) == len(profile.feature_ratio) == 3
 
 
 def _drop(key: str) -> Any:
@@ -77,10 +93,13 @@ def _drop(key: str) -> Any:
         (lambda r: r["cuts"][0].update(crossing=[]), "something must cross"),
         (lambda r: r["inputs"][0].update(dtype="float33"), "float33"),
         (lambda r: r.update(cuts="none"), "not a profile"),
+        (lambda r: r["set_cuts"][0].update(index=2), "numbered beyond K"),
+        (lambda r: r["set_cuts"][0].update(macs_before=400), "a set cut must have"),
+        (lambda r: r["set_cuts"][0].update(crossing=[]), "send something"),
     ],
 )
 def test_a_broken_profile_is_refused_with_the_reason(tmp_path: Path, change: Any, reason: str) -> None:
-    record = json.loads(json.dumps(by_hand().to_dict()))
+    record = json.loads(json.dumps(with_a_set_cut().to_dict()))
     change(record)
     path = tmp_path / "p.json"
     path.write_text(json.dumps(record), encoding="utf-8")

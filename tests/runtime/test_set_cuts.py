@@ -13,31 +13,31 @@ from splitinfer.graph.macs import _RULES, mac_rule
 from splitinfer.graph.specs import FIRST_SET_CUT
 from splitinfer.runtime import ClientSettings, EdgeClient, EdgeServer, ServerSettings
 from splitinfer.runtime.exchange import ModelId
-from tests.graph.test_set_cuts import _TWO, Towers
+from tests.graph.towers import TWO, Towers
 
 SETTINGS = ClientSettings(deadline_s=60)
 
 
 def _capture(**options: str) -> SplitModel:
     torch.manual_seed(0)
-    return SplitModel.capture(Towers().eval(), _TWO, name="towers", **options)
+    return SplitModel.capture(Towers().eval(), TWO, name="towers", **options)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_the_edge_runs_the_tails_of_set_cuts(batch: int) -> None:
     split = _capture()
-    whole = split(*_TWO)
+    whole = split(*TWO)
     with EdgeServer([split], ServerSettings(batch=batch)) as server, EdgeClient(server.address, SETTINGS) as client:
         if batch > 1:
             server.warm_batches()
         for cut in split.set_cuts:
             for asked in (cut.index, str(cut.index), cut.name):
-                result = client.infer(split, asked, *_TWO)
+                result = client.infer(split, asked, *TWO)
                 assert (result.cut, result.ran_at) == (cut.index, "edge")
                 assert torch.equal(result.output, whole)
         last = split.set_cuts[-1]
-        assert all(torch.equal(one.output, whole) for one in client.stream(split, last.index, [_TWO] * 5))
-        rounded = client.infer(split, last.index, *_TWO, codec="float16").output
+        assert all(torch.equal(one.output, whole) for one in client.stream(split, last.index, [TWO] * 5))
+        rounded = client.infer(split, last.index, *TWO, codec="float16").output
         torch.testing.assert_close(rounded, whole, rtol=1e-2, atol=1e-2)
 
 
@@ -57,14 +57,14 @@ def test_ends_with_other_counts_refuse_each_other_at_set_cuts_alone(monkeypatch:
     )
     with EdgeServer([edge]) as server, EdgeClient(server.address, SETTINGS) as client:
         for k in (1, same):
-            assert torch.equal(client.infer(device, k, *_TWO).output, edge(*_TWO))
+            assert torch.equal(client.infer(device, k, *TWO).output, edge(*TWO))
         with pytest.raises(ModelMismatchError, match="another towers"):
-            client.infer(device, other, *_TWO)
+            client.infer(device, other, *TWO)
         there_is_none = FIRST_SET_CUT + len(edge.set_cuts)
         with pytest.raises(RemoteError, match=f"cut {there_is_none} has no tail"):
-            client.run_tail(ModelId("towers", edge.fingerprint), there_is_none, _TWO)
+            client.run_tail(ModelId("towers", edge.fingerprint), there_is_none, TWO)
         with pytest.raises(ModelMismatchError, match="another towers"):
-            client.run_tail(ModelId("towers", edge.fingerprint), FIRST_SET_CUT, _TWO)
+            client.run_tail(ModelId("towers", edge.fingerprint), FIRST_SET_CUT, TWO)
 
 
 def test_exported_heads_of_set_cuts_run_without_the_model(tmp_path: Path) -> None:
@@ -79,19 +79,19 @@ def test_exported_heads_of_set_cuts_run_without_the_model(tmp_path: Path) -> Non
     export(split, k, tmp_path, format="onnx")
     head = ExportedHead(tmp_path)
     assert (head.manifest.cut, head.manifest.layer) == (k, split.set_cuts[-1].name)
-    crossing = head(*(tensor.numpy() for tensor in _TWO))
+    crossing = head(*(tensor.numpy() for tensor in TWO))
     with EdgeServer([split]) as server, EdgeClient(server.address, SETTINGS) as client:
         client.describe()
         answer = client.run_tail(head.model, k, crossing).output[0]
-    torch.testing.assert_close(torch.from_numpy(answer), split(*_TWO), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.from_numpy(answer), split(*TWO), rtol=1e-4, atol=1e-4)
 
 
 def test_another_engine_runs_set_cuts_beside_the_cuts() -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     split = _capture(engine="onnxruntime")
-    whole = _capture()(*_TWO)
+    whole = _capture()(*TWO)
     for k in (split.set_cuts[-1].index, 2):
         for _ in range(2):  # the first run is torch's, to check the other
-            answer = split.run_tail(k, *split.run_head(k, *_TWO))
+            answer = split.run_tail(k, *split.run_head(k, *TWO))
             torch.testing.assert_close(answer, whole, rtol=1e-4, atol=1e-4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -68,6 +68,29 @@ def test_blocks_are_those_of_the_network():
     # An input, a first layer, sixteen residual blocks and the classifier.
     assert names["resnet50"][:4] == ["input", "conv1", "layer1.0.downsample.0", "layer1.1.conv3"]
     assert [len(own) for own in names.values()] == [19, 21, 15]
+
+
+def test_set_cuts_are_chosen_from_where_the_world_says_so():
+    world = Scenario.preset("busy").replace(services=("shufflenet_v2_x1_0", "mobilenet_v2"))
+    profile = world.profiles[0][0]
+    usual, sets = world.replace(cuts="pareto"), world.replace(cuts="sets")
+    assert all(one.cut <= profile.num_cuts for one in (*world.choices[0][0], *usual.choices[0][0]))
+    assert sets.choices[0][1] == usual.choices[0][1]  # MobileNetV2 has none
+    offered = [(profile.cut(one.cut).macs_before, one.bits, one.cut) for one in sets.choices[0][0]]
+    assert [one.index for one in profile.set_cuts] == [cut for *_, cut in offered if cut > profile.num_cuts]
+    assert all(macs < more and bits > fewer for (macs, bits, _), (more, fewer, _) in pairwise(offered))
+    for cut in profile.cuts[:-1]:  # nothing that was left out is better than all that is there
+        assert any(macs <= cut.macs_before and bits <= 8 * cut.crossing_elements for macs, bits, _ in offered)
+    setting = setting_of(sets)
+    place = offered.index(next(one for one in offered if one[2] == profile.set_cuts[0].index))
+    assert setting.local_cycles[0, 0, place] == pytest.approx(RHO * profile.set_cuts[0].macs_before)
+    fixed = named_policy(f"fixed:{profile.set_cuts[0].index},53", sets)
+    fixed.reset(setting, np.random.default_rng(0))
+    assert sets.chosen(fixed.cuts(None))[0][0].cut == profile.set_cuts[0].index
+    result = simulate(sets, fixed, slots=500, seed=0)
+    assert set(result.tasks.cut[result.tasks.service == 0]) == {place}
+    with pytest.raises(ScenarioError, match="is not in 0"):
+        named_policy(f"fixed:{profile.set_cuts[0].index},53", world)
 
 
 def test_accuracy_is_what_the_profile_measured():

@@ -133,7 +133,10 @@ class ServiceLoader:
         """
         self._refs = scenario.model_refs()
         names = {profile.model: profile for device in scenario.profiles for profile in device}
-        return [self._capture(profile) for profile in names.values()]
+        models = [self._capture(profile) for profile in names.values()]
+        for device in range(scenario.num_devices):
+            self._check_set_cuts(scenario, device)
+        return models
 
     def services(self, scenario: Scenario, device: int) -> tuple[LiveService, ...]:
         """Return the services of a device, with inputs and answers.
@@ -143,6 +146,7 @@ class ServiceLoader:
         """
         self._refs = scenario.model_refs()
         own = zip(scenario.profiles[device], scenario.choices[device], strict=True)
+        self._check_set_cuts(scenario, device)
         return tuple(replace(self._service(profile), choices=choices) for profile, choices in own)
 
     def _service(self, profile: Profile) -> LiveService:
@@ -173,6 +177,18 @@ class ServiceLoader:
         split = held[1]
         _check_profile(profile, split)
         return split
+
+    def _check_set_cuts(self, scenario: Scenario, device: int) -> None:
+        """Compile the set cuts that may be chosen, which have to be the profile's."""
+        for profile, choices in zip(scenario.profiles[device], scenario.choices[device], strict=True):
+            split = self._capture(profile)
+            for k in {one.cut for one in choices if one.cut > split.num_cuts}:
+                if not split.is_set_cut(k) or split.cut(k).macs_before != profile.cut(k).macs_before:
+                    raise ScenarioError(
+                        f"services: the profile of {profile.model} has other set cuts than the model; profile it anew "
+                        "with 'splitinfer profile'"
+                    )
+                split.warm(k)
 
 
 def card_files(files: Sequence[str | Path]) -> dict[str, str]:

@@ -16,10 +16,11 @@ import pytest
 from splitinfer import load_policy
 from splitinfer.errors import EdgeUnavailableError, InputError, RemoteError, ScenarioError
 from splitinfer.policies import named_policy
+from splitinfer.profiling import profile
 from splitinfer.runtime.batch_sizes import BATCH_TOLERANCE
 from splitinfer.runtime.events import BatchReleased, DeviceLost, PeriodEnded
 from splitinfer.runtime.loop import LocalProcesses, LoopSettings, read_trace, run_device, run_edge, run_locally
-from splitinfer.runtime.loop.services import ServiceLoader
+from splitinfer.runtime.loop.services import ServiceLoader, card_files
 from splitinfer.simulation import Scenario, simulate
 from splitinfer.simulation.identity import digest
 from tests.runtime.loop.conftest import write_joint_run
@@ -80,6 +81,19 @@ def test_every_rule_and_card_is_the_simulators_task_by_task(tiny, tiny_cards, ch
     assert tasks_of(live.figures) == tasks_of(simulated)
     assert live.figures.energy_local_j == pytest.approx(simulated.energy_local_j, rel=1e-9)
     assert live.figures.energy_transmission_j == pytest.approx(simulated.energy_transmission_j, rel=1e-9)
+
+
+def test_set_cuts_are_run_and_are_the_simulators_task_by_task(tiny, tmp_path):
+    card = tmp_path / "towers.toml"
+    card.write_text('source = "tests.graph.towers:Towers"\n[[inputs]]\nshape = [16]\n[[inputs]]\nshape = [256]\n')
+    world = tiny.replace(services=(profile(card),), num_devices=1, cuts="sets", cycles_per_mac=2000.0)
+    settings = LoopSettings(slots=600, seed=3, time_scale=0.05, patience_s=PATIENT)
+    live = run_locally(world, "random", settings, cards=card_files([card])).result(world)
+    simulated = simulate(world, named_policy("random", world), slots=600, seed=3)
+    assert live.is_right
+    assert tasks_of(live.figures) == tasks_of(simulated)
+    used = {world.choices[0][0][task[4]].cut for task in tasks_of(simulated)}
+    assert {cut.index for cut in world.profiles[0][0].set_cuts} <= used
 
 
 def test_batches_at_the_edge_change_no_slot_and_answers_by_rounding_alone(tiny, tiny_cards):
