@@ -4,7 +4,8 @@ A cut is any set of operations that contains what its members need. The captured
 model with branches has more. For each model this enumerates, exactly, every Pareto point of (MACs before the cut, bits
 crossing it) over all such sets: the least bits within a budget of MACs is an integer programme (HiGHS), solved again
 with a smaller budget until nothing is left. A tensor with several users is counted once. Points that the model's own
-cuts already reach are linear; the others are what non-linear cuts add.
+cuts 0..K already reach are linear; the others are what non-linear cuts add. Beside them stands how many of those the
+model's set cuts reach, which are found by minimum cuts in a fraction of the time.
 
 Run: ``python -m benchmarks.nonlinear_cuts [--json] [--models "NAME;NAME"] [--limit N]``
 """
@@ -183,16 +184,21 @@ class Count:
     Attributes:
         linear: Pareto points that the model's own cuts reach.
         added: Pareto points that only other cuts reach.
+        reached: of these, those that the model's set cuts reach or beat (the programme knows no views).
         beaten: the model's Pareto cuts that such a point beats.
         saving: largest share of bits that one of them saves against the best own cut within its MACs.
         is_complete: False where the enumeration was cut short.
+        search_s, enumeration_s: time that set cuts and the enumeration took.
     """
 
     linear: int
     added: int
+    reached: int
     beaten: int
     saving: float
     is_complete: bool
+    search_s: float
+    enumeration_s: float
 
 
 def pareto(points: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -272,7 +278,11 @@ def all_points(program: Program, limit: int) -> tuple[list[tuple[int, int]], boo
 def count(split: SplitModel, limit: int) -> Count:
     """Compare a model's cuts with all of its cuts."""
     own = pareto([(cut.macs_before, sum(t.bits for t in cut.crossing)) for cut in split.cuts[:-1]])
+    started = time.perf_counter()
+    sets = [(cut.macs_before, cut.crossing_bits) for cut in split.set_cuts]
+    searched = time.perf_counter()
     points, is_complete = all_points(split._program, limit)
+    enumerated = time.perf_counter()
     everything = pareto(points + own)
     added = [point for point in everything if point not in set(own)]
     beaten = [point for point in own if point not in set(everything)]
@@ -280,7 +290,9 @@ def count(split: SplitModel, limit: int) -> Count:
     for macs, bits in added:
         best = min(own_bits for own_macs, own_bits in own if own_macs <= macs)
         saving = max(saving, 1 - bits / best)
-    return Count(len(own), len(added), len(beaten), saving, is_complete)
+    reached = [point for point in added if any(macs <= point[0] and bits <= point[1] for macs, bits in sets)]
+    times = searched - started, enumerated - searched
+    return Count(len(own), len(added), len(reached), len(beaten), saving, is_complete, *times)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -294,7 +306,6 @@ def main(argv: list[str] | None = None) -> int:
     names = options.models.split(";") if options.models else [*(card.name for card in list_cards()), *own]
     results = {}
     for name in names:
-        started = time.perf_counter()
         if name in own:
             module, inputs = own[name]
             split = SplitModel.capture(module.eval(), inputs)
@@ -303,21 +314,26 @@ def main(argv: list[str] | None = None) -> int:
         results[name] = one = count(split, options.limit)
         if not options.json:
             print(
-                f"{name:<30} {one.linear:3d} linear Pareto cuts, {one.added:3d} added, {one.beaten:2d} beaten, "
-                f"saves up to {one.saving:4.0%} of the bits{'' if one.is_complete else ' (cut short)'}  "
-                f"[{time.perf_counter() - started:.0f} s]",
+                f"{name:<30} {one.linear:3d} linear Pareto cuts, {one.added:3d} added, {one.reached:3d} by set cuts, "
+                f"{one.beaten:2d} beaten, saves up to {one.saving:4.0%} of the bits"
+                f"{'' if one.is_complete else ' (cut short)'}  "
+                f"[{one.search_s:.2f} s, all sets {one.enumeration_s:.1f} s]",
                 flush=True,
             )
     added = sum(one.added for one in results.values())
     linear = sum(one.linear for one in results.values())
+    reached = sum(one.reached for one in results.values())
     if options.json:
         print(
             json.dumps(
-                {"ratios": {"added / linear": added / linear}, "models": {n: vars(o) for n, o in results.items()}}
+                {
+                    "ratios": {"added / linear": added / linear, "by set cuts / added": reached / max(added, 1)},
+                    "models": {n: vars(o) for n, o in results.items()},
+                }
             )
         )
     else:
-        print(f"together {linear} linear, {added} added")
+        print(f"together {linear} linear, {added} added, {reached} of them by set cuts")
     return 0
 
 

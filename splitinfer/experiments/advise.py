@@ -283,8 +283,12 @@ def _words(profile: Profile, options: list[Option], objective: Objective, bandwi
     else:
         text = f"Split after {best.layer} (cut {best.cut}) and send {best.bits / 8192:.1f} KiB as {best.codec}."
         gains = []
-        for name, other in (("all on the device", local), ("sending the input", whole)):
+        others = [("all on the device", local), ("sending the input", whole)]
+        if best.cut > profile.num_cuts:
+            inner = next((one for one in options if 0 < one.cut < profile.num_cuts), None)
+            others += [] if inner is None else [(f"the best cut of the model's own order, {inner.layer}", inner)]
+        for name, other in others:
             if other is not None and best.value(objective) > 0:
                 gains.append(f"{other.value(objective) / best.value(objective):.2f}x better than {name}")
-        text += f" In {objective} that is {' and '.join(gains)}." if gains else ""
+        text += f" In {objective} that is {', '.join(gains)}." if gains else ""
     return f"{text} The {best.limit} takes the longest."

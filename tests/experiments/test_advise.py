@@ -14,10 +14,23 @@ from splitinfer.experiments.advise import advise, options_of, parse_rate_bps, pa
 from splitinfer.profiling.profile import CodecRecord, TensorRecord, WeightsRecord
 from splitinfer.runtime import EdgeServer
 from splitinfer.runtime.loading import capture_card
+from splitinfer.simulation.services import profile_of
 from tests.simulation.small import BIG
 
 PAPER = load_device("paper")
 LINK = {"bandwidth_bps": 1e6, "rtt_s": 0.01, "edge_macs_per_s": 1e11}
+
+
+def test_set_cuts_are_ranked_beside_the_others():
+    profile = profile_of("shufflenet_v2_x1_0")
+    phone = load_device("pixel6:wifi")
+    link = {"bandwidth_bps": 8e8, "rtt_s": 1e-3, "edge_macs_per_s": 1.6e11}
+    advice, without = advise(profile, phone, **link), advise(replace(profile, set_cuts=()), phone, **link)
+    best = advice.options[0]
+    assert (best.cut, best.layer) == (profile.set_cuts[0].index, profile.set_cuts[0].name)
+    assert best.total_s < without.options[0].total_s
+    assert [one for one in advice.options if one.cut <= profile.num_cuts] == list(without.options)
+    assert f"better than the best cut of the model's own order, {without.options[0].layer}" in advice.words
 
 
 def test_times_and_energies_are_the_sums_worked_out_by_hand():
