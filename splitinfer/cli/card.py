@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +23,7 @@ def card(
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="File to write; FACTORY.toml by default.")] = None,
 ) -> None:
-    """Write the card of a model of your own, after running the model once on inputs of these shapes.
+    """Write the card of a model of your own, after running and capturing the model once at inputs of these shapes.
 
     That runs the module's code. Without --input, a model that takes one input is tried with a picture of 3x224x224.
 
@@ -32,9 +34,13 @@ def card(
     if action != "new":
         raise InputError(f"card: write card new PACKAGE.MODULE:FACTORY, not {action!r}")
     from splitinfer.cli.scenario import check_new
+    from splitinfer.models.card import card_from
     from splitinfer.models.new_card import new_card
+    from splitinfer.runtime.loading import capture_card
 
     file = out or Path(f"{source.rpartition(':')[2]}.toml")
     check_new(file)
-    file.write_text(new_card(source, inputs), encoding="utf-8")
-    print(f"wrote {file}; try it: splitinfer profile {file}")
+    text = new_card(source, inputs)
+    capture_card(card_from(tomllib.loads(text), name=file.stem, folder=Path(), where="card"))  # what no verb would take
+    file.write_text(text, encoding="utf-8")
+    print(f"wrote {file}; try it: splitinfer profile {shlex.quote(str(file))}")

@@ -45,6 +45,9 @@ def device(
     ] = None,
     images: Images = None,
     cards: Cards = None,
+    wait_s: Annotated[
+        float, typer.Option("--wait", min=0.0, max=1e6, metavar="S", help="Wait so long for the edge to answer.")
+    ] = 60.0,
     threads: Threads = 1,
     engine: EngineName = "torch",
     max_message_mib: MaxMessageMib = 64,
@@ -69,7 +72,7 @@ def device(
     from splitinfer.energy.meter import find_meter
     from splitinfer.errors import CheckFailedError, InputError
     from splitinfer.runtime.loop import run_device
-    from splitinfer.runtime.loop.device_run import check_device
+    from splitinfer.runtime.loop.device_run import DeviceTimes, check_device
     from splitinfer.runtime.loop.ticker import SWITCH_S
     from splitinfer.runtime.perseverance import checked_on_failure
     from splitinfer.runtime.security import ClientSecurity
@@ -90,7 +93,13 @@ def device(
         services = _exported(world, index, heads, images, threads, cards)
     else:
         services = _captured(world, index, images, threads, engine, cards)
-    print(f"device {index}: {', '.join(service.name for service in services)}; waiting for {target}", flush=True)
+    times = DeviceTimes(connect_s=wait_s)
+    models = ", ".join(service.name for service in services)
+    print(
+        f"device {index}: {models}; waits up to {wait_s:g} s for {target}, then up to {times.join_s:g} s for the other "
+        "devices",
+        flush=True,
+    )
 
     def on_start(start: pb.Start) -> None:
         print(f"device {index}: {start.slots:,} slots of {start.slot_wall_s * 1e3:g} ms begin", flush=True)
@@ -116,6 +125,7 @@ def device(
         services,
         limits=limits_of(max_message_mib),
         security=security,
+        times=times,
         on_failure=checked_on_failure(on_failure),
         on_alone=on_alone,
         on_return=on_return,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ def export(
         str,
         typer.Option(help="onnx (safe to open from others), pt2 (torch's own; from others it is code), executorch."),
     ] = "onnx",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export in DIR.")] = False,
 ) -> None:
     """Write head, tail and a manifest of a cut: fingerprint, tensors, preprocessing, checksums.
 
@@ -43,6 +45,9 @@ def export(
         raise InputError(f"--format: must be one of {', '.join(FORMATS)}, not {format!r}")
     if bool(cut) == (cuts is not None) or cuts not in (None, "pareto"):
         raise InputError("give --cut CUT, once or more, or --cuts pareto")
+    earlier = next(chain(out.glob("manifest.json"), out.glob("*/manifest.json")), None)
+    if earlier is not None and not overwrite:
+        raise InputError(f"--out: {earlier.parent} holds an export; --overwrite replaces it")
     from splitinfer.artifacts.export import export as write
     from splitinfer.artifacts.export import pareto
     from splitinfer.cli.infer_report import cut_in_words

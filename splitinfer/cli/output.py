@@ -43,7 +43,7 @@ def say(what: str) -> None:
 
 class _Progress(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        print(f"splitinfer: {record.getMessage()}", file=sys.stderr, flush=True)
 
 
 def show_progress() -> None:

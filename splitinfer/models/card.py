@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -163,12 +165,15 @@ def load_card(ref: str | Path) -> ModelCard:
         return _read_card(Path(ref))
     if ".py:" in text:
         raise InputError(f"model {text!r}: write the module's name, {text.replace('.py:', ':').replace('/', '.')}")
+    if text.endswith(".py"):
+        raise InputError(f"model {text!r}: name the factory in it, {text[:-3].replace('/', '.')}:FACTORY")
     if text.startswith(("timm:", "hf:")):
         from splitinfer.models.libraries import library_card
 
         return card_from(library_card(text) or {}, name=text, folder=Path(), where=text)
     if ":" in text:
         record = {"source": text, "description": "a factory without a card"}
+        _say_what_is_assumed(text)
         return card_from(record, name=text, folder=Path(), where=text)
     path = data_folder("models") / f"{text}.toml"
     if not text or Path(text).name != text or not path.is_file():
@@ -177,11 +182,24 @@ def load_card(ref: str | Path) -> ModelCard:
         made = library_card(text) if text.isidentifier() else None
         if made is not None:
             return card_from(made, name=text, folder=Path(), where=text)
+        if Path(text).is_file():
+            raise InputError(f"model {text!r}: the name of a card file ends in .toml")
         raise InputError(
             f"unknown model {text!r}; known: {', '.join(card_names())}; or give another name of torchvision, "
             "timm:NAME, hf:NAME, package.module:factory or a card file (splitinfer models --all)"
         )
     return _read_card(path)
+
+
+@cache
+def _say_what_is_assumed(source: str) -> None:
+    """Say once that a factory has no card: a wrong input that happens to fit gives wrong tables without a word."""
+    logging.getLogger("splitinfer.progress").info(
+        "%s has no card, so it is taken to want one picture of 3x224x224; splitinfer card new %s --input SHAPE writes "
+        "a card",
+        source,
+        source,
+    )
 
 
 @contextmanager

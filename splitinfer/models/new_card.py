@@ -11,7 +11,7 @@ from typing import Any
 import tomli_w
 
 from splitinfer.errors import InputError
-from splitinfer.models.card import card_from, load_card
+from splitinfer.models.card import card_from
 from splitinfer.models.loading import load_model
 from splitinfer.user_code import user_code
 
@@ -39,7 +39,7 @@ def new_card(source: str, inputs: Sequence[str] | None = None) -> str:
     """
     if ":" not in source:
         raise InputError(f"card: {source!r} is no factory; write PACKAGE.MODULE:FACTORY, for example mynet:build")
-    model = load_model(load_card(source))
+    model = load_model(card_from({"source": source}, name=source, folder=Path(), where="card"))
     takes = [
         parameter.name
         for parameter in inspect.signature(model.forward).parameters.values()

@@ -40,15 +40,29 @@ _ERROR_OF: dict[grpc.StatusCode, type[RemoteError]] = {
 RETRY_AFTER = "grpc-retry-pushback-ms"
 """Metadata in which a busy edge says when to ask again."""
 _MAX_HINT_DIGITS = 6
-_TLS_TROUBLE = (
+_TROUBLE = (
     ("certificate has expired", "its certificate has expired, or this clock is wrong"),
     ("certificate is not yet valid", "its certificate is not valid yet, or this clock is wrong"),
     ("CERTIFICATE_VERIFY_FAILED", "its certificate does not come from the CA that this end trusts"),
     ("Hostname Verification", "its certificate is for other host names than this one"),
     ("WRONG_VERSION_NUMBER", "it speaks plain text and this end TLS"),
+    ("Connection refused", "nothing listens there"),
+    ("Domain name not found", "no host of that name is known"),
+    ("DNS resolution failed", "no host of that name is known"),
+    ("Could not contact DNS", "no host of that name is known"),
+    ("errors resolving", "no host of that name is known"),
+    ("No route to host", "no way leads to that host"),
+    ("Network is unreachable", "no way leads to that host"),
+    ("Connection timed out", "that host does not answer"),
+    ("Timeout occurred: FD Shutdown", "that host does not answer"),
+    ("Connection reset by peer", "it closed the connection"),
+    ("Broken pipe", "it closed the connection"),
+    ("keepalive watchdog timeout", "nothing was heard from it any more"),
+    ("GOAWAY received", "it is stopping"),
+    ("Cancelling all calls", "it is stopping"),
     ("Socket closed", "it closed the connection; it may want TLS, or another certificate of this end"),
 )
-"""What gRPC says when a handshake fails, and what that means."""
+"""What gRPC says when there is no connection, or it is lost, and what that means."""
 _LOST = ("Stream removed", "Received RST_STREAM")
 """How gRPC's details begin where a connection broke under a call and it did not find out why: UNKNOWN or INTERNAL."""
 _TOO_LARGE = re.compile(r"Received message larger than max \((\d+) vs\. (\d+)\)")
@@ -109,13 +123,15 @@ def error_of_status(
         )
     is_lost = code in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL) and message.startswith(_LOST)
     if is_lost or code is grpc.StatusCode.UNAVAILABLE:
-        why = next((why for sign, why in _TLS_TROUBLE if sign in message), message)
+        why = next((why for sign, why in _TROUBLE if sign in details), message)
         return EdgeUnavailableError(
             f"no edge server answers at {target}, or the connection was lost: {why}",
             status=grpc.StatusCode.UNAVAILABLE.name,
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineError(f"the edge at {target} did not answer within the deadline", status=code.name)
+        return DeadlineError(
+            f"the edge at {target} did not answer within the deadline (deadline_s, --deadline-s)", status=code.name
+        )
     refused = remote_error(code, message)
     hint = dict(trailing).get(RETRY_AFTER)
     if isinstance(hint, str) and hint.isdecimal() and len(hint) < _MAX_HINT_DIGITS:

@@ -23,7 +23,7 @@ else:
             def on_start(self, event: Any) -> None:
                 numba_event.unregister("numba:compile", self)
                 logging.getLogger("splitinfer.progress").info(
-                    "compiling the loops over slots, once after an install or an update"
+                    "compiling the loops over slots, once after an install or an update ..."
                 )
 
             def on_end(self, event: Any) -> None:

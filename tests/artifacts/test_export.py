@@ -225,6 +225,9 @@ def test_several_cuts_have_a_folder_each(folder, tmp_path, capsys):
     split = capture_card(load_card(card))
     cuts = {int(entry.name) for entry in (tmp_path / "pareto").iterdir()}
     assert cuts == set(pareto(split))
+    assert main(["export", card, "--cut", "1", "--out", out]) == 2
+    assert " holds an export; --overwrite replaces it" in capsys.readouterr().err
+    assert main(["export", card, "--cut", "1", "--cut", "2", "--out", out, "--overwrite"]) == 0
     for wrong in ([], ["--cuts", "all"], ["--cut", "1", "--cuts", "pareto"]):
         assert main(["export", card, *wrong, "--out", out]) == 2
         assert "give --cut CUT, once or more, or --cuts pareto" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import tomllib
 from pathlib import Path
@@ -30,6 +31,10 @@ class Fuse(nn.Module):
 
     def forward(self, image, tokens):
         return self.see(image).mean((2, 3)) + self.read(tokens).mean(1)
+
+class Choose(nn.Module):
+    def forward(self, image):
+        return image if image.sum() > 0 else -image
 """
 
 
@@ -115,6 +120,38 @@ def test_a_new_card_is_held_to_its_model_before_it_is_written(folder: Path, caps
     assert main([*two, "int64:16"]) == 0
     card = load_card("Fuse.toml")
     assert [(one.shape, one.dtype) for one in card.inputs] == [((3, 64, 64), "float32"), ((16,), "int64")]
+
+
+def test_no_card_is_written_that_no_verb_would_take(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["card", "new", "new_files_net:Choose"]) == 2
+    assert "cannot capture Choose" in capsys.readouterr().err
+    assert not Path("Choose.toml").exists()
+    assert main(["card", "new", "new_files_net:net", "--out", "a net.toml"]) == 0
+    assert "splitinfer profile 'a net.toml'" in capsys.readouterr().out
+
+
+def test_what_is_assumed_of_a_factory_without_a_card_is_said_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("splitinfer.progress"), "disabled", False)
+    for _ in range(2):
+        assert main(["profile", "new_files_net:net", "--no-latency"]) == 0
+    assert capsys.readouterr().err == (
+        "splitinfer: new_files_net:net has no card, so it is taken to want one picture of 3x224x224; splitinfer card "
+        "new new_files_net:net --input SHAPE writes a card\n"
+    )
+
+
+def test_files_that_are_no_models_are_told_what_to_write(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("card.txt").write_text("")
+    for name, said in {
+        "new_files_net.py": "name the factory in it, new_files_net:FACTORY",
+        "some/net.py": "some.net:FACTORY",
+        "card.txt": "the name of a card file ends in .toml",
+        "absent.txt": "unknown model 'absent.txt'",
+    }.items():
+        assert main(["profile", name, "--no-latency"]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_card_mistakes_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
