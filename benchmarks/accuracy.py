@@ -27,7 +27,7 @@ from torch import nn
 from torch.nn import functional
 
 from splitinfer.graph import SplitModel
-from splitinfer.wire.codecs import CODECS, RAW, Codec, codecs_named
+from splitinfer.wire.codecs import INSTALLED, RAW, Codec, codecs_named
 from splitinfer.wire.layout import dense
 from splitinfer.wire.torch_tensors import from_torch, to_torch
 
@@ -194,7 +194,7 @@ TASKS: dict[str, tuple[Callable[[str], Task], tuple[str, ...]]] = {
 }
 
 
-def measure(task: Task, codecs: Sequence[Codec] = CODECS) -> tuple[float, list[Row]]:
+def measure(task: Task, codecs: Sequence[Codec] = INSTALLED) -> tuple[float, list[Row]]:
     """Return the share of right answers in float32, and a row for each cut and codec."""
     split = SplitModel.capture(task.module, (task.inputs,), name=task.name)
     base = _share(task, split(task.inputs))

@@ -141,7 +141,7 @@ def infer(
     pictures = picture_codec(codec)
     if pictures is not None:
         _check_sends_pictures(codec, cut, {"--stream": stream, "--on-failure": on_failure != "fail"})
-    codecs_named([codec if pictures is None else pictures.wire])
+    codecs_named([codec if pictures is None else pictures.wire], installed=True)
     kept = AnswerFile.open(output) if output is not None else None
     single = requests.total == 1
 

@@ -13,7 +13,7 @@ from splitinfer.errors import InputError, RemoteError
 from splitinfer.runtime.tails import HeldModel, unknown_model, unknown_version
 from splitinfer.wire import MAX_PROTOCOL_VERSION, MIN_PROTOCOL_VERSION, Wire
 from splitinfer.wire import splitinfer_pb2 as pb
-from splitinfer.wire.codecs import CODECS, RAW, Codec
+from splitinfer.wire.codecs import INSTALLED, RAW, Codec
 from splitinfer.wire.dtypes import dtype_number, dtype_of_number
 from splitinfer.wire.layout import ArraySpec
 from splitinfer.wire.limits import LimitError, WireLimits
@@ -62,7 +62,7 @@ class EdgeDescription:
     Attributes:
         models: by name.
         max_message_bytes, max_tensor_bytes, max_tensors: the server's limits.
-        codecs: those that the server accepts and this end knows.
+        codecs: those that the server accepts and this end knows, with what they need installed.
         protocol_versions: lowest and highest that the server speaks.
         server_version: of the splitinfer package there.
     """
@@ -140,7 +140,7 @@ def describe_wire(wire: Wire) -> dict[str, Any]:
 def read_codecs(codecs: Iterable[pb.Codec]) -> tuple[Codec, ...]:
     """Return the codecs of the other end that this one knows; every end takes raw."""
     accepted = {(codec.id, codec.version) for codec in codecs} | {(RAW.number, RAW.version)}
-    return tuple(codec for codec in CODECS if (codec.number, codec.version) in accepted)
+    return tuple(codec for codec in INSTALLED if (codec.number, codec.version) in accepted)
 
 
 def _describe_model(name: str, held: HeldModel) -> pb.ModelDescription:

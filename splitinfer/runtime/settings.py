@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from splitinfer.errors import InputError
 from splitinfer.runtime.batch_sizes import check_batch
 from splitinfer.runtime.security import ClientSecurity, ServerSecurity, is_loopback
-from splitinfer.wire.codecs import CODECS, RAW, Wire, codecs_named
+from splitinfer.wire.codecs import INSTALLED, RAW, Wire, codecs_named
 from splitinfer.wire.limits import WireLimits
 
 _MAX_PORT = 65535
@@ -99,7 +99,7 @@ class ServerSettings:
         if self.max_connection_age_s is not None:
             _check_positive(max_connection_age_s=self.max_connection_age_s)
         _check_keepalive(self.keepalive_s)
-        codecs_named(self.codecs)
+        codecs_named(self.codecs, installed=True)
         if not 0 <= self.port <= _MAX_PORT:
             raise InputError(f"port must be from 0 (any free one) to {_MAX_PORT}, not {self.port}")
         if not self.insecure and not self.security.is_encrypted and not is_loopback(self.host):
@@ -111,7 +111,7 @@ class ServerSettings:
     @property
     def wire(self) -> Wire:
         """What messages may hold and which codecs are accepted."""
-        return Wire(self.limits, accepts=codecs_named((RAW.name, *self.codecs)) if self.codecs else CODECS)
+        return Wire(self.limits, accepts=codecs_named((RAW.name, *self.codecs)) if self.codecs else INSTALLED)
 
     @property
     def most_calls_of_one(self) -> int:
@@ -172,7 +172,7 @@ class ClientSettings:
         _check_keepalive(self.keepalive_s)
         _check_at_least(1, window=self.window, breaker_failures=self.breaker_failures)
         _check_at_least(0, retries=self.retries)
-        codecs_named((self.codec, self.reply_codec))
+        codecs_named((self.codec, self.reply_codec), installed=True)
         _check_at_least(0, stream_up_to_bytes=self.stream_up_to_bytes)
 
 

@@ -119,7 +119,7 @@ def test_a_wrong_answer_is_exit_code_1(
         (["--cut", "1", "--server", "127.0.0.1:1"], "127.0.0.1:1, or the connection was lost: nothing listens there"),
         (["--cut", "1", "--deadline-s", "1e-6"], "did not answer within the deadline (deadline_s, --deadline-s)"),
         (["--cut", "1", "--deadline-s", "-1", "--server", "127.0.0.1:1"], "deadline_s"),
-        (["--cut", "1", "--codec", "zip"], "codec: there is no codec 'zip'; known: bfloat16, bfloat16+zstd, float16"),
+        (["--cut", "1", "--codec", "zip"], "codec: there is no codec 'zip'; known: raw, float16, bfloat16, int8"),
         (["--cut", "1", "--input", "nowhere.jpg", "--server", "127.0.0.1:1"], "nowhere.jpg"),
         (["--cut", "1", "--input", __file__, "--server", "127.0.0.1:1"], "test_serve_infer.py"),
     ],

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitinfer.errors import InputError
+from splitinfer.errors import InputError, MissingExtraError
 from splitinfer.runtime import ServerSettings
 from splitinfer.wire import LimitError, Wire, WireLimits, unpack
 from splitinfer.wire import splitinfer_pb2 as pb
@@ -122,7 +122,7 @@ def test_codecs_that_are_known_but_not_accepted_are_refused() -> None:
     payload = pack([torch.ones(3)], FLOAT16)
     with pytest.raises(InputError, match="unknown codec 1 version 1; accepted: raw 0 version 1"):
         unpack(payload.headers, memoryview(b"".join(payload.buffers)), Wire(accepts=codecs_named(["raw"])))
-    with pytest.raises(InputError, match=r"there is no codec 'jpg'; known: bfloat16, .*raw"):
+    with pytest.raises(InputError, match=r"there is no codec 'jpg'; known: raw, float16, .*ternary\+ans"):
         ServerSettings(codecs=("raw", "jpg"))
 
 
@@ -335,3 +335,95 @@ def test_a_bomb_is_not_inflated() -> None:
     )
     with pytest.raises(InputError):
         codec.decode(memoryview(wide[:8] + bytes(40)), spec)
+
+
+ANS = codecs_named(["int4+ans", "int2+ans", "ternary+ans"])
+
+
+@given(
+    shape=st.sampled_from([(1, 4, 6, 6), (1, 3, 8), (2, 5), (40,), (), (1, 64, 7, 7)]),
+    seed=st.integers(0, 99),
+    kind=st.sampled_from(["signed", "relu", "far", "negative"]),
+    channels_last=st.booleans(),
+    spread=st.sampled_from([0.0, 6.0]),
+)
+@settings(derandomize=True, deadline=None, max_examples=120)
+def test_ans_codecs_give_the_mean_of_each_level_and_more_levels_err_less(
+    shape, seed, kind, channels_last, spread
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    tensor = torch.randn(shape, generator=generator)
+    tensor = {"signed": tensor, "relu": tensor.relu(), "far": tensor + 900, "negative": -tensor.abs()}[kind]
+    if len(shape) > 2:
+        scales = torch.exp(spread * torch.rand(shape[1], generator=generator))
+        tensor = tensor * scales.view(-1, *[1] * (len(shape) - 2))
+    if channels_last and len(shape) == 4:
+        tensor = tensor.to(memory_format=torch.channels_last)
+    errors = []
+    for codec, levels in zip(ANS, (16, 4, 3), strict=True):
+        (got,) = through_the_wire(tensor, codec=codec)
+        assert (got.dtype, got.shape, got.stride()) == (tensor.dtype, tensor.shape, tensor.stride())
+        found = got.unique()
+        assert len(found) <= levels
+        for level in found:
+            mean = float(tensor[got == level].double().mean())
+            assert float(level) == pytest.approx(mean, rel=2**-7, abs=2**-7 * float(tensor.std(correction=0)) + 1e-6)
+        errors.append(float((got - tensor).pow(2).mean()))
+    assert errors[0] <= min(errors) + 1e-4 * float(tensor.pow(2).mean())
+
+
+def test_an_entropy_coder_beats_zstd_on_maps_after_a_relu() -> None:
+    maps = torch.randn(1, 64, 28, 28, generator=torch.Generator().manual_seed(0)).relu()
+    uneven = maps * torch.logspace(-1, 1, 64).view(1, 64, 1, 1)
+    for tensor, least in ((maps, 0.65), (uneven, 0.4)):
+        spec, stored = dense(from_torch(tensor))
+        sizes, errors = {}, {}
+        for name in ("int4+zstd", "int2+zstd", *(codec.name for codec in ANS)):
+            codec = codecs_named([name])[0]
+            sizes[name] = len(codec.encode(stored, spec)) * 8 / tensor.numel()
+            errors[name] = float((through_the_wire(tensor, codec=codec)[0] - tensor).pow(2).mean())
+        assert sizes["int4+ans"] < 0.8 * sizes["int4+zstd"]
+        assert sizes["int2+ans"] < sizes["int2+zstd"]
+        assert sizes["ternary+ans"] < least
+    # How often levels occur is told per channel, and an error a quarter as large goes in fewer bits.
+    assert bytes(ANS[0].encode(stored, spec))[0] & 0x80
+    assert sizes["int4+ans"] < sizes["int2+zstd"]
+    assert errors["int4+ans"] < 0.25 * errors["int2+zstd"]
+
+
+def test_bytes_of_an_entropy_coder_are_those_of_every_machine_and_release() -> None:
+    values = (np.arange(24, dtype=np.float32) ** 2 % 17 - 3).reshape(1, 4, 6)
+    spec, stored = dense(values)
+    assert [bytes(codec.encode(stored, spec)).hex() for codec in ANS] == [
+        "05000040c02bbfa040c04030415041156120202a20e563831191cd0ad2c311",
+        "0200008cbfd4404a4176553553dc655e457fd101",
+        "0100000a404a41cb3583ae1f3d42",
+    ]
+
+
+def test_what_an_entropy_coder_left_is_checked() -> None:
+    spec, stored = dense(np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 4, 16))
+    codec = ANS[1]
+    whole = bytes(codec.encode(stored, spec))
+    table = 3 + 2 * (1 + (whole[0] & 0x7F))
+    for wrong, says in (
+        (b"", "0 bytes are no 64 elements of int2.ans"),
+        (bytes([15]) + whole[1:], "are no 64 elements"),
+        (whole[: table - 1], "are no 64 elements"),
+        (whole[:table] + bytes([whole[table] ^ 1]) + whole[table + 1 :], "its table of levels is not one"),
+        (whole[:1] + bytes([0xC0, 0x7F]) + whole[3:], "its table of levels is not one"),  # NaN
+        (whole + b"\1\2\3\4", "the bytes are no 64 elements"),
+        (whole + bytes(8), "int2.ans: "),
+    ):
+        with pytest.raises(InputError, match=says):
+            codec.decode(memoryview(wrong), spec)
+
+
+def test_codecs_whose_extra_is_absent_are_named_with_it(monkeypatch) -> None:
+    without = tuple(codec for codec in CODECS if codec not in ANS)
+    monkeypatch.setattr("splitinfer.wire.codecs.INSTALLED", without)
+    with pytest.raises(
+        MissingExtraError, match=r"^constriction is not installed; run: pip install 'splitinfer\[ans\]'"
+    ):
+        ServerSettings(codecs=("int2+ans",))
+    assert codecs_named(["int2+ans"])  # a simulation needs no coder

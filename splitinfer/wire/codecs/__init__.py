@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from splitinfer.errors import InputError
+from splitinfer.errors import InputError, MissingExtraError
 from splitinfer.wire.codecs.affine import AffineCodec
+from splitinfer.wire.codecs.ans import EXTRA, IS_INSTALLED, PACKAGE, AnsCodec
 from splitinfer.wire.codecs.base import Buffer, Codec
 from splitinfer.wire.codecs.bfloat16 import BFloat16Codec
 from splitinfer.wire.codecs.float16 import Float16Codec
@@ -20,7 +21,7 @@ from splitinfer.wire.codecs.raw import RawCodec
 from splitinfer.wire.codecs.zstd import ZstdCodec
 from splitinfer.wire.limits import WireLimits
 
-__all__ = ["CODECS", "RAW", "Buffer", "Codec", "Wire", "codecs_named"]
+__all__ = ["CODECS", "INSTALLED", "RAW", "Buffer", "Codec", "Wire", "codecs_named"]
 
 RAW = RawCodec()
 # Of several versions of one name the first is sent to a peer that accepts it.
@@ -32,7 +33,14 @@ _PLAIN: tuple[Codec, ...] = (
     AffineCodec(4, 4),
     AffineCodec(2, 5),
 )
-CODECS: tuple[Codec, ...] = (*_PLAIN, *(ZstdCodec(codec) for codec in _PLAIN))
+_ANS = (
+    AnsCodec("int4+ans", 68, levels=16, step=0.5, bits=2.4),
+    AnsCodec("int2+ans", 69, levels=4, step=1.0, bits=1.5),
+    AnsCodec("ternary+ans", 70, levels=3, step=2.5, bits=0.7),
+)
+CODECS: tuple[Codec, ...] = (*_PLAIN, *(ZstdCodec(codec) for codec in _PLAIN), *_ANS)
+INSTALLED: tuple[Codec, ...] = tuple(codec for codec in CODECS if IS_INSTALLED or codec not in _ANS)
+"""Those that can encode and decode here; the others lack an extra."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Wire:
 
     limits: WireLimits = field(default_factory=WireLimits)
     codec: Codec = RAW
-    accepts: tuple[Codec, ...] = CODECS
+    accepts: tuple[Codec, ...] = INSTALLED
 
     def find(self, number: int, version: int) -> Codec:
         """Return the accepted codec of a number and version.
@@ -69,13 +77,20 @@ def about(unknown: str) -> str:
     return ""
 
 
-def codecs_named(names: Iterable[str]) -> tuple[Codec, ...]:
+def codecs_named(names: Iterable[str], *, installed: bool = False) -> tuple[Codec, ...]:
     """Return every version of the codecs of these names, in the order of ``CODECS``.
+
+    Args:
+        names: of codecs.
+        installed: refuse those that lack an extra here.
 
     Raises:
         InputError: there is no codec of a name.
+        MissingExtraError: one lacks its extra.
     """
-    names, known = set(names), {codec.name for codec in CODECS}
-    for unknown in sorted(names - known):
-        raise InputError(f"codec: there is no codec {unknown!r}{about(unknown)}; known: {', '.join(sorted(known))}")
+    names, known = set(names), list(dict.fromkeys(codec.name for codec in CODECS))
+    for unknown in sorted(names.difference(known)):
+        raise InputError(f"codec: there is no codec {unknown!r}{about(unknown)}; known: {', '.join(known)}")
+    if installed and names.difference(codec.name for codec in INSTALLED):
+        raise MissingExtraError(PACKAGE, EXTRA)
     return tuple(codec for codec in CODECS if codec.name in names)

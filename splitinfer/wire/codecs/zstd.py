@@ -35,31 +35,33 @@ class ZstdCodec:
         self.name = f"{inner.name}+zstd"
         self.number = NUMBER_BASE + inner.number
         self.exact = inner.exact
-        self._inner = inner
+        self.inner = inner
         compressed_bytes = inner.bits_per_element(np.dtype(np.float32)) / 8
         self.encode_cycles_per_element = getattr(inner, "encode_cycles_per_element", 0.0) + 6.0 * compressed_bytes
 
     def takes(self, dtype: DType) -> bool:
-        return self._inner.takes(dtype)
+        return self.inner.takes(dtype)
 
     def bits_per_element(self, dtype: DType) -> float:
         """The other codec's: what compression saves depends on the values, and a profile measures it."""
-        return self._inner.bits_per_element(dtype)
+        return self.inner.bits_per_element(dtype)
 
     def max_bytes(self, spec: ArraySpec) -> int:
-        size = self._inner.max_bytes(spec)
+        size = self.inner.max_bytes(spec)
         return size + size // 128 + 256
 
     def encode(self, values: Array, spec: ArraySpec) -> Buffer | None:
-        plain = self._inner.encode(values, spec)
-        if plain is None:
-            return None
-        compressed: bytes = _zstd().compress(plain, level=LEVEL)
-        return compressed
+        plain = self.inner.encode(values, spec)
+        return None if plain is None else self.compressed(plain)
+
+    def compressed(self, plain: Buffer) -> bytes:
+        """Return the bytes of what the other codec wrote."""
+        data: bytes = _zstd().compress(plain, level=LEVEL)
+        return data
 
     def decode(self, data: memoryview, spec: ArraySpec) -> Array:
         zstd = _zstd()
-        limit = self._inner.max_bytes(spec)
+        limit = self.inner.max_bytes(spec)
         options = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG_MAX}
         decoder = zstd.ZstdDecompressor(options=options)
         try:
@@ -68,7 +70,7 @@ class ZstdCodec:
             raise InputError(f"{self.name}: {error}") from None
         if len(plain) > limit or not decoder.eof or decoder.unused_data:
             raise InputError(f"{self.name}: the bytes are no frame of at most {limit} bytes")
-        return self._inner.decode(memoryview(plain), spec)
+        return self.inner.decode(memoryview(plain), spec)
 
 
 def _zstd() -> Any:
