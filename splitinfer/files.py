@@ -1,12 +1,15 @@
-"""Reading files that people give: bounded, and never waiting for something that is no file."""
+"""Files that people give, read within bounds and without waiting; and files of ours, written whole or not at all."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import re
 import stat
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +79,52 @@ def read_json(path: str | Path) -> Any:
         return json.loads(read_text(path))
     except RecursionError:
         raise json.JSONDecodeError("it is nested too deeply", "", 0) from None
+
+
+_PART = re.compile(r"\.(\d+)\.part(\.[^.]*)?$")
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a path to write to; at the end of the block what was written takes the file's place at once.
+
+    A full disk, a signal or a second writer leaves the old file or the new one, and never half of one. What a process
+    that is gone left unfinished is removed. Pipes and devices are written to as they are.
+
+    Raises:
+        OSError: it cannot be written; names the file itself.
+    """
+    target = Path(path).resolve()
+    if (target.exists() and not target.is_file()) or not os.access(target.parent, os.W_OK):
+        yield Path(path)
+        return
+    # The suffix stays, since it says what kind of file is to be written.
+    part = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
+    for old in target.parent.glob(f".{target.stem}.*.part{target.suffix}"):
+        if is_abandoned(old):
+            old.unlink(missing_ok=True)
+    try:
+        yield part
+        if target.exists():
+            part.chmod(stat.S_IMODE(target.stat().st_mode))
+        part.replace(target)
+    except OSError as error:
+        if error.filename in (None, str(part)):
+            error.filename = str(path)
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether this is what a process left unfinished that is no more: ``*.PID.part``, with a suffix or without."""
+    found = _PART.search(path.name)
+    if found is None:
+        return False
+    try:
+        os.kill(int(found[1]), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # somebody else's process
+        return False
+    return False

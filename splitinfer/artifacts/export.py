@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import fx
 
-from splitinfer.artifacts.manifest import FORMATS, Manifest, describe, file_checksum
+from splitinfer.artifacts.manifest import FORMATS, MANIFEST, Manifest, describe, file_checksum
 from splitinfer.errors import CaptureError, InputError, MissingExtraError
+from splitinfer.files import is_abandoned, replacing
 from splitinfer.graph.engines.export import export_onnx, part_module
 from splitinfer.models.photos import shipped_photo
 from splitinfer.scheduling import pareto_cuts
@@ -57,7 +58,8 @@ def export(split: SplitModel, k: int, folder: Path, *, format: str, card: ModelC
             raise MissingExtraError(package, extra)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        foreign = [entry.name for entry in folder.iterdir() if entry.name not in _own_files()]
+        entries = [entry for entry in folder.iterdir() if not is_abandoned(entry)]
+        foreign = [entry.name for entry in entries if entry.name not in _own_files()]
     except OSError as error:
         raise InputError(f"--out: cannot write {folder}: {error.strerror}") from None
     if foreign:
@@ -82,7 +84,10 @@ def export(split: SplitModel, k: int, folder: Path, *, format: str, card: ModelC
             raise CaptureError(
                 f"the {side} of {split.name} at cut {k} cannot be exported as {format}: {type(error).__name__}: {line}"
             ) from error
-        (folder / name).write_bytes(content)
+        # An earlier export is no more from here on; its manifest must not stand beside other files.
+        (folder / MANIFEST).unlink(missing_ok=True)
+        with replacing(folder / name) as part:
+            part.write_bytes(content)
         names[side] = name
     manifest = Manifest(
         format=format,  # type: ignore[arg-type]

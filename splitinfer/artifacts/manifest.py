@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from splitinfer.errors import InputError
-from splitinfer.files import read_text
+from splitinfer.files import read_text, replacing
 from splitinfer.models.card import Preprocessing
 
 MANIFEST = "manifest.json"
@@ -73,7 +73,8 @@ class Manifest(BaseModel):
         """Write it into a folder."""
         # Left out where it is not needed: older versions take no other fields than they know.
         left_out = {"cut_fingerprint"} if self.cut_fingerprint is None else set[str]()
-        (folder / MANIFEST).write_text(json.dumps(self.model_dump(exclude=left_out), indent=1), encoding="utf-8")
+        with replacing(folder / MANIFEST) as part:
+            part.write_text(json.dumps(self.model_dump(exclude=left_out), indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:

@@ -51,6 +51,7 @@ def calibrate(
     from splitinfer.cli.output import print_table
     from splitinfer.energy.calibration import calibrate as measure
     from splitinfer.energy.meter import find_meter
+    from splitinfer.files import replacing
     from splitinfer.simulation import find_scenario
 
     if power_profile is not None:
@@ -73,7 +74,8 @@ def calibrate(
     if out is not None and base is not None:
         base.replace(**result.device_fields()).save(out)
     elif out is not None:
-        out.write_text(tomli_w.dumps(result.to_dict()), encoding="utf-8")
+        with replacing(out) as part:
+            part.write_text(tomli_w.dumps(result.to_dict()), encoding="utf-8")
     if as_json:
         print(json.dumps(result.to_dict() | {"meter": about, "missing": result.missing()}))
         return
@@ -106,12 +108,14 @@ def _import(profile: Path, voltage_v: float, out: Path | None, as_json: bool) ->
     import tomli_w
 
     from splitinfer.energy.power_profile import card_fields
+    from splitinfer.files import replacing
 
     fields = card_fields(profile, voltage_v=voltage_v)
     if out is not None:
         if not out.absolute().parent.is_dir():
             raise InputError(f"--out: there is no folder {out.absolute().parent}")
-        out.write_text(tomli_w.dumps(fields), encoding="utf-8")
+        with replacing(out) as part:
+            part.write_text(tomli_w.dumps(fields), encoding="utf-8")
     if as_json:
         print(json.dumps(fields))
     elif out is None:

@@ -34,6 +34,7 @@ def card(
     if action != "new":
         raise InputError(f"card: write card new PACKAGE.MODULE:FACTORY, not {action!r}")
     from splitinfer.cli.scenario import check_new
+    from splitinfer.files import replacing
     from splitinfer.models.card import card_from
     from splitinfer.models.new_card import new_card
     from splitinfer.runtime.loading import capture_card
@@ -42,5 +43,6 @@ def card(
     check_new(file)
     text = new_card(source, inputs)
     capture_card(card_from(tomllib.loads(text), name=file.stem, folder=Path(), where="card"))  # what no verb would take
-    file.write_text(text, encoding="utf-8")
+    with replacing(file) as part:
+        part.write_text(text, encoding="utf-8")
     print(f"wrote {file}; try it: splitinfer profile {shlex.quote(str(file))}")

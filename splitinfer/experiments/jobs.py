@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import splitinfer
+from splitinfer.files import is_abandoned, replacing
 from splitinfer.learning.run_folder import RUN_FILE, load_run
 from splitinfer.learning.settings import TrainingSettings
 from splitinfer.policies import POLICIES, is_own_policy, named_policy, own_policy_digest
@@ -99,6 +100,8 @@ class Store:
         """Make the folders."""
         self._jobs.mkdir(parents=True, exist_ok=True)
         self._trained.mkdir(exist_ok=True)
+        for left in filter(is_abandoned, [*self._jobs.iterdir(), *self._trained.iterdir()]):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
     def run_folder(self, job: Job) -> Path:
         """Return where the job's trained policy lies."""
@@ -118,13 +121,12 @@ class Store:
     def write(self, job: Job, runs: list[Measured]) -> None:
         """Keep what the job measured, whole or not at all."""
         record = {"world": job.world.name, "policy": job.policy, "training_seed": job.training_seed, "runs": runs}
-        unfinished = self._jobs / f"{job.key}.{getpid()}.part"
-        unfinished.write_text(json.dumps(record) + "\n", encoding="utf-8")
-        unfinished.replace(self._file(job))
+        with replacing(self._file(job)) as part:
+            part.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
     def clear(self, pid: int) -> None:
         """Remove what a process that is no more left unfinished."""
-        for path in self._jobs.glob(f"*.{pid}.part"):
+        for path in self._jobs.glob(f"*.{pid}.part.json"):
             path.unlink()
         for folder in self._trained.glob(f"*.{pid}.part"):
             shutil.rmtree(folder)

@@ -13,7 +13,7 @@ from splitinfer.experiments.rows import Row
 from splitinfer.experiments.summary import at_point, band, curve, is_stable, mean_of, of_policy, points_of
 from splitinfer.experiments.sweep import Sweep
 from splitinfer.policies import POLICIES, in_order, policy_label
-from splitinfer.profiling.plot import check_plot_path
+from splitinfer.profiling.plot import check_plot_path, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,7 @@ def plot_figure(
         axes.set_axis_off()
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 _TITLES = {

@@ -16,6 +16,7 @@ from splitinfer.experiments.pool import Progress, run_jobs
 from splitinfer.experiments.report import Table, overview, tables_of
 from splitinfer.experiments.rows import Row, curve_of, read_rows, rows_of, write_rows
 from splitinfer.experiments.sweep import Effort, Sweep
+from splitinfer.files import replacing
 from splitinfer.policies import POLICIES, is_own_policy
 from splitinfer.simulation.scenario import Scenario
 
@@ -195,4 +196,5 @@ def cores() -> int:
 
 
 def _write_tables(path: Path, tables: Sequence[Table]) -> None:
-    path.write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
+    with replacing(path) as part:
+        part.write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import Any
 from splitinfer.errors import InputError
 from splitinfer.experiments.jobs import Job, Measured
 from splitinfer.experiments.sweep import Sweep
+from splitinfer.files import replacing
 from splitinfer.learning.run_folder import CURVE_FILE
 
 Row = dict[str, Any]
@@ -48,7 +49,7 @@ def curve_of(job: Job, folder: Path) -> list[Row]:
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write rows under the columns of all of them, in the order in which these first occur."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)

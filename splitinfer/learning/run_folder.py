@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from splitinfer.errors import InputError
-from splitinfer.files import read_json
+from splitinfer.files import read_json, replacing
 from splitinfer.learning.outlook import FEATURES, PAPERS
 from splitinfer.learning.policies import FlatCutPolicy, JointPolicy, SharedCutPolicy
 from splitinfer.learning.settings import DDPGSettings, JointPPOSettings, LyaPPOSettings, PaperSettings, TrainingSettings
@@ -141,7 +141,8 @@ def write_run(
         "history": history or {},
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
     }
-    (folder / RUN_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    with replacing(folder / RUN_FILE) as part:
+        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _version(package: str) -> str | None:

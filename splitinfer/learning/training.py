@@ -19,6 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
 from splitinfer.errors import InputError
+from splitinfer.files import replacing
 from splitinfer.learning.actions import services_digest
 from splitinfer.learning.learners import Learner, learner
 from splitinfer.learning.run_folder import (
@@ -247,9 +248,8 @@ class _Keeper(BaseCallback):
             (POLICY_FILE, lambda path: path.write_bytes(save(weights))),  # save_file keeps others from reading it
             (CHECKPOINT_FILE, lambda path: torch.save(state, path)),
         ):
-            unfinished = self._folder / f"{name}.part"
-            write(unfinished)
-            unfinished.replace(self._folder / name)
+            with replacing(self._folder / name) as part:
+                write(part)
         write_run(
             self._folder,
             self._settings,

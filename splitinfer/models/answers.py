@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from splitinfer.errors import InputError
+from splitinfer.files import replacing
 
 SUFFIXES = (".json", ".jsonl", ".npz")
 
@@ -98,8 +99,11 @@ class AnswerFile:
         if path.suffix not in SUFFIXES:
             raise InputError(f"--output: write a file that ends in {', '.join(SUFFIXES)}, not {path}")
         try:
+            is_new = not path.exists()
             with path.open("a", encoding="utf-8"):
                 pass
+            if is_new:
+                path.unlink()
             return cls(path)
         except OSError as error:
             raise InputError(f"--output: cannot write {path}: {error.strerror}") from None
@@ -144,10 +148,17 @@ class AnswerFile:
         if self._lines is not None:
             self._write(self._lines.close)
         elif self._path.suffix == ".json":
-            self._write(lambda: self._path.write_text(json.dumps(self._records), encoding="utf-8"))
+            self._replace(lambda part: part.write_text(json.dumps(self._records), encoding="utf-8"))
         else:
             names = np.array([record["input"] for record in self._records])
-            self._write(lambda: np.savez(self._path, inputs=names, **self._arrays))
+            self._replace(lambda part: np.savez(part, inputs=names, **self._arrays))
+
+    def _replace(self, write: Callable[[Path], Any]) -> None:
+        def whole() -> None:
+            with replacing(self._path) as part:
+                write(part)
+
+        self._write(whole)
 
     def _write(self, action: Any) -> None:
         try:

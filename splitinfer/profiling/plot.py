@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from splitinfer.errors import InputError
+from splitinfer.files import replacing
 from splitinfer.profiling.profile import Profile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _SUFFIXES = (".png", ".pdf", ".svg")
 _NAMES_SHOWN = 28
@@ -81,10 +84,22 @@ def plot_profile(profile: Profile, path: Path) -> None:
         panel.grid(axis="y", alpha=0.3)
         panel.set_axisbelow(True)
         panel.margins(x=0.01)
+    save_figure(figure, path, dpi=130)
+
+
+def save_figure(figure: Figure, path: Path, *, dpi: float) -> None:
+    """Draw a figure and write it, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    drawn = BytesIO()  # matplotlib leaves a file open that it cannot write
+    figure.savefig(drawn, dpi=dpi, format=path.suffix.lower().removeprefix("."))
     try:
-        figure.savefig(path, dpi=130)
+        with replacing(path) as part:
+            part.write_bytes(drawn.getbuffer())
     except OSError as error:
-        raise InputError(f"--plot: cannot write {path}: {error.strerror}") from None
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _name_cuts(axis: Axes, profile: Profile) -> None:

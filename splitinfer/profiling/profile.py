@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
-from splitinfer.files import read_json
+from splitinfer.files import read_json, replacing
 
 SCHEMA_VERSION = 1
 
@@ -236,7 +236,8 @@ class Profile:
 
     def save(self, path: str | Path) -> None:
         """Write the profile as JSON with a schema version."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        with replacing(path) as part:
+            part.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Profile:

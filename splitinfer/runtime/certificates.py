@@ -31,9 +31,9 @@ class Authority:
     key: ec.EllipticCurvePrivateKey
 
     @classmethod
-    def create(cls, *, days: int = _CA_DAYS) -> Authority:
-        """Make a new one, with a key on the curve P-256."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def create(cls, *, days: int = _CA_DAYS, key: ec.EllipticCurvePrivateKey | None = None) -> Authority:
+        """Make a new one, with a new key on the curve P-256 or the one given."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "splitinfer private CA")])
         builder = _builder(name, name, key, days).add_extension(x509.BasicConstraints(True, path_length=0), True)
         usage = _usage(key_cert_sign=True, crl_sign=True)
@@ -48,12 +48,12 @@ class Authority:
         """
         try:
             certificate = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
-            key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
         except OSError as error:
             raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise InputError(f"{folder}: ca.crt and ca.key are no CA of splitinfer certs ({error})") from None
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        key = _read_key(folder / "ca.key")
+        if key.public_key() != certificate.public_key():
             raise InputError(f"{folder}: ca.crt and ca.key do not belong together")
         return cls(certificate, key)
 
@@ -113,10 +113,11 @@ def write_certificates(folder: Path, hosts: Sequence[str], *, devices: int = 0, 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         written = []
-        if (folder / "ca.crt").exists() or (folder / "ca.key").exists():
+        if (folder / "ca.crt").exists():
             authority = Authority.load(folder)
-        else:
-            authority = Authority.create()
+        else:  # a key alone was left by one who was ended before the certificate was written
+            key = _read_key(folder / "ca.key") if (folder / "ca.key").exists() else None
+            authority = Authority.create(key=key)
             _write(folder, "ca", authority.certificate.public_bytes(serialization.Encoding.PEM), key_pem(authority.key))
             written.append("ca")
         names = ["device", *(f"device-{number}" for number in range(devices))]
@@ -133,6 +134,18 @@ def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def _read_key(file: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(file.read_bytes(), None)
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{file.parent}: ca.crt and ca.key are no CA of splitinfer certs ({error})") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise InputError(f"{file.parent}: ca.crt and ca.key are no CA of splitinfer certs")
+    return key
 
 
 def _builder(
@@ -185,7 +198,10 @@ def _write(folder: Path, name: str, certificate: bytes, key: bytes) -> None:
     """Replace both files, each at once, the key first; it is never readable by others."""
     for file, data, mode in ((f"{name}.key", key, 0o600), (f"{name}.crt", certificate, 0o644)):
         part = folder / f".{file}.part"
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as opened:  # noqa: PTH123 - mode
-            opened.write(data)
-        part.chmod(mode)
-        part.replace(folder / file)
+        try:
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as opened:  # noqa: PTH123 - mode
+                opened.write(data)
+            part.chmod(mode)
+            part.replace(folder / file)
+        finally:
+            part.unlink(missing_ok=True)

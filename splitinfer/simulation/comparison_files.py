@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from splitinfer.errors import InputError
-from splitinfer.profiling.plot import check_plot_path
+from splitinfer.files import replacing
+from splitinfer.profiling.plot import check_plot_path, save_figure
 from splitinfer.simulation.comparison import Estimate, PolicySummary
 
 _COLUMNS = (
@@ -68,13 +69,14 @@ def write_comparison(summaries: Sequence[PolicySummary], path: Path) -> None:
     else:
         lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
         lines += ["| " + " | ".join(row) + " |" for row in rows]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with replacing(path) as part:
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _write_runs(summaries: Sequence[PolicySummary], path: Path) -> None:
     energies = ["energy_j", "energy_local_j", "energy_transmission_j", "energy_per_task_j"]
     counts = ["arrived", "finished"]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         latencies = ["latency_mean_s", "latency_p95_s"]
         rows.writerow(["policy", "scenario", "seed", "slots", *energies, *latencies, *counts, "stable"])
@@ -152,4 +154,4 @@ def plot_comparison(summaries: Sequence[PolicySummary], path: Path, *, title: st
         for axes in (energy, latency):
             axes.grid(alpha=0.3, axis="x")
             axes.legend(fontsize="small")
-        figure.savefig(path, dpi=200)
+        save_figure(figure, path, dpi=200)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
 import re
 import textwrap
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from splitinfer.files import replacing
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.simulation.scenario_file import stored_fields
 
@@ -74,7 +77,9 @@ def write_template(path: Path, start: Scenario | None = None) -> None:
         FileExistsError: the file exists.
     """
     start = start or Scenario(num_devices=4, services=("resnet18",))
-    with path.open("x", encoding="utf-8") as file:
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         given = stored_fields(start, path)
         lines = ["# A scenario: numbers in SI units. What is commented out shows its default, if it has one.", ""]
         for row in field_table():

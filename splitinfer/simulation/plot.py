@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from splitinfer.errors import InputError
-from splitinfer.profiling.plot import check_plot_path
+from splitinfer.profiling.plot import check_plot_path, save_figure
 from splitinfer.simulation.pareto import ParetoPoint
 from splitinfer.simulation.result import SimulationResult
 
@@ -98,7 +98,7 @@ def plot_run(
         axes.grid(alpha=0.3)
         axes.margins(x=0)
     figure.legend(loc="outside lower center", ncols=4)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 _SMOOTH_PARTS = 200
@@ -167,7 +167,7 @@ def plot_pareto(points: Sequence[ParetoPoint], path: Path, *, title: str) -> Non
     panels[0].set_ylabel("energy per device and slot, mJ")
     panels[1].legend(loc="best")
     figure.colorbar(shown, ax=panels, label="log$_{10}$ U$^l$")
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

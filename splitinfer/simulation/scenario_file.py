@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from splitinfer.errors import ScenarioError
-from splitinfer.files import read_toml, toml_of
+from splitinfer.files import read_toml, replacing, toml_of
 from splitinfer.profiling.profile import Profile
 from splitinfer.simulation.scenario import Scenario
 
@@ -74,7 +74,8 @@ def save_scenario(scenario: Scenario, path: str | Path) -> None:
     import tomli_w
 
     path = Path(path)
-    path.write_text(tomli_w.dumps(stored_fields(scenario, path)), encoding="utf-8")
+    with replacing(path) as part:
+        part.write_text(tomli_w.dumps(stored_fields(scenario, path)), encoding="utf-8")
 
 
 def stored_fields(scenario: Scenario, path: Path) -> dict[str, Any]:
