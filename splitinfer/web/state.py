@@ -11,6 +11,8 @@ import numpy as np
 
 from splitinfer.runtime.events import (
     BatchReleased,
+    DeviceLost,
+    DeviceReturned,
     Ended,
     Event,
     Inferred,
@@ -52,6 +54,7 @@ class LiveState:
         self._done: Counter[str] = Counter()
         self._edge: Counter[str] = Counter()
         self._batches: Counter[int] = Counter()
+        self._lost: dict[str, str] = {}  # why, by device
         self._is_over = False
 
     def add(self, event: Event) -> None:
@@ -80,6 +83,10 @@ class LiveState:
             elif isinstance(event, Inferred):
                 self._edge["retries"] += event.retries
                 self._edge["fallbacks"] += event.ran_at == "device"
+            elif isinstance(event, DeviceLost):
+                self._lost[str(event.device)] = event.reason
+            elif isinstance(event, DeviceReturned):
+                self._lost.pop(str(event.device), None)
             elif isinstance(event, Ended):
                 self._is_over = True
 
@@ -95,6 +102,7 @@ class LiveState:
                 "run": self._run if is_new else None,
                 "over": self._is_over,
                 "references_j": self.references_j,
+                "lost": dict(self._lost),
                 "periods": [period for at, period in self._periods if is_new or at > number],
                 "services": {name: self._service(name) for name in self._latency_s},
                 "edge": dict(self._edge),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
+from textual.coordinate import Coordinate
 from textual.widgets import DataTable, Footer, Static
 
 from splitinfer.errors import RemoteError
@@ -99,12 +101,22 @@ class Top(App[None]):
             self._run, self._last = news["run"], None
         if news["periods"]:
             self._last = news["periods"][-1]
-        table = self.query_one(DataTable)
-        table.clear(columns=True)
-        table.add_columns(*(_RUN if self._run else _EDGE))
-        for row in self._run_rows(news) if self._run else self._edge_rows(news):
-            table.add_row(*row)
+        self._fill(_RUN if self._run else _EDGE, self._run_rows(news) if self._run else self._edge_rows(news))
         self.query_one("#head", Static).update(self._head(news))
+
+    def _fill(self, columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
+        """Show rows; where the table is the same, cell by cell, so that it stays where it was scrolled to."""
+        table = self.query_one(DataTable)
+        if [str(column.label) for column in table.columns.values()] != list(columns) or table.row_count != len(rows):
+            table.clear(columns=True)
+            table.add_columns(*columns)
+            table.add_rows(rows)
+            return
+        for place, row in enumerate(rows):
+            for column, text in enumerate(row):
+                at = Coordinate(place, column)
+                if table.get_cell_at(at) != text:
+                    table.update_cell_at(at, text, update_width=True)
 
     def _head(self, news: dict[str, Any]) -> str:
         done = sum(service["done"] for service in news["services"].values())
@@ -144,7 +156,8 @@ class Top(App[None]):
                         f"{at['power_w'][m] * 1e3:.1f}" if first else "",
                         f"{at['energy_j'][m]:.3g}" if first else "",
                     )
-                rows.append((str(m) if first else "", name, *moving, *_tasks(own)))
+                lost = " lost" if str(m) in news["lost"] else ""
+                rows.append((f"{m}{lost}" if first else "", name, *moving, *_tasks(own)))
         return rows
 
     @staticmethod

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from splitinfer.runtime.events import BatchReleased, Started, TaskDone
+from splitinfer.runtime.events import BatchReleased, DeviceLost, DeviceReturned, Started, TaskDone
 from splitinfer.web.server import WebPage
 from tests.web.test_page import START, period
 
@@ -69,10 +69,14 @@ def test_a_run_is_shown_and_nobody_else_is_asked(tab: Any) -> None:
         playwright.expect(totals).to_contain_text("1 tasks")
         playwright.expect(totals).to_contain_text("less than full local")
         playwright.expect(totals).to_contain_text("more than full offload")
-        playwright.expect(totals).to_contain_text("batches: 1 of 4")
+        playwright.expect(totals).to_contain_text("batches: 1 of 4 requests")
         assert rows.nth(1).locator("td").nth(2).inner_text() == "53/53"
         drawn = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(v => v)"
         assert all(canvas.evaluate(drawn) for canvas in rows.nth(0).locator("canvas").all())
+        page.add(DeviceLost(1, 60, 2, "its connection ended"))
+        playwright.expect(rows.nth(2).locator("td").nth(0)).to_have_text("1 lost")
+        page.add(DeviceReturned(1, 70))
+        playwright.expect(rows.nth(2).locator("td").nth(0)).to_have_text("1")
         tab.select_option("#device", "1")
         assert [row.is_visible() for row in rows.all()] == [False, False, True]
         tab.click("#theme")

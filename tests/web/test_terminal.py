@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from splitinfer.cli.main import main
-from splitinfer.runtime.events import BatchReleased, Refused, TailServed, TaskDone
+from splitinfer.runtime.events import BatchReleased, DeviceLost, DeviceReturned, Refused, Started, TailServed, TaskDone
 from splitinfer.web.server import WebPage
 from tests.web.test_page import START, period
 
@@ -56,6 +56,27 @@ def test_a_run(page: WebPage) -> None:
     assert rows[1][:3] == ["", "mobilenet_v2", "53/53"]
     assert rows[1][-3:] == ["1", "50", "50"]
     assert rows[2][-3:] == ["0", "-", "-"]
+
+
+def test_a_table_that_was_scrolled_stays_and_a_lost_device_is_named(page: WebPage) -> None:
+    page.add(Started("crowd", "price", 0, 100, 0.01, 1.0, 0.0, [["a", "b", "c", "d"]] * 64, [[9] * 4] * 64))
+
+    async def watch() -> None:
+        app = terminal.Top(page.address.removeprefix("http://").rstrip("/"))
+        async with app.run_test(size=(160, 40)) as pilot:
+            table = app.query_one(DataTable)
+            while table.row_count != 256:
+                await pilot.pause(0.05)
+            table.scroll_to(y=200, animate=False)
+            page.add(DeviceLost(63, 5, 0, "its connection ended"))
+            while str(table.get_row_at(252)[0]) != "63 lost":
+                await pilot.pause(0.05)
+            assert table.scroll_y == 200
+            page.add(DeviceReturned(63, 9))
+            while str(table.get_row_at(252)[0]) != "63":
+                await pilot.pause(0.05)
+
+    asyncio.run(asyncio.wait_for(watch(), 60))
 
 
 def test_an_edge_server(page: WebPage) -> None:
