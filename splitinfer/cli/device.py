@@ -16,6 +16,7 @@ from splitinfer.cli.options import (
     MaxMessageMib,
     MeterName,
     OnFailureName,
+    OtlpEndpoint,
     Threads,
     TlsCa,
     TlsKey,
@@ -53,6 +54,7 @@ def device(
     max_message_mib: MaxMessageMib = 64,
     meter: MeterName = "none",
     on_failure: OnFailureName = "fail",
+    otlp: OtlpEndpoint = None,
     tls_ca: TlsCa = None,
     tls_cert: ClientCert = None,
     tls_key: TlsKey = None,
@@ -76,6 +78,7 @@ def device(
     from splitinfer.runtime.loop.ticker import SWITCH_S
     from splitinfer.runtime.perseverance import checked_on_failure
     from splitinfer.runtime.security import ClientSecurity
+    from splitinfer.runtime.tracing import check_endpoint, tracing_to
     from splitinfer.runtime.transport import checked_target
     from splitinfer.simulation import find_scenario, with_settings
 
@@ -83,6 +86,7 @@ def device(
         raise InputError("--engine: exported heads run in ONNX Runtime; leave it out with --heads")
     world = with_settings(find_scenario(scenario), settings or [])
     check_device(world, index)
+    check_endpoint(otlp)
     target = checked_target(server)
     security = ClientSecurity(tls_ca, tls_cert, tls_key, token_file)
     security.metadata(target)
@@ -118,20 +122,22 @@ def device(
     def on_return(slot: int) -> None:
         print(f"device {index}: back at the edge from slot {slot} on", flush=True)
 
-    farewell = run_device(
-        target,
-        world,
-        index,
-        services,
-        limits=limits_of(max_message_mib),
-        security=security,
-        times=times,
-        on_failure=checked_on_failure(on_failure),
-        on_alone=on_alone,
-        on_return=on_return,
-        on_start=on_start,
-        on_period=on_period,
-    )
+    with tracing_to(otlp, "splitinfer-device") as tracing:
+        farewell = run_device(
+            target,
+            world,
+            index,
+            services,
+            limits=limits_of(max_message_mib),
+            security=security,
+            times=times,
+            on_failure=checked_on_failure(on_failure),
+            on_alone=on_alone,
+            on_return=on_return,
+            on_start=on_start,
+            on_period=on_period,
+            tracing=tracing,
+        )
     _show(index, farewell)
     print(f"device {index}: {spent_j[0]:.4g} J of computing and {spent_j[1]:.4g} J of sending, by the model")
     if host_meter is not None:

@@ -21,6 +21,7 @@ from splitinfer.cli.options import (
     Insecure,
     MaxMessageMib,
     MetricsPort,
+    OtlpEndpoint,
     PatienceS,
     PlotFile,
     PolicyName,
@@ -72,6 +73,7 @@ def edge(
     token_file: TokenFile = None,
     metrics_port: MetricsPort = None,
     web_port: WebPort = None,
+    otlp: OtlpEndpoint = None,
 ) -> None:
     """Be the edge of one live run: wait for every device of a scenario, decide their cuts, run their tails.
 
@@ -95,6 +97,7 @@ def edge(
     from splitinfer.runtime.metrics import metrics_at
     from splitinfer.runtime.security import ServerSecurity
     from splitinfer.runtime.settings import ServerSettings
+    from splitinfer.runtime.tracing import check_endpoint, tracing_to
     from splitinfer.simulation import find_scenario, with_settings
     from splitinfer.simulation.plot import check_plot_path
     from splitinfer.simulation.references import reference_energies_j
@@ -124,6 +127,7 @@ def edge(
     )
     if plot is not None:
         check_plot_path(plot)
+    check_endpoint(otlp)
     check_live(world)
     chosen = named_policy(policy, world)
     check_policy(chosen, world)
@@ -137,7 +141,12 @@ def edge(
         waiting = f"waiting for {world.num_devices} devices of {world.name} on {address}"
         print(waiting, file=sys.stderr if as_json else sys.stdout, flush=True)
 
-    with metrics_at(metrics_port, server) as metrics, page_at(web_port) as page, watching(trace, []) as observer:
+    with (
+        metrics_at(metrics_port, server) as metrics,
+        page_at(web_port) as page,
+        tracing_to(otlp, "splitinfer-edge") as tracing,
+        watching(trace, []) as observer,
+    ):
         if page is not None:
             page.state.references_j = reference_energies_j(world, loop.slots, loop.seed)
             observer.add("the page", page.add, most_waiting=None)
@@ -145,5 +154,5 @@ def edge(
         if metrics is not None:
             observer.add("the metrics", metrics.add, most_waiting=None)
         observer.add("the report", record.add, most_waiting=None)
-        run_edge(world, chosen, models, loop, server, on_listen=on_listen, observer=observer)
+        run_edge(world, chosen, models, loop, server, on_listen=on_listen, observer=observer, tracing=tracing)
     tell(world, record.result(world), policy, trace=trace, plot=plot, compare=compare, as_json=as_json)

@@ -23,6 +23,7 @@ from splitinfer.cli.options import (
     MeterName,
     MetricsPort,
     OnFailureName,
+    OtlpEndpoint,
     PatienceS,
     PlotFile,
     PolicyName,
@@ -74,6 +75,7 @@ def run(
     as_json: AsJson = False,
     metrics_port: MetricsPort = None,
     web_port: WebPort = None,
+    otlp: OtlpEndpoint = None,
 ) -> None:
     """Run a scenario on real processes: an edge, and one process per device.
 
@@ -144,6 +146,7 @@ def run(
             images=pictures,
             engine=engine,
             on_failure=chosen,
+            otlp=otlp,
             observer=observer,
             before=before,
         )

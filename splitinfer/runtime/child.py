@@ -118,13 +118,15 @@ def child_main(work: Callable[[Said, Callable[[Said], None], TextIO], None]) -> 
     return 0
 
 
-def lines_of(parent: TextIO) -> queue.SimpleQueue[str]:
-    """Return the parent's lines as they come. Once it has closed the pipe or is gone, this process ends."""
+def lines_of(parent: TextIO, at_end: Callable[[], None] | None = None) -> queue.SimpleQueue[str]:
+    """Return the parent's lines as they come. Once it has closed the pipe or is gone, we end, after ``at_end``."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def listen() -> None:
         for line in parent:
             lines.put(line.strip())
+        if at_end is not None:
+            at_end()
         os._exit(3)
 
     threading.Thread(target=listen, daemon=True).start()

@@ -432,6 +432,7 @@ class EdgeClient:
     ) -> Generator[InferenceResult, None, None]:
         under_way: deque[Outgoing] = deque()
         line: _Line | None = None
+        trace = UNTRACED
         try:
             for request in requests:
                 tensors, head_s = run_head(split, cut, request)
@@ -445,13 +446,18 @@ class EdgeClient:
                 try:
                     trace = self._begin(split.name, cut, head_s)
                     outgoing = self._exchange.prepare(split, cut, tensors, head_s, codec, trace)
-                except RemoteError:
+                except RemoteError as error:
+                    trace.failed(error)
                     yield self._finish(split, cut, tensors, head_s, codec, self._attempts(on_failure))
                     continue
                 line.lane.send(outgoing.data)
                 under_way.append(outgoing)
             while line is not None and under_way:
                 line = yield from self._next(line, under_way, codec, on_failure)
+        except BaseException as error:
+            for open_trace in (trace, *(sent.trace for sent in under_way)):
+                open_trace.failed(error)
+            raise
         finally:
             if line is not None:
                 line.close()
@@ -481,16 +487,17 @@ class EdgeClient:
             if self._closing.is_set():
                 raise
             while under_way:
-                sent = under_way.popleft()
+                sent = under_way[0]
                 attempts = self._attempts(on_failure, since_s=sent.started)
                 pause_s = attempts.failed(error)
                 if pause_s is None:
-                    yield self._told(sent.model.name, _here(sent, attempts), sent.trace)
+                    result = self._told(sent.model.name, _here(sent, attempts), sent.trace)
                 else:
                     self._closing.wait(pause_s)
-                    yield self._answer(sent.model, sent.cut, sent.tensors, sent.head_s, codec, attempts, sent)
+                    result = self._answer(sent.model, sent.cut, sent.tensors, sent.head_s, codec, attempts, sent)
+                under_way.popleft()
+                yield result
             return None
-        under_way.popleft()
         result = self._exchange.read(sent, reply)
         if result.error is not None:
             attempts = self._attempts(on_failure, since_s=sent.started)
@@ -499,6 +506,7 @@ class EdgeClient:
                 result = _here(sent, attempts)
         else:
             self._breaker.succeeded()
+        under_way.popleft()
         yield self._told(sent.model.name, result, sent.trace)
         return line
 

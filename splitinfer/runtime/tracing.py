@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from splitinfer.runtime.result import InferenceResult
 
 _NS = 1e9
+FLUSH_S = 2.0
 
 
 class RequestTrace:
@@ -33,6 +34,12 @@ class RequestTrace:
 
     def failed(self, error: BaseException) -> None:
         """Note that there is none."""
+
+    def stage(self, name: str, took_s: float) -> None:
+        """Note a stage that has just ended, of a live run's task."""
+
+    def answered(self, ran_at: str, *, is_right: bool) -> None:
+        """Note that a live run's task has its answer."""
 
 
 UNTRACED = RequestTrace()
@@ -55,6 +62,7 @@ class Tracing:
             raise MissingExtraError("opentelemetry", "otel") from error
         self._trace = trace
         self._tracer = trace.get_tracer("splitinfer", tracer_provider=provider)
+        self._provider = provider
 
     def begin(self, model: str, cut: int, head_s: float) -> RequestTrace:
         """Begin the span of a request whose head has just run, below the caller's own span if there is one."""
@@ -66,6 +74,35 @@ class Tracing:
             attributes={"splitinfer.model": model, "splitinfer.cut": cut},
         )
         return _Traced(self, span, started, time.perf_counter() - head_s)
+
+    def task(self, model: str, cut: int, *, device: int, service: int, number: int, slot: int) -> RequestTrace:
+        """Begin the span of a live run's task, which came in a slot and has its number at the device."""
+        attributes: dict[str, str | int] = {
+            "model": model,
+            "cut": cut,
+            "device": device,
+            "service": service,
+            "task": number,
+            "slot": slot,
+        }
+        started = time.time_ns()
+        span = self._tracer.start_span(
+            "splitinfer.task",
+            kind=self._trace.SpanKind.CLIENT,
+            start_time=started,
+            attributes={f"splitinfer.{name}": value for name, value in attributes.items()},
+        )
+        return _Traced(self, span, started, time.perf_counter())
+
+    def flush(self) -> None:
+        """Send what is waiting to be sent, in ``FLUSH_S`` at most."""
+        if self._provider is not None and hasattr(self._provider, "force_flush"):
+            self._provider.force_flush(int(FLUSH_S * 1e3))
+
+    def shutdown(self) -> None:
+        """Send what is waiting to be sent, and write no more."""
+        if self._provider is not None and hasattr(self._provider, "shutdown"):
+            self._provider.shutdown()
 
     def served(
         self,
@@ -134,11 +171,14 @@ class _Traced(RequestTrace):
         self._span = span
         self._started = started
         self._since_s = since_s
+        self._is_over = False
         of = span.get_span_context()
         self.context = of.trace_id.to_bytes(16) + of.span_id.to_bytes(8) + bytes((of.trace_flags,))
         assert len(self.context) == TRACE_BYTES
 
     def done(self, result: InferenceResult) -> None:
+        if self._is_over:
+            return
         took = result.timing
         self._span.set_attributes({"splitinfer.ran_at": result.ran_at, "splitinfer.retries": result.retries})
         if result.error is not None:
@@ -151,12 +191,27 @@ class _Traced(RequestTrace):
         self._end()
 
     def failed(self, error: BaseException) -> None:
-        self._span.set_status(self._tracing.error(str(error)))
+        if not self._is_over:
+            self._span.set_status(self._tracing.error(str(error) or type(error).__name__))
+            self._end()
+
+    def stage(self, name: str, took_s: float) -> None:
+        if not self._is_over and self._span.is_recording():
+            self._tracing.stages(self._span, self._now() - int(took_s * _NS), **{name: took_s})
+
+    def answered(self, ran_at: str, *, is_right: bool) -> None:
+        self._span.set_attribute("splitinfer.ran_at", ran_at)
+        if not is_right:
+            self._span.set_status(self._tracing.error("the answer is not the whole model's"))
         self._end()
 
     def _end(self) -> None:
-        # As long as it took, also where the wall clock was set meanwhile.
-        self._span.end(self._started + int((time.perf_counter() - self._since_s) * _NS))
+        self._is_over = True
+        self._span.end(self._now())
+
+    def _now(self) -> int:
+        # As long after the start as it took, also where the wall clock was set meanwhile.
+        return self._started + int((time.perf_counter() - self._since_s) * _NS)
 
 
 @contextmanager
@@ -171,22 +226,43 @@ def tracing_to(endpoint: str | None, service: str) -> Iterator[Tracing | None]:
         InputError: that is no such endpoint.
         MissingExtraError: OpenTelemetry is not installed.
     """
+    tracing = tracing_of_child(endpoint, service)
+    try:
+        yield tracing
+    finally:
+        if tracing is not None:
+            tracing.shutdown()
+
+
+def check_endpoint(endpoint: str | None) -> None:
+    """Refuse what is no collector's address, and spans without OpenTelemetry.
+
+    Raises:
+        InputError, MissingExtraError: as ``tracing_to``.
+    """
     if endpoint is None:
-        yield None
         return
     scheme, separator, rest = endpoint.partition("://")
     if scheme not in ("http", "https") or not separator or not rest.rpartition(":")[2].rstrip("/").isdigit():
         raise InputError(f"--otlp: a collector is http://HOST:PORT or https://HOST:PORT, not {endpoint!r}")
     try:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: F401 - is it there
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: F401 - and this
     except ImportError as error:
         raise MissingExtraError("opentelemetry", "otel") from error
+
+
+def tracing_of_child(endpoint: str | None, service: str) -> Tracing | None:
+    """As ``tracing_to``, for a process that ends from another thread: it calls ``flush`` before."""
+    check_endpoint(endpoint)
+    if endpoint is None:
+        return None
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint, insecure=scheme == "http")))
-    try:
-        yield Tracing(provider)
-    finally:
-        provider.shutdown()
+    exporter = OTLPSpanExporter(endpoint, insecure=endpoint.startswith("http:"))
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return Tracing(provider)

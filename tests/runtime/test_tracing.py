@@ -12,11 +12,12 @@ from types import SimpleNamespace
 import grpc
 import pytest
 import torch
+from opentelemetry.context import Context
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -54,6 +55,16 @@ class Recorder:
         return out
 
 
+class Begun(SpanProcessor):
+    """Notes the names of spans that begin."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        self.names.append(span.name)
+
+
 def test_device_and_edge_share_one_trace(models: dict[str, SplitModel]) -> None:
     split, device, edge = models["plain"], Recorder(), Recorder()
     with EdgeServer([split], tracing=edge.tracing) as server:
@@ -86,6 +97,26 @@ def test_device_and_edge_share_one_trace(models: dict[str, SplitModel]) -> None:
         assert list(edge.stages(span)) == ["queue", "tail", "reply"]
     last = edge.stages(of_edge[roots[-1].context.trace_id])
     assert last["tail"] == pytest.approx(results[-1].timing.tail_s, abs=1e-5)
+
+
+def test_every_span_of_a_stream_that_raises_is_ended(models: dict[str, SplitModel]) -> None:
+    split, device = models["plain"], Recorder()
+    begun = Begun()
+    device.provider.add_span_processor(begun)
+    with EdgeServer([split]) as server, EdgeClient(server.address, tracing=device.tracing) as client:
+        wrong = client.stream(split, 1, [IMAGE, IMAGE, torch.ones(7)], window=3)
+        with pytest.raises(InputError):
+            list(wrong)
+        left = client.stream(split, 1, [IMAGE] * 5, window=3)
+        next(left)
+        left.close()
+        line = client.stream(split, 1, [IMAGE] * 3, window=3)
+        next(line)
+        server.stop()
+        with pytest.raises(RemoteError):
+            list(line)
+    assert len(device.spans("infer")) == begun.names.count("splitinfer.infer")
+    assert any(root.status.status_code is StatusCode.ERROR for root in device.spans("infer"))
 
 
 @pytest.mark.parametrize("jump_s", [-3600, 3600])
@@ -159,6 +190,7 @@ def test_the_documented_spans_are_the_spans(models: dict[str, SplitModel]) -> No
         EdgeClient(server.address, tracing=both.tracing) as client,
     ):
         client.infer(split, 1, IMAGE)
+    both.tracing.task("plain", 1, device=0, service=0, number=1, slot=0).answered("edge", is_right=True)
     documented = re.findall(r"^\| `(splitinfer\.\w+)` \| (?:device|edge|both) \|", DOCS.read_text(), re.M)
     assert {span.name for span in both.memory.get_finished_spans()} == set(documented)
 

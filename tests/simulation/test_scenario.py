@@ -50,9 +50,7 @@ def test_a_codecs_estimate_stands_instead_of_bits_per_element():
     cuts = CutRecord(0, "input", (3, 5), 0, wholes), CutRecord(1, "last", (2,), 10, ())
     mixed = small_scenario(services=(Profile("mixed", wholes, 0, 10, cuts),), codecs="float16")
     assert setting_of(mixed).transmission_bits[0, 0].tolist() == [15 * 64 + 7 * 16, 0]
-    with pytest.raises(
-        ScenarioError, match=r"^codecs: there is no codec 'zip'; known: raw, float16, .*ternary\+ans$"
-    ):
+    with pytest.raises(ScenarioError, match=r"^codecs: there is no codec 'zip'; known: raw, float16, .*ternary\+ans$"):
         scenario.replace(codecs="zip")
 
 

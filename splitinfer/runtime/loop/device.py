@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -14,11 +16,13 @@ from numpy.typing import NDArray
 from splitinfer.energy import transmission_energy_j
 from splitinfer.energy.processor import processor_energy_j
 from splitinfer.energy.transmitter import radio_power_w
+from splitinfer.errors import RemoteError
 from splitinfer.radio import shannon_power_w, shannon_rate_bps
 from splitinfer.runtime.emulation import Clock, Job, Link, Piece
 from splitinfer.runtime.exchange import Exchange
 from splitinfer.runtime.loop.lines import waiting_in
 from splitinfer.runtime.loop.world import DeviceWorld
+from splitinfer.runtime.tracing import UNTRACED, RequestTrace, Tracing
 from splitinfer.scheduling.period import PER_DEVICE, PER_STAGE, Period
 from splitinfer.scheduling.rules import AllocationRule, is_compiled, within
 from splitinfer.scheduling.setting import Setting
@@ -131,6 +135,7 @@ class DeviceLoop:
         link: sends what crosses the cuts, one queue per service.
         exchange: builds the requests.
         rule: decides frequencies and rates; started with the setting.
+        tracing: writes a span of each task.
         keeps_crossing: keep what crosses the cut of every task until it is answered, for :meth:`go_alone`.
     """
 
@@ -145,6 +150,7 @@ class DeviceLoop:
         exchange: Exchange,
         rule: AllocationRule,
         *,
+        tracing: Tracing | None = None,
         keeps_crossing: bool = False,
     ) -> None:
         self.check = AnswerCheck()
@@ -160,6 +166,8 @@ class DeviceLoop:
         self._under_way: dict[int, LiveTask] = {}
         self._lock = threading.Lock()
         self._sums, self._slots = self._nothing(), 0
+        self._tracing = tracing
+        self._traces: dict[int, RequestTrace] = {}
         self._keeps_crossing = keeps_crossing
         self._crossing: dict[int, tuple[Any, ...]] = {}
         self._left: set[int] = set()
@@ -183,6 +191,12 @@ class DeviceLoop:
         for task in stranded:
             self._finish_here(task)
         return len(stranded)
+
+    def end_traces(self) -> None:
+        """End the spans of tasks that have no answer."""
+        while self._traces:
+            _, trace = self._traces.popitem()
+            trace.failed(RemoteError("under way when the run ended", status="CANCELLED"))
 
     def end_alone(self) -> None:
         """Send to the edge again."""
@@ -270,10 +284,10 @@ class DeviceLoop:
         if task is None:
             self.check.unexpected += 1
             return None
-        self._answered(task, leaves)
+        self._answered(task, leaves, ran_at="edge")
         return task
 
-    def _answered(self, task: LiveTask, leaves: Sequence[Any]) -> None:
+    def _answered(self, task: LiveTask, leaves: Sequence[Any], *, ran_at: str = "device") -> None:
         right = self._services[task.service].is_right(task.cut, task.number, leaves)
         with self._lock:
             if self._under_way.pop(task.number, None) is None:
@@ -283,10 +297,21 @@ class DeviceLoop:
             self._left.discard(task.number)
             self.check.checked += 1
             self.check.wrong += 0 if right else 1
+        self._traces.pop(task.number, UNTRACED).answered(ran_at, is_right=right)
 
     def _admit(self, task: LiveTask) -> None:
         with self._lock:
             self._under_way[task.number] = task
+        if self._tracing is not None:
+            service = self._services[task.service]
+            self._traces[task.number] = self._tracing.task(
+                service.name,
+                service.at(task.cut).cut,
+                device=self._device,
+                service=task.service,
+                number=task.number,
+                slot=task.arrival_slot,
+            )
         cycles = self._work(self._setting.local_cycles, task)
         if cycles > 0:
             self._clock.submit(task.service, Job(task, lambda: self._run_head(task)), cycles)
@@ -308,12 +333,20 @@ class DeviceLoop:
         self._clock.submit(task.service, Job(last, lambda: self._run_tail(task)), cycles)
 
     def _run_tail(self, task: LiveTask) -> tuple[Any, ...]:
-        return self._services[task.service].run_tail(task.cut, self._crossing[task.number])
+        with self._stage(task, "tail"):
+            return self._services[task.service].run_tail(task.cut, self._crossing[task.number])
+
+    @contextmanager
+    def _stage(self, task: LiveTask, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._traces.get(task.number, UNTRACED).stage(name, time.perf_counter() - start)
 
     def _run_head(self, task: LiveTask) -> bytes | tuple[Any, ...]:
         """Return the bytes of the request for the tail; or the answer, where there is no tail."""
         service = self._services[task.service]
-        tensors = service.run_head(task.cut, task.number)
+        with self._stage(task, "head"):
+            tensors = service.run_head(task.cut, task.number)
         if task.cut == service.last:
             return tensors
         if self._keeps_crossing:
@@ -321,7 +354,13 @@ class DeviceLoop:
                 self._crossing[task.number] = tensors
         choice = service.at(task.cut)
         return self._exchange.request(
-            service.name, service.fingerprint_at(choice.cut), choice.cut, tensors, task.number, choice.codec or None
+            service.name,
+            service.fingerprint_at(choice.cut),
+            choice.cut,
+            tensors,
+            task.number,
+            choice.codec or None,
+            self._traces.get(task.number, UNTRACED).context,
         )
 
     def _work(self, table: Floats, task: LiveTask) -> float:

@@ -12,7 +12,10 @@ from splitinfer.runtime.child import child_main, lines_of
 
 def work(order: dict[str, Any], say: Callable[[dict[str, Any]], None], parent: TextIO) -> None:
     """Load the models, and attend run after run: each line of the parent is the edge's address."""
-    lines = lines_of(parent)
+    from splitinfer.runtime.tracing import tracing_of_child
+
+    tracing = tracing_of_child(order["otlp"], "splitinfer-device")
+    lines = lines_of(parent, at_end=tracing.flush if tracing is not None else None)
     from splitinfer.graph.engines import set_threads
     from splitinfer.models import CaptureOptions
     from splitinfer.runtime.loop.device_run import run_device
@@ -37,6 +40,7 @@ def work(order: dict[str, Any], say: Callable[[dict[str, Any]], None], parent: T
             on_failure=order["on_failure"],
             on_alone=lambda slot, stranded, error: alone.append(slot),
             on_return=lambda slot: alone.clear(),
+            tracing=tracing,
         )
         of_run = {"checked": farewell.checked, "wrong": farewell.wrong + farewell.unexpected}
         say({"event": "farewell", "is_alone": bool(alone), "unanswered": farewell.unanswered} | of_run)

@@ -20,6 +20,7 @@ from splitinfer.runtime.loop.world import DeviceWorld, check_live, check_slots_g
 from splitinfer.runtime.perseverance import OnFailure
 from splitinfer.runtime.security import ClientSecurity
 from splitinfer.runtime.settings import ClientSettings
+from splitinfer.runtime.tracing import Tracing
 from splitinfer.scheduling.period import Period
 from splitinfer.simulation.build import rule_of, setting_of
 from splitinfer.simulation.identity import digest
@@ -58,6 +59,7 @@ def run_device(
     on_alone: Callable[[int, int, RemoteError], None] = lambda slot, tasks, error: None,
     on_return: Callable[[int], None] = lambda slot: None,
     times: DeviceTimes | None = None,
+    tracing: Tracing | None = None,
     make_clock: MakeClock = EmulatedClock,
     make_link: MakeLink = EmulatedLink,
     on_start: Callable[[pb.Start], None] = lambda start: None,
@@ -78,6 +80,7 @@ def run_device(
         on_alone: called when it begins to, with the slot, the number of stranded tasks, and why.
         on_return: called when the edge has taken it back, with the first slot.
         times: how long to wait.
+        tracing: writes a span of each task.
         make_clock: the device's processor; one with a settable frequency takes the emulated one's place.
         make_link: its radio, likewise.
         on_start: called when every device is there.
@@ -96,6 +99,7 @@ def run_device(
     run = _DeviceRun(target, scenario, device, services, connection, times or DeviceTimes(), make_clock, make_link)
     run.on_alone = on_alone if on_failure == "fallback" else None
     run.on_return = on_return
+    run.tracing = tracing
     return run.run(on_start, on_period)
 
 
@@ -137,6 +141,7 @@ class _DeviceRun:
         self._late_cuts = 0
         self.on_alone: Callable[[int, int, RemoteError], None] | None = None
         self.on_return: Callable[[int], None] = lambda slot: None
+        self.tracing: Tracing | None = None
         self._is_alone, self._is_over = False, False
         self._back: tuple[Attendance, pb.Start, float] | None = None
         self._target, self._connection = target, connection
@@ -166,6 +171,8 @@ class _DeviceRun:
         finally:
             self._is_over = True
             self._attendance.close()
+            if self._loop is not None:
+                self._loop.end_traces()
             if self._back is not None:
                 self._back[0].close()
         return farewell
@@ -195,6 +202,7 @@ class _DeviceRun:
             link,
             self._exchange,
             self._rule,
+            tracing=self.tracing,
             keeps_crossing=self.on_alone is not None,
         )
         last_cuts = [service.last for service in self._services]

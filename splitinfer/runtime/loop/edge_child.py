@@ -12,7 +12,10 @@ from splitinfer.runtime.child import child_main, lines_of
 
 def work(order: dict[str, Any], say: Callable[[dict[str, Any]], None], parent: TextIO) -> None:
     """Load the models, and be the edge of run after run: each line of the parent is one, as JSON."""
-    lines = lines_of(parent)
+    from splitinfer.runtime.tracing import tracing_of_child
+
+    tracing = tracing_of_child(order["otlp"], "splitinfer-edge")
+    lines = lines_of(parent, at_end=tracing.flush if tracing is not None else None)
     from splitinfer.graph.engines import set_threads
     from splitinfer.models import CaptureOptions
     from splitinfer.policies import named_policy
@@ -38,6 +41,7 @@ def work(order: dict[str, Any], say: Callable[[dict[str, Any]], None], parent: T
             ServerSettings(port=order["port"]),
             on_listen=lambda address: say({"event": "listen", "address": address}),
             observer=lambda event: say(event.to_dict()),
+            tracing=tracing,
         )
 
 

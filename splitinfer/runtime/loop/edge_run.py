@@ -37,6 +37,7 @@ from splitinfer.runtime.loop.ticker import Ticker
 from splitinfer.runtime.loop.world import check_live, check_policy, warm_allocation
 from splitinfer.runtime.settings import ServerSettings
 from splitinfer.runtime.tails import RefusedRequestError, TailRunner
+from splitinfer.runtime.tracing import Tracing
 from splitinfer.scheduling.policy import Policy
 from splitinfer.simulation.build import rule_of, setting_of
 from splitinfer.simulation.identity import digest
@@ -59,6 +60,7 @@ def run_edge(
     make_clock: MakeClock = EmulatedClock,
     on_listen: Callable[[str], None] = lambda address: None,
     observer: Observer = nobody,
+    tracing: Tracing | None = None,
 ) -> None:
     """Run the edge of one scenario.
 
@@ -71,6 +73,7 @@ def run_edge(
         make_clock: the edge's processors; hardware whose speed can be set takes the emulated ones' place.
         on_listen: called with ``host:port`` once devices can come.
         observer: told what happens, on a thread of its own; every event of the run before this returns.
+        tracing: writes a span of each request that carries its device's.
 
     Raises:
         InputError: the policy does not fit the scenario or sets resources itself, or the address cannot be listened on.
@@ -79,7 +82,8 @@ def run_edge(
     check_live(scenario)
     check_policy(policy, scenario)
     with Fanout().add("the run's observer", observer, most_waiting=None) as fanout:
-        _EdgeRun(scenario, policy, models, loop, server or ServerSettings(), make_clock, fanout).run(on_listen)
+        run = _EdgeRun(scenario, policy, models, loop, server or ServerSettings(), make_clock, fanout, tracing)
+        run.run(on_listen)
 
 
 class _EdgeRun:
@@ -92,6 +96,7 @@ class _EdgeRun:
         server: ServerSettings,
         make_clock: MakeClock,
         observer: Observer,
+        tracing: Tracing | None,
     ) -> None:
         self._scenario = scenario
         self._policy = policy
@@ -109,6 +114,7 @@ class _EdgeRun:
             torch_threads=settings.torch_threads,
             batch=settings.batch,
             observer=self._tell_batch,
+            tracing=tracing,
         )
         self._assembly = RequestAssembly(
             max_message_bytes=server.limits.max_message_bytes, max_pending_bytes=settings.max_pending_bytes

@@ -19,6 +19,7 @@ from splitinfer.runtime.loop.record import LiveRecord
 from splitinfer.runtime.loop.settings import LoopSettings
 from splitinfer.runtime.loop.world import check_live, check_models, check_policy, check_slots_go_on
 from splitinfer.runtime.perseverance import OnFailure
+from splitinfer.runtime.tracing import check_endpoint
 from splitinfer.simulation.scenario import Scenario
 
 Said = dict[str, Any]
@@ -36,6 +37,7 @@ def run_locally(
     port: int = 0,
     engine: str = "torch",
     on_failure: OnFailure = "fail",
+    otlp: str | None = None,
     observer: Observer = nobody,
     before: Callable[[LocalProcesses, str, LoopSettings], LoopSettings] | None = None,
 ) -> LiveRecord:
@@ -50,6 +52,7 @@ def run_locally(
         port: of the edge; 0 picks a free one.
         engine: what computes halves.
         on_failure: of the devices, as :func:`run_device` takes it.
+        otlp: collector of OpenTelemetry spans, as ``tracing_to`` takes it.
         observer: told every event, for a live view or a trace file.
         before: called once the processes are there, to try them; returns the settings to run with.
 
@@ -72,6 +75,7 @@ def run_locally(
         torch_threads=threads,
         engine=engine,
         on_failure=on_failure,
+        otlp=otlp,
     ) as processes:
         if before is not None:
             settings = before(processes, policy, settings)
@@ -92,8 +96,10 @@ class LocalProcesses:
         torch_threads: threads inside one operation.
         engine: what computes halves.
         on_failure: of the devices: with ``fallback`` they finish a run whose edge is gone, before that is raised.
+        otlp: collector of OpenTelemetry spans, as ``tracing_to`` takes it.
 
     Raises:
+        MissingExtraError: OpenTelemetry is not installed.
         InputError: it is neither ``fallback`` nor ``fail``.
         ScenarioError: a field is in the way of a live run.
     """
@@ -108,15 +114,18 @@ class LocalProcesses:
         torch_threads: int = 1,
         engine: str = "torch",
         on_failure: OnFailure = "fail",
+        otlp: str | None = None,
     ) -> None:
         check_live(scenario)
         check_slots_go_on(on_failure)
         check_models(scenario, cards or {})
+        check_endpoint(otlp)
         self._scenario = scenario
         self._threads = torch_threads
         self._common = {
             "cards": {name: str(Path(path).resolve()) for name, path in (cards or {}).items()},
             "options": CaptureOptions(threads=torch_threads, engine=engine).to_dict(),
+            "otlp": otlp,
         }
         self._of_devices = {"images": [str(image) for image in images], "on_failure": on_failure}
         self._port = port
