@@ -366,6 +366,8 @@ class EdgeClient:
                     break
             else:
                 attempts.answered()
+                if self._retired:
+                    self._close_retired()
                 return replace(result, retries=attempts.retries) if attempts.retries else result
         return finished_here(model, cut, tensors, head_s, since_s, attempts)
 
@@ -522,18 +524,25 @@ class EdgeClient:
         """After a lost or silent connection start afresh: a new channel has no waiting time behind it."""
         if isinstance(error, StreamEndedError) or not isinstance(error, EdgeUnavailableError | DeadlineError):
             return
-        is_lost = isinstance(error, EdgeUnavailableError)
-        now = time.monotonic()
+        self._close_retired()
+        lost: grpc.Channel | None = None
         with self._lock:
-            ended = [old for since, old in self._retired if now - since > self.settings.deadline_s]
-            self._retired = [(since, old) for since, old in self._retired if now - since <= self.settings.deadline_s]
             if channel is not None and self._channel is channel:
                 self._channel = None
-                if is_lost:
+                if isinstance(error, EdgeUnavailableError):
                     self._exchange.forget()
-                    ended.append(channel)
+                    lost = channel
                 else:
-                    self._retired.append((now, channel))
+                    self._retired.append((time.monotonic(), channel))
+        if lost is not None:
+            lost.close()
+
+    def _close_retired(self) -> None:
+        """Close the channels on which no call can be under way any more."""
+        with self._lock:
+            since_s = time.monotonic() - self.settings.deadline_s
+            ended = [old for retired_s, old in self._retired if retired_s < since_s]
+            self._retired = [(retired_s, old) for retired_s, old in self._retired if retired_s >= since_s]
         for old in ended:
             old.close()
 

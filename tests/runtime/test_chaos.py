@@ -103,6 +103,12 @@ def test_a_silent_connection_costs_one_deadline(models: dict[str, SplitModel], s
                 client.infer(split, 1, IMAGE)
             proxy.heal()  # for new connections: the old one has lost bytes
             check_answer(client.infer(split, 1, IMAGE).output, split(IMAGE), "on another connection")
+            for _ in range(200):  # the old one is closed when no call can be under way on it any more
+                if len(proxy._pairs) == 1:
+                    break
+                threading.Event().wait(0.1)
+                client.infer(split, 1, IMAGE)
+            assert len(proxy._pairs) == 1
         assert proxy.connections == 2
 
 
