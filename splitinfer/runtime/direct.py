@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from splitinfer.errors import RemoteError
+from splitinfer.errors import EdgeUnavailableError, RemoteError
 from splitinfer.runtime.lane import Lane
 from splitinfer.runtime.statuses import error_of_status
 from splitinfer.runtime.transport import INFER_STREAM, Metadata
@@ -37,9 +37,15 @@ class RequestLane(Protocol):
 
 
 def open_lane(channel: grpc.Channel, target: str, metadata: Metadata = ()) -> RequestLane:
-    """Open a stream, by the short way where this grpcio has it."""
+    """Open a stream, by the short way where this grpcio has it.
+
+    Raises:
+        EdgeUnavailableError: the channel was closed.
+    """
     try:
         return DirectLane(channel, target, metadata)
+    except ValueError as error:  # gRPC's word for a channel that another thread has closed meanwhile
+        raise EdgeUnavailableError(f"lost the edge at {target}", status="UNAVAILABLE") from error
     except (ImportError, AttributeError, TypeError) as error:
         logger.info("grpcio %s offers no direct calls (%s); using its public streams", grpc.__version__, error)
         return Lane(channel, target, metadata)

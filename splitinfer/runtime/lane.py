@@ -17,12 +17,19 @@ from splitinfer.runtime.transport import INFER_STREAM, Metadata
 
 
 class Lane:
-    """An open stream for one caller at a time."""
+    """An open stream for one caller at a time.
+
+    Raises:
+        EdgeUnavailableError: the channel was closed.
+    """
 
     def __init__(self, channel: grpc.Channel, target: str, metadata: Metadata = ()) -> None:
         self._target = target
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._call = channel.stream_stream(INFER_STREAM)(iter(self._outgoing.get, None), metadata=metadata)
+        try:
+            self._call = channel.stream_stream(INFER_STREAM)(iter(self._outgoing.get, None), metadata=metadata)
+        except ValueError as error:  # gRPC's word for a channel that another thread has closed meanwhile
+            raise EdgeUnavailableError(f"lost the edge at {target}", status="UNAVAILABLE") from error
 
     def send(self, data: bytes) -> None:
         """Hand over the bytes of a request; returns at once."""

@@ -22,7 +22,7 @@ from splitinfer.runtime.events import Event, Repeated, TailServed
 from splitinfer.runtime.once import Once
 from splitinfer.runtime.perseverance import Breaker
 from splitinfer.runtime.statuses import error_of_status
-from splitinfer.runtime.transport import INFER, SENDER
+from splitinfer.runtime.transport import INFER, INFER_STREAM, SENDER
 from splitinfer.runtime.verify import check_answer
 from splitinfer.wire import Request, Wire, decode_reply, encode_request
 from tests.runtime import small
@@ -222,6 +222,21 @@ def test_kept_answers_grow_old() -> None:
     now[0] = 61.0
     once.answer(2, "", lambda: True, lambda wanted: b"")
     assert once.answer(1, "", lambda: True, lambda wanted: b"")[1]
+
+
+def test_an_id_that_comes_again_on_a_stream_or_another_is_answered_once(models: dict[str, SplitModel]) -> None:
+    split, events = models["plain"], list[Event]()
+    tensors = split.run_head(1, IMAGE)
+    first, second = (encode_request(Request("plain", split.fingerprint, 1, tensors, n), Wire()) for n in (5, 6))
+    with EdgeServer([split], observer=events.append) as server, grpc.insecure_channel(server.address) as channel:
+        stream = channel.stream_stream(INFER_STREAM)
+        for asked in ([first, first, second, first], [second, first]):
+            replies = list(stream(iter(asked), metadata=((SENDER, "ab" * 16),)))
+            assert [decode_reply(reply, Wire()).request_id for reply in replies] == [
+                5 + (one is second) for one in asked
+            ]
+            assert len({bytes(decode_reply(reply, Wire()).tensors[0].tobytes()) for reply in replies}) == 1
+    assert [type(event) for event in events] == [TailServed, Repeated, TailServed, *[Repeated] * 3]
 
 
 def test_many_with_one_id_compute_once() -> None:

@@ -4,7 +4,7 @@ import grpc
 import pytest
 import torch
 
-from splitinfer.errors import DeadlineError
+from splitinfer.errors import DeadlineError, EdgeUnavailableError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess, EdgeServer, ServerSettings
 from splitinfer.runtime import direct as direct_module
@@ -53,3 +53,11 @@ def test_a_lane_closed_while_idle_is_opened_again(models: dict[str, SplitModel])
     with EdgeServer([split], ServerSettings(port=port)), client:
         # The first server has closed the stream and another has taken its place; the caller need not know.
         check_answer(client.infer(split, 1, image).output, split(image), "second server")
+
+
+def test_a_channel_that_another_thread_has_closed_is_a_lost_edge() -> None:
+    channel = grpc.insecure_channel("127.0.0.1:1")
+    channel.close()
+    for open_stream in (open_lane, Lane):
+        with pytest.raises(EdgeUnavailableError, match="lost the edge at edge:1"):
+            open_stream(channel, "edge:1")

@@ -9,6 +9,7 @@ import re
 import urllib.request
 from pathlib import Path
 
+import grpc
 import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,6 +21,8 @@ from splitinfer.runtime.events import PeriodEnded, Started, TaskDone
 from splitinfer.runtime.logs import log_event, log_to_stderr
 from splitinfer.runtime.metrics import Metrics, metrics_at
 from splitinfer.runtime.security import ClientSecurity, ServerSecurity
+from splitinfer.runtime.transport import INFER, SENDER
+from splitinfer.wire import Request, Wire, encode_request
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 IMAGE = torch.ones(1, 3, 32, 32)
@@ -63,6 +66,22 @@ def test_an_edge_counts_what_it_does(models: dict[str, SplitModel]) -> None:
     assert seen["splitinfer_max_calls",] == 64
     for stage in ("request", "queue", "compute_infer"):
         assert seen[f"splitinfer_inference_{stage}_duration_seconds_count", "model=plain"] == 3
+
+
+def test_strangers_add_no_labels(models: dict[str, SplitModel]) -> None:
+    split, metrics = models["plain"], Metrics()
+    counts = []
+    with EdgeServer([split], observer=metrics.add) as server, grpc.insecure_channel(server.address) as channel:
+        infer = channel.unary_unary(INFER)
+        for number in range(60):
+            asked = f"model {number}", f"print {number}", number
+            names = [asked, ("plain", split.fingerprint, number + split.num_cuts), ("plain", f"{number}", 1)]
+            for model, fingerprint, cut in names:
+                data = encode_request(Request(model, fingerprint, cut, [IMAGE], number), Wire())
+                with pytest.raises(grpc.RpcError):
+                    infer(data, metadata=((SENDER, f"sender {number}"),))
+            counts.append(sum(len(metric.samples) for metric in metrics.registry.collect()))
+    assert counts[-1] == counts[0]
 
 
 def test_a_live_run_shows_energy_cuts_and_queues() -> None:
