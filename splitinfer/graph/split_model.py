@@ -22,7 +22,6 @@ from splitinfer.graph.batching import batched_graph
 from splitinfer.graph.capture import CapturedGraph, capture_graph, own_weights, restored
 from splitinfer.graph.cuts import Program, analyse, find_cuts, weight_uses
 from splitinfer.graph.engines import DEFAULT_ENGINE, Half, find_engine
-from splitinfer.graph.engines.parts import Parts
 from splitinfer.graph.fingerprint import architecture_digest, cuts_digest, fingerprint, weights_digest
 from splitinfer.graph.folding import fold_batch_norms
 from splitinfer.graph.kept import frozen, thawed
@@ -90,10 +89,9 @@ class SplitModel:
         self._search = threading.Lock()
         self._found_set_cuts: tuple[SetCut, ...] | None = None
         self._set_fingerprints: dict[int, str] = {}
-        self._parts: Parts | None = None
-        if getattr(self._engine, "in_parts", False):
-            self._parts = Parts(self._engine, self._program.inputs, self._crossing_nodes, self._program.outputs)
-            self._engine.key = self.fingerprint  # type: ignore[attr-defined]
+        if (prepare := getattr(self._engine, "prepare", None)) is not None:
+            crossing = [node for nodes in self._crossing_nodes[1:-1] for node in nodes]
+            prepare(self.fingerprint, self._program.inputs, (*crossing, *self._program.outputs))
 
     @classmethod
     def capture(
@@ -202,9 +200,9 @@ class SplitModel:
         return self._engine.tolerance
 
     @property
-    def shares_weights(self) -> bool:
-        """Whether all halves run on one set of weights; if not, each size of batch of a tail has one of its own."""
-        return not getattr(self._engine, "in_parts", False)
+    def compiles_quickly(self) -> bool:
+        """Whether every cut and size of batch may be tried beforehand; if not, a half takes seconds to compile."""
+        return bool(getattr(self._engine, "compiles_quickly", True))
 
     @property
     def fingerprint(self) -> str:
@@ -399,8 +397,6 @@ class SplitModel:
         return half
 
     def _build(self, side: str, k: int, size: int) -> Half:
-        if self._parts is not None and size == 1 and k <= self.num_cuts:  # set cuts do not lie between two parts
-            return self._parts.half(side, k)
         crossing = self.crossing_nodes(k)
         if side == "head":
             return self._engine.compile(self._program.inputs, crossing)
@@ -411,7 +407,10 @@ class SplitModel:
             order, arguments, results = batched_graph(crossing, self._program.outputs, self._captured.weights, size)
         except CaptureError as error:
             raise CaptureError(f"the tail of {self.name} after cut {k} cannot run in batches: {error}") from error
-        return type(self._engine)(order, self._captured.weights).compile(arguments, results)
+        engine = type(self._engine)(order, self._captured.weights)
+        if (prepare := getattr(engine, "prepare", None)) is not None:
+            prepare(f"{self.fingerprint} cut {k}, {size} requests", (), ())
+        return engine.compile(arguments, results)
 
     def _run(self, side: str, k: int, tensors: Sequence[torch.Tensor], size: int = 1) -> tuple[torch.Tensor, ...]:
         half = self._half(side, k, size)

@@ -82,9 +82,9 @@ class BatchSizes:
         self._sizes[tail] = tuple(each for each in self._sizes[tail] if each < size)
 
     def warm(self) -> None:
-        """Find out the sizes of every tail now, of engines whose halves share their weights."""
+        """Find out the sizes of every tail now, where the engine compiles quickly."""
         for name, split in self._models.items():
-            for k in split.tails if split.shares_weights else ():
+            for k in split.tails if split.compiles_quickly else ():
                 self._sizes[name, k] = self._try((name, k))
 
     @property

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import warnings
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -32,18 +36,32 @@ class Net(nn.Module):
         return {"scores": self.out(g.mean((2, 3))), "best": g.flatten(1).argmax(1)}
 
 
+def captured(engine="onnxruntime"):
+    torch.manual_seed(0)
+    return SplitModel.capture(Net().eval(), (torch.randn(1, 3, 16, 16),), engine=engine)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """What a first start leaves for the next."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPLITINFER_CACHE", str(folder))
+        split = captured()
+        split.run_tail(1, *split.run_head(1, torch.zeros(1, 3, 16, 16)))
+    assert list((folder / "onnxruntime").glob("*-whole.onnx"))
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def own_cache(exported, tmp_path, monkeypatch):
     monkeypatch.setenv("SPLITINFER_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    return Path(shutil.copytree(exported, tmp_path / "cache"))
 
 
 @pytest.fixture
 def pair():
-    torch.manual_seed(0)
-    model = Net().eval()
-    example = (torch.randn(1, 3, 16, 16),)
-    return [SplitModel.capture(model, example, engine=engine) for engine in ("torch", "onnxruntime")]
+    return [captured("torch"), captured()]
 
 
 def test_every_cut_is_torchs_to_the_tolerance(pair):
@@ -66,47 +84,85 @@ def test_every_cut_is_torchs_to_the_tolerance(pair):
             assert torch.equal(answer["best"], expected["best"])
 
 
-def test_each_weight_is_held_by_one_part(pair, own_cache):
-    import onnx
+class Wide(nn.Module):
+    """38 MB of weights in what CNNs are made of."""
 
-    _, fast = pair
-    x = torch.randn(1, 3, 16, 16)
-    for k in range(fast.num_cuts):
-        fast.run_tail(k, *fast.run_head(k, x))
-    for k in range(fast.num_cuts):  # the parts are final now
-        fast.run_tail(k, *fast.run_head(k, x))
-    parts = fast._parts
-    live = sum(
-        len(part._session[0].get_inputs()) > 0 for part in parts._compiled.values() if getattr(part, "_session", None)
-    )
-    assert live <= fast.num_cuts + 1
-    kept = sorted((own_cache / "onnxruntime").glob("*.onnx"), key=lambda path: path.stat().st_size)
-    sizes = [sum(len(weight.raw_data) for weight in onnx.load(path).graph.initializer) for path in kept]
-    assert max(sizes) <= 1.2 * 4 * fast.num_parameters + 4096
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Conv2d(512, 512, 3, padding=1) for _ in range(4)))
+        self.out = nn.Linear(512, 100)
+
+    def forward(self, x):
+        return self.out(self.layers(x).mean((2, 3)))
 
 
-def test_a_second_start_finds_its_files(pair, own_cache, monkeypatch):
-    _, fast = pair
-    x = torch.randn(1, 3, 16, 16)
-    first = fast.run_tail(1, *fast.run_head(1, x))
-    assert list((own_cache / "onnxruntime").glob("*.onnx"))
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="the system does not say what is resident")
+def test_all_cuts_hold_each_weight_once(own_cache):
+    earlier = set((own_cache / "onnxruntime").iterdir())
     torch.manual_seed(0)
-    again = SplitModel.capture(Net().eval(), (x,), engine="onnxruntime")
-    monkeypatch.setattr(torch.onnx, "export", lambda *args, **kwargs: pytest.fail("exported again"))
-    second = again.run_tail(1, *again.run_head(1, x))
-    assert torch.equal(first["scores"], second["scores"])
+    model, x = Wide().eval(), torch.randn(1, 512, 4, 4)
+    weights_bytes = sum(p.nbytes for p in model.parameters())
+    added = []
+    for _ in range(2):  # the second start exports nothing
+        fast = SplitModel.capture(model, (x,), engine="onnxruntime")
+        before = resident_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", EngineWarning)
+            for k in range(1, fast.num_cuts):
+                fast.run_tail(k, *fast.run_head(k, x))
+        added.append(resident_bytes() - before)
+    assert added[1] <= 1.5 * weights_bytes
+    files = set((own_cache / "onnxruntime").iterdir()) - earlier
+    assert sum(p.stat().st_size for p in files if p.suffix == ".npy") <= 1.05 * weights_bytes
+    halves = [p for p in files if p.suffix == ".onnx" and not p.stem.endswith("-whole")]
+    assert len(halves) == 2 * (fast.num_cuts - 1)
+    assert sum(p.stat().st_size for p in halves) < 0.01 * weights_bytes
 
 
-def test_a_damaged_file_is_left_to_torch_with_a_warning(pair, own_cache):
+def test_a_second_start_exports_nothing(pair, monkeypatch):
     exact, fast = pair
+    monkeypatch.setattr(torch.onnx, "export", lambda *args, **kwargs: pytest.fail("exported again"))
     x = torch.randn(1, 3, 16, 16)
-    fast.run_head(1, x)
-    for path in (own_cache / "onnxruntime").glob("*.onnx"):
+    for k in (1, 2):  # 2 is out of the same export
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", EngineWarning)
+            answer = fast.run_tail(k, *fast.run_head(k, x))
+        torch.testing.assert_close(answer, exact(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["*.npy", "*.onnx"])
+def test_damaged_files_are_made_anew(pair, own_cache, which):
+    exact, fast = pair
+    for path in (own_cache / "onnxruntime").glob(which):
         path.write_bytes(path.read_bytes()[:100])
-    torch.manual_seed(0)
-    again = SplitModel.capture(Net().eval(), (x,), engine="onnxruntime")
-    with pytest.warns(EngineWarning, match="leaves .* operations up to .* to torch: "):
-        head = again.run_head(1, x)
+    x = torch.randn(1, 3, 16, 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EngineWarning)
+        answer = fast.run_tail(1, *fast.run_head(1, x))
+    torch.testing.assert_close(answer, exact(x), rtol=1e-4, atol=1e-5)
+
+
+def test_other_numbers_in_a_file_are_found_and_left_to_torch(pair, own_cache):
+    exact, fast = pair
+    for path in (own_cache / "onnxruntime").glob("*.npy"):
+        np.save(path, 2 * np.load(path))
+    x = torch.randn(1, 3, 16, 16)
+    with pytest.warns(EngineWarning, match=r"leaves .* operations up to .* to torch: its answer is .* off"):
+        head = fast.run_head(2, x)
+    assert torch.equal(head[0], exact.run_head(2, x)[0])
+
+
+def test_a_cache_that_cannot_be_written_is_left_to_torch_with_a_warning(pair, tmp_path, monkeypatch):
+    exact, fast = pair
+    (tmp_path / "file").write_text("", "utf-8")
+    monkeypatch.setenv("SPLITINFER_CACHE", str(tmp_path / "file"))
+    x = torch.randn(1, 3, 16, 16)
+    with pytest.warns(EngineWarning, match="set SPLITINFER_CACHE to a folder"):
+        head = fast.run_head(1, x)
     assert torch.equal(head[0], exact.run_head(1, x)[0])
 
 

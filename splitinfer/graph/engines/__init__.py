@@ -39,9 +39,11 @@ class Engine(Protocol):
         name: as users write it.
         tolerance: largest error of an answer against the captured graph's, relative to its largest magnitude; 0
             promises the same bits.
-        in_parts: True where everything that it compiles holds weights of its own. A model is then compiled in parts
-            between the cuts in use, which heads and tails share, so that each weight is held once. False where an
-            engine does not say.
+        compiles_quickly: False where a half takes seconds to compile, so that cuts are compiled when they are first
+            used and batches are tried when they are first asked for. True where an engine does not say.
+
+    An engine may have a method ``prepare(key, inputs, results)`` as well. It is called before anything is compiled,
+    with a text that no other graph has, the graph's inputs, and every node that a half may give.
     """
 
     name: str

@@ -1,19 +1,22 @@
-"""The engine ``onnxruntime``: parts of a model as ONNX Runtime sessions, checked against torch, kept on disk.
+"""The engine ``onnxruntime``: halves as ONNX Runtime sessions, checked against torch, kept on disk.
 
-A part is exported on first use from the captured operations, and its first answer is compared with torch's on the
-very tensors that came. Where they differ by more than ``CHECK_TOLERANCE``, or the export or the runtime fails, torch
-computes the part from then on, and a warning says which operator and why. Exported files are kept in a folder by a key
-of fingerprint, part and versions, so that a second start finds them.
+The model is exported once, with what crosses any cut among its outputs, and each half is cut out of that on first use;
+where the model cannot be exported, a half is by itself. A half's first answer is compared with torch's on the very
+tensors that came. Where they differ by more than ``CHECK_TOLERANCE``, or the export or the runtime fails, torch
+computes the half from then on, and a warning says which operator and why. Files are kept in a folder by a key of
+fingerprint, versions and processor, so that a second start finds them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
+import logging
+import platform
 import tempfile
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,41 +25,62 @@ import torch
 from torch import fx
 
 from splitinfer.errors import MissingExtraError
-from splitinfer.graph.engines import Half
+from splitinfer.graph.engines import Half, onnx_files
 from splitinfer.graph.engines.export import export_onnx, part_module
 from splitinfer.graph.engines.torch_engine import TorchEngine
 from splitinfer.graph.kept import cache_folder
 
+logger = logging.getLogger(__name__)
+
 CHECK_TOLERANCE = 1e-4
-"""Largest error of a part's first answer, relative to its largest magnitude."""
+"""Largest error of a half's first answer, relative to its largest magnitude."""
+
+PACKED_SHARE = 1.0
+MIN_PACKED_BYTES = 64 << 20
+"""ONNX Runtime packs matrices anew for each session: at most so much of a model's weights, for all its halves together,
+or so many bytes. What comes later reads matrices as they are, which takes up to 15 % longer for transformers."""
+
+WHOLE = "whole.onnx"
 
 for _package in ("onnxruntime", "onnx", "onnxscript"):  # said where the engine is asked for, before anything slow
     if find_spec(_package) is None:
         raise MissingExtraError(_package, "onnx")
 
-FORMAT = 1
+FORMAT = 2
 """Of the kept files; a change makes old ones useless."""
 
 
 class EngineWarning(UserWarning):
-    """An engine leaves a part to torch."""
+    """An engine leaves a half to torch."""
 
 
 class OnnxRuntimeEngine:
-    """Compiles parts of one captured graph for ONNX Runtime's CPU provider.
-
-    Attributes:
-        key: what the captured graph is known by, for kept files; none are kept without one.
-    """
+    """Compiles halves of one captured graph for ONNX Runtime's CPU provider."""
 
     name = "onnxruntime"
     tolerance = CHECK_TOLERANCE
-    in_parts = True
+    compiles_quickly = False
 
     def __init__(self, order: Sequence[fx.Node], weights: Mapping[str, Any]) -> None:
-        self.key: str | None = None
         self._torch = TorchEngine(order, weights)
-        self._weights = weights
+        self._order, self._weights = order, weights
+        self._index = {node: index for index, node in enumerate(order)}
+        self._pack_bytes = max(
+            MIN_PACKED_BYTES,
+            PACKED_SHARE * sum(one.nbytes for one in weights.values() if isinstance(one, torch.Tensor)),
+        )
+        self._key = ""
+        self._takes: list[fx.Node] = []
+        self._gives: list[fx.Node] = []
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._has_whole = True
+        self._lock = threading.Lock()
+
+    def prepare(self, key: str, inputs: Sequence[fx.Node], results: Sequence[fx.Node]) -> None:
+        """Export the whole graph once, when the first half is asked for, and keep files under a key."""
+        self._key = key
+        self._takes = list(dict.fromkeys(inputs))
+        self._gives = [node for node in dict.fromkeys(results) if node.op == "call_function"]
 
     def compile(self, arguments: Sequence[fx.Node], results: Sequence[fx.Node]) -> Half:
         """Compile the operations that lead from ``arguments`` to ``results``; the first call checks them."""
@@ -67,41 +91,72 @@ class OnnxRuntimeEngine:
         if not operations:
             return exact
         used = [node for node in arguments if any(node in op.all_input_nodes for op in operations)]
-        return _CheckedPart(self, arguments, results, used, made, operations, exact)
+        return _CheckedHalf(self, arguments, results, used, made, operations, exact)
 
-    def session(self, used: Sequence[fx.Node], made: Sequence[fx.Node], operations: Sequence[fx.Node]) -> Any:
-        """Return a session of a part, from the folder of kept files or exported now."""
+    def open(self, used: Sequence[fx.Node], made: Sequence[fx.Node]) -> onnx_files.Half:
+        """Return a half, from the folder of kept files or exported now."""
+        with self._lock:
+            if not self._key and self._scratch is None:
+                self._scratch = tempfile.TemporaryDirectory()
+            half = [[self._index[node] for node in nodes] for nodes in (used, made)]
+            path = self._path(_digest(half))
+            threads = torch.get_num_threads()
+            try:
+                opened = onnx_files.open_half(path, threads, pack_bytes=self._pack_bytes)
+            except Exception:  # noqa: BLE001 - not there, or damaged in one of many ways
+                onnx_files.save_half(self._content(used, made), path)
+                opened = onnx_files.open_half(path, threads, pack_bytes=self._pack_bytes)
+            self._pack_bytes -= opened.matrix_bytes
+            return opened
+
+    def _path(self, part: str) -> Path:
+        """Return where a part of the model is kept; its folder is there."""
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Threads that spin while they wait take the cores from torch, which is many times slower beside them.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        path = self._path(used, made)
-        if path is None or not path.is_file():
-            order = [node for node, _ in sorted(self._torch._index.items(), key=lambda item: item[1])]
-            content = export_onnx(*part_module(order, self._weights, used, made))
-            if path is None:
-                return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-            _keep(path, content)
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        if self._scratch is not None:
+            return Path(self._scratch.name) / f"{part}.onnx"
+        # Optimised files are for one kind of processor.
+        processor = platform.machine(), torch.backends.cpu.get_cpu_capability()
+        versions = torch.__version__, onnxruntime.__version__, version("onnxscript"), FORMAT
+        folder = cache_folder() / "onnxruntime"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"cannot make {folder} ({error.strerror}); set SPLITINFER_CACHE to a folder") from None
+        return folder / f"{_digest([self._key, versions, processor])}-{part}.onnx"
 
-    def _path(self, used: Sequence[fx.Node], made: Sequence[fx.Node]) -> Path | None:
-        if self.key is None:
-            return None
-        import onnxruntime
+    def _content(self, used: Sequence[fx.Node], made: Sequence[fx.Node]) -> bytes:
+        """Return a half as ONNX: out of the whole model, or by itself where that cannot be."""
+        if self._has_whole and {*used} <= {*self._takes, *self._gives} and {*made} <= {*self._gives}:
+            try:
+                whole = self._whole()
+                names = dict(zip(self._takes, (one.name for one in whole.graph.input), strict=True))
+                names |= zip(self._gives, (one.name for one in whole.graph.output), strict=True)
+                half = onnx_files.cut_out(whole, [names[node] for node in used], [names[node] for node in made])
+                content: bytes = half.SerializeToString()
+            except Exception as error:  # noqa: BLE001 - exporters fail in any way; other halves may still do
+                logger.info("a half is exported by itself: %s", error)
+            else:
+                return content
+        return export_onnx(*part_module(self._order, self._weights, used, made))
 
-        index = self._torch._index
-        part = [self.key, torch.__version__, onnxruntime.__version__, FORMAT]
-        part += [[index[node] for node in used], [index[node] for node in made]]
-        name = hashlib.sha256(repr(part).encode()).hexdigest()[:32]
-        return cache_folder() / "onnxruntime" / f"{name}.onnx"
+    def _whole(self) -> Any:
+        import onnx
+
+        path = self._path("whole")
+        try:
+            return onnx.load(path)
+        except Exception:  # noqa: BLE001 - not there, or damaged
+            self._has_whole = False  # an export that fails is not tried for every half
+        content = export_onnx(*part_module(self._order, self._weights, self._takes, self._gives))
+        with onnx_files.written(path) as file:
+            file.write(content)
+        self._has_whole = True
+        return onnx.load_from_string(content)
 
 
-class _CheckedPart:
-    """One part: ONNX Runtime once its first answer is right, torch where it is not."""
+class _CheckedHalf:
+    """One half: ONNX Runtime once its first answer is right, torch where it is not."""
 
     def __init__(
         self,
@@ -115,50 +170,54 @@ class _CheckedPart:
     ) -> None:
         self._engine = engine
         self._exact = exact
-        self._part = used, made, operations
+        self._used, self._made, self._operations = used, made, operations
         self._inputs = [arguments.index(node) for node in used]
         place = {node: ("made", made.index(node)) for node in made}
         self._outputs = [place.get(node) or ("given", arguments.index(node)) for node in results]
-        self._dtypes = [node.meta["val"].dtype for node in made]
-        self._session: Any = None
+        self._opened: onnx_files.Half | None = None
         self._is_torch = False
         self._lock = threading.Lock()
 
     def __call__(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if self._is_torch:
             return self._exact(*tensors)
-        if self._session is None:
+        if self._opened is None:
             return self._first(tensors)
-        return self._run(tensors)
+        return self._run(self._opened, tensors)
 
-    def _run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        session, names = self._session
-        feed = {name: tensors[i].contiguous().numpy() for name, i in zip(names, self._inputs, strict=True)}
-        made = [torch.from_numpy(array) for array in session.run(None, feed)]
+    def _run(self, half: onnx_files.Half, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        feed = {name: tensors[i].contiguous().numpy() for name, i in zip(half.inputs, self._inputs, strict=True)}
+        made = [torch.from_numpy(array) for array in half.session.run(None, feed)]
         return tuple(made[i] if kind == "made" else tensors[i] for kind, i in self._outputs)
 
     def _first(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         with self._lock:
-            if self._is_torch or self._session is not None:
+            if self._is_torch or self._opened is not None:
                 return self(*tensors)
             expected = self._exact(*tensors)
+            opened = None
             try:
-                session = self._engine.session(*self._part)
-                self._session = session, [one.name for one in session.get_inputs()]
-                trouble = _difference(self._run(tensors), expected)
+                opened = self._engine.open(self._used, self._made)
+                trouble = _difference(self._run(opened, tensors), expected)
             except Exception as error:  # noqa: BLE001 - exporter and runtime fail in any way, and torch computes it then
                 line = (str(error).strip().splitlines() or [""])[0]
                 trouble = f"{type(error).__name__}: {line}"
-            if trouble:
-                self._session, self._is_torch = None, True
-                last = self._part[2][-1]
+            if not trouble:
+                self._opened = opened
+            else:
+                self._is_torch = True
+                last = self._operations[-1]
                 warnings.warn(
-                    f"engine onnxruntime leaves {len(self._part[2])} operations up to {last.name} ({last.target}) to "
-                    f"torch: {trouble}",
+                    f"engine onnxruntime leaves {len(self._operations)} operations up to {last.name} ({last.target}) "
+                    f"to torch: {trouble}",
                     EngineWarning,
                     stacklevel=2,
                 )
             return expected
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def _difference(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> str:
@@ -176,15 +235,3 @@ def _difference(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor])
             if not error <= CHECK_TOLERANCE:
                 return f"its answer is {error:.1e} off, more than {CHECK_TOLERANCE:.0e} of the largest value"
     return ""
-
-
-def _keep(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; another process may write the same one."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).replace(path)
-    except OSError as error:
-        raise OSError(f"cannot keep {path} ({error.strerror}); set SPLITINFER_CACHE to a folder with room") from None

@@ -43,7 +43,6 @@ class TorchEngine:
 
     name = "torch"
     tolerance = 0.0
-    in_parts = False
 
     def __init__(self, order: Sequence[fx.Node], weights: Mapping[str, Any]) -> None:
         """Prepare the graph's operations.
