@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -101,7 +102,9 @@ def test_the_containers_command_serves_over_tls_and_its_files_are_there(tmp_path
             with EdgeClient(f"localhost:{port[1]}", settings) as client:
                 assert list(client.describe().models) == ["resnet18"]
         finally:
-            server.terminate()
+            server.send_signal(
+                signal.SIGHUP
+            )  # as the terminal does that it was started from; SIGTERM is tried elsewhere
             server.communicate()
     assert server.returncode == 0
     kept = (ROOT / "deploy" / "Containerfile.dockerignore").read_text().split()

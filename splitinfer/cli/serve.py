@@ -65,8 +65,8 @@ def serve(
 ) -> None:
     """Run the edge server: it computes the tails of the models it holds.
 
-    It stops cleanly on Ctrl-C or SIGTERM, after the calls under way. Health checks and reflection are on. The edge of a
-    live run under a scheduler is a verb of its own, edge.
+    It stops cleanly on Ctrl-C, SIGTERM or SIGHUP, after the calls under way. Health checks and reflection are on. The
+    edge of a live run under a scheduler is a verb of its own, edge.
 
     With --batch, requests for one tail that queued while the processors were busy are computed together, where trials
     found that this is quicker and answers the same. Nobody waits for a batch to fill.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,6 +38,14 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/ALGORITHM-SCENARIO-SEED by default.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in the folder, up to --steps.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch; the networks are small.")] = 1,
+    hyper: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--hyper",
+            metavar="NAME=VALUE|FILE",
+            help="Change a setting of the training (learning_rate=1e-3), or those of a TOML file; also several times.",
+        ),
+    ] = None,
     settings: Changes = None,
     allocation: Allocation = None,
     latency_price: LatencyPrice = None,
@@ -52,6 +61,7 @@ def train(
       splitinfer train lyappo --scenario busy --allocation price --latency-price 0.01
       splitinfer train lyappo --many-worlds --out runs/any
       splitinfer train ddpg --scenario table2 --steps 500000
+      splitinfer train lyappo --scenario busy --hyper learning_rate=1e-3 --hyper hidden=128
       splitinfer train lyappo --out runs/busy --resume --steps 2000000
     """
     if algorithm not in _ALGORITHMS:
@@ -90,6 +100,9 @@ def train(
             raise InputError(f"{option}: is about one scenario; --many-worlds draws its own")
         wanted = TrainingSettings.for_many_worlds(slots=steps, seed=seed)
         world = replace(TRAINING_WORLDS, allocation=world.allocation)
+    if hyper:
+        wanted = wanted.changed(_hyper(hyper))
+        changed.append("--hyper")
     folder = Path("runs") / f"{name}-{world.name}-{seed}" if out is None else out
     if resume:
         record = read_run(folder)
@@ -130,6 +143,27 @@ def train(
     print(f"trained {settings_of(record).name} on {record['scenario']}: ", end="")
     print(f"{record['slots_done']:,} slots in {record['training_seconds']:.0f} s ({rate:,.0f} slots/s)")
     print(f"wrote {folder}; use it with splitinfer.load_policy({str(folder)!r})")
+
+
+def _hyper(given: list[str]) -> dict[str, Any]:
+    """Return the settings that options or files name; later ones win."""
+    from splitinfer.files import read_toml
+
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals and not text.endswith(".toml"):
+            raise InputError(f"--hyper: write NAME=VALUE, for example learning_rate=1e-3, or a TOML file, not {text!r}")
+        try:
+            found |= read_toml(Path(text)) if not equals else {name.strip(): tomllib.loads(f"it = {value}")["it"]}
+        except OSError as error:
+            raise InputError(f"--hyper: cannot read {text}: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"--hyper: {text}: {error}; text is written in quotes") from None
+    for name, option in (("slots", "--steps"), ("seed", "--seed")):
+        if name in found:
+            raise InputError(f"--hyper: {name} is the option {option}")
+    return found
 
 
 def _is_given(ctx: typer.Context, option: str) -> bool:

@@ -113,6 +113,19 @@ class TrainingSettings:
         """
         return _class_of(name)(slots=slots, seed=seed)
 
+    def changed(self, changes: dict[str, Any]) -> TrainingSettings:
+        """Return the settings with some fields changed.
+
+        Raises:
+            InputError: there is no such field, or a value is out of range or of the wrong type.
+        """
+        own = self.record()
+        for name in changes:
+            if name not in own or name in ("algorithm", "variant"):
+                there = ", ".join(field.name for field in fields(self))
+                raise InputError(f"{name}: {self.name} has no such setting; there are {there}")
+        return self.from_record(own | changes)
+
     def record(self) -> dict[str, Any]:
         """Return what a run folder keeps: the algorithm, its variant and every field."""
         return {"algorithm": self.algorithm, "variant": self.variant} | asdict(self)

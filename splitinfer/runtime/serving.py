@@ -36,7 +36,7 @@ def serve(
     progress: Callable[[str], None] = lambda what: None,
     tracing: Tracing | None = None,
 ) -> None:
-    """Capture models, serve their tails, and stop cleanly on SIGINT or SIGTERM.
+    """Capture models, serve their tails, and stop cleanly on SIGINT, SIGTERM or, unless it is ignored, SIGHUP.
 
     A second signal while calls are finishing ends the process at once. Call it from the main thread.
 
@@ -55,7 +55,9 @@ def serve(
         SplitInferError: a model cannot be captured, or the address cannot be used.
     """
     stop = stop or threading.Event()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:  # nohup
+        del before[signal.SIGHUP]
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         stop.set()
