@@ -175,11 +175,14 @@ def _rename_in_place_operations(graph: fx.Graph) -> bool:
             members = merged
         for member in members:
             group[member] = members
-    for node, mutated, functional in renames:
+    twins: dict[fx.Node, fx.Node] = {}
+    for node, changed, functional in renames:
         here = position[node]
+        mutated = twins.get(changed, changed)  # changed before, it has its twin's name by now
         with graph.inserting_before(node):
             twin = graph.call_function(functional, node.args, node.kwargs)
         twin.meta = dict(node.meta)
+        twins[node] = twin
         position[twin] = here
         for user in list(mutated.users):
             if position[user] > here:

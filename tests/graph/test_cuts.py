@@ -402,6 +402,7 @@ _KINDS = ("linear", "linear", "add", "add_", "relu_", "turn", "half", "fill", "r
 # Without shrinking: a capture takes a tenth of a second, and shrinking would take minutes.
 @settings(max_examples=60, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
 @example([("drop", 0, 0), ("add_", 2, 0)])
+@example([("relu_", 0, 0), ("drop", 0, 0), ("add_", 0, 1)])
 @example([("linear", 0, 0), ("turn", 2, 0), ("fill", 3, 0), ("linear", 2, 1)])
 @given(st.lists(st.tuples(st.sampled_from(_KINDS), st.integers(0, 7), st.integers(0, 7)), min_size=3, max_size=12))
 def test_every_cut_of_any_program_gives_the_eager_answer(instructions: list[tuple[str, int, int]]) -> None:
