@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import fx, nn
 
@@ -149,6 +149,54 @@ def test_the_weights_of_a_set_cuts_halves_are_those_that_they_read() -> None:
     (head, _), (tail, _) = split.half_weights(k)
     assert head == 16 * 8 + 8 + 256 * 16 + 16 + 16 * 4 + 4
     assert head + tail == split.num_parameters
+
+
+class RandomTowers(nn.Module):
+    """Instructions on a pool that starts with two inputs of different widths: in-place ones, views, repeats."""
+
+    def __init__(self, instructions: list[tuple[str, int, int]]) -> None:
+        super().__init__()
+        self.instructions = instructions
+        self.narrow = nn.ModuleDict({str(width): nn.Linear(width, width // 2) for width in (64, 32, 16, 8, 4)})
+
+    def forward(self, small: torch.Tensor, large: torch.Tensor) -> dict[str, Any]:
+        pool = [small * 1.0, large * 1.0]
+        for kind, first, second in self.instructions:
+            a, b = pool[first % len(pool)], pool[second % len(pool)]
+            width = a.shape[1]
+            if kind == "narrow" and width > 2:
+                pool.append(self.narrow[str(width)](a))
+            elif kind == "add_" and a.shape == b.shape:
+                a.add_(b * 0.5)
+            elif kind == "relu_":
+                a.relu_()
+            elif kind == "fill":
+                a[:, ::2] = 0.25
+            elif kind == "halves" and width > 2:
+                pool += a.chunk(2, 1)
+            elif kind == "turn":
+                pool.append(a.reshape(2, -1).t().reshape(4, width))
+            elif kind == "drop":
+                pool.append(nn.functional.dropout(a, 0.5, self.training))
+        last = [self.narrow["4"](tensor.reshape(4, -1)[:, :4]) for tensor in pool[-2:]]
+        return {"last": last, "again": last[0]}
+
+
+_KINDS = ("narrow", "narrow", "narrow", "add_", "relu_", "fill", "halves", "turn", "drop")
+
+
+def test_set_cuts_of_random_programs_give_the_eager_answer() -> None:
+    seen: list[int] = []
+
+    # Without shrinking: each takes a capture.
+    @settings(max_examples=20, deadline=None, derandomize=True, phases=[Phase.generate])
+    @given(st.lists(st.tuples(st.sampled_from(_KINDS), st.integers(0, 9), st.integers(0, 9)), min_size=6, max_size=12))
+    def run(instructions: list[tuple[str, int, int]]) -> None:
+        torch.manual_seed(5)
+        seen.append(len(check(RandomTowers(instructions), (_input(4, 16), _input(4, 64))).set_cuts))
+
+    run()
+    assert sum(map(bool, seen)) >= 5, (len(seen), seen)
 
 
 Vertex = tuple[str, tuple[int, ...], int]
