@@ -149,6 +149,7 @@ def test_the_picture_of_cuts_over_bandwidth_is_drawn_from_what_advise_says() -> 
             rtt_s=0.01,
             edge_macs_per_s=160e9,
             codecs=[codec for codec in CODECS if codec.name == "raw"],
+            files=False,
         ).changes
         assert changes == " ".join(f"{at / 1e6:.3g}:{cut}".replace("1.88e+03", "1880") for at, cut in found)
         drawn = [int(x) for x in re.findall(r"H(\d+)V", path)]

@@ -57,8 +57,8 @@ def advise(
 ) -> None:
     """Rank every cut and codec of a model for a link, a device and an edge, and say when not to split.
 
-    Codecs that change bits count where the profile has measured them: splitinfer profile NAME --codecs --save FILE,
-    then advise FILE.
+    Codecs that change bits count where the profile has measured what they do to answers: splitinfer profile NAME
+    --codecs --save FILE, then advise FILE.
 
     Example:
       splitinfer advise resnet50 --bandwidth 20Mbps --rtt 10ms --device pixel6:wifi
@@ -67,7 +67,7 @@ def advise(
     """
     from splitinfer.cli.output import print_table, shown_layer
     from splitinfer.energy.card import load_device
-    from splitinfer.experiments.advise import OBJECTIVES, parse_rate_bps, parse_time_s
+    from splitinfer.experiments.advise import OBJECTIVES, PICTURE_FILE, parse_rate_bps, parse_time_s
     from splitinfer.experiments.advise import advise as find
     from splitinfer.simulation.services import profile_of
 
@@ -97,8 +97,8 @@ def advise(
         from splitinfer.runtime.security import ClientSecurity
 
         security = ClientSecurity(tls_ca, tls_cert, tls_key, token_file)
-        link = {"bandwidth_bps": rate, "rtt_s": delay} if emulate_link else None
-        compared = _compare(profile, advice.options[:_VALIDATED], model, validate, security, link, repeat)
+        tensors = [one for one in advice.options if one.codec != PICTURE_FILE][:_VALIDATED]
+        compared = _compare(profile, tensors, model, validate, security, rate, delay, emulate_link, repeat)
     if as_json:
         record = {
             "model": profile.model,
@@ -142,28 +142,30 @@ def advise(
     print_table(columns, rows, left=("after layer", "codec", "limited by"))
     print()
     print(advice.words)
+    if profile.codecs_from:
+        print(f"bits of codecs: {profile.codecs_from}")
     for at, cut in advice.changes:
         print(f"from {at / 1e6:.3g} Mbit/s on, cut {cut} ({profile.cut(cut).name}) is best")
     for reason, count in advice.refused.items():
-        print(f"left out: {count} with {reason}")
+        print(f"left out: {count} {reason}")
     if compared is not None:
         _show_compared(compared, emulate_link=emulate_link)
 
 
 @dataclass(frozen=True)
 class _Compared:
-    """A way as it was predicted, as it would be at the speeds of this machine and that server, and as it was seen."""
+    """A way as it was predicted for the card, as its parts and the link predict it here, and as it was seen."""
 
     cut: int
     codec: str
     predicted_s: float
-    at_measured_speeds_s: float
+    predicted_bits: float
+    from_parts_s: float
     seen_s: float
     seen_head_s: float
     seen_wire_s: float
     seen_tail_s: float
-    here_macs_per_s: float
-    edge_macs_per_s: float
+    seen_bits: float
 
 
 def _compare(
@@ -172,11 +174,14 @@ def _compare(
     model: str,
     target: str,
     security: ClientSecurity,
-    link: dict[str, float] | None,
+    rate: float,
+    delay: float,
+    emulate_link: bool,
     repeats: int,
 ) -> list[_Compared]:
     from splitinfer.graph.engines import set_threads
     from splitinfer.models import load_card
+    from splitinfer.profiling.codecs import sample_photos
     from splitinfer.runtime import ClientSettings, EdgeClient
     from splitinfer.runtime.emulation.relay import LinkRelay
     from splitinfer.runtime.loading import capture_card
@@ -186,8 +191,8 @@ def _compare(
     set_threads(1)
     card = load_card(profile.model if model.endswith(".json") else model)
     target = checked_target(target)
-    with EdgeClient(target, ClientSettings(security=security)) as direct:
-        direct.describe()  # before what takes long, and by its own address where there is a relay
+    with EdgeClient(target, ClientSettings(security=security)) as near:
+        near.describe()  # before what takes long, and by its own address where there is a relay
     split = capture_card(card)
     held, known = list(split.cuts), list(profile.cuts)
     if any(one.cut > split.num_cuts for one in best):
@@ -196,47 +201,61 @@ def _compare(
         raise InputError(
             f"--validate: the profile is not of {card.name} as it is now; splitinfer profile makes it anew"
         )
-    # All here and all there tell how fast either end is.
-    ends = [(split.num_cuts, ""), (0, "raw")]
+    # Bits after compression are those of photographs.
+    inputs = card.example_inputs() if card.preprocessing is None else (card.preprocess(sample_photos()[0]),)
     with ExitStack() as stack:
-        if link is not None:
-            target = stack.enter_context(LinkRelay(target, **link)).address
-        client = stack.enter_context(EdgeClient(target, ClientSettings(security=security)))
-        ways = [*ends, *((one.cut, one.codec) for one in best)]
-        here, there, *seen = measure_ways(client, split, card.example_inputs(), ways, repeats=repeats)
-    total = profile.total_macs
-    here_macs_per_s, edge_macs_per_s = total / here.head_s, total / there.tail_s
-    found = []
-    for one, was in zip(best, seen, strict=True):
-        macs = profile.cut(one.cut).macs_before
-        at_speeds_s = macs / here_macs_per_s + one.wire_s + (total - macs) / edge_macs_per_s
-        times = was.total_s, was.head_s, was.wire_s, was.tail_s, here_macs_per_s, edge_macs_per_s
-        found.append(_Compared(one.cut, one.codec, one.total_s, at_speeds_s, *times))
-    return found
+        settings = ClientSettings(security=security)
+        client = stack.enter_context(EdgeClient(target, settings))
+        direct: EdgeClient | None = None
+        if emulate_link:
+            direct, relay = client, stack.enter_context(LinkRelay(target, bandwidth_bps=rate, rtt_s=delay))
+            client = stack.enter_context(EdgeClient(relay.address, settings))
+        ways = [(one.cut, one.codec) for one in best]
+        seen = measure_ways(
+            client, split, inputs, ways, bandwidth_bps=rate, rtt_s=delay, repeats=repeats, direct=direct
+        )
+    return [
+        _Compared(
+            one.cut,
+            one.codec,
+            one.total_s,
+            one.bits,
+            was.parts_s,
+            was.total_s,
+            was.head_s,
+            was.wire_s,
+            was.tail_s,
+            was.bits,
+        )
+        for one, was in zip(best, seen, strict=True)
+    ]
 
 
 def _show_compared(compared: Sequence[_Compared], *, emulate_link: bool) -> None:
     from splitinfer.cli.output import print_table
 
-    here, there = compared[0].here_macs_per_s / 1e9, compared[0].edge_macs_per_s / 1e9
     print()
     link = "over an emulated link" if emulate_link else "over the link that there is"
-    print(f"measured {link}: {here:.1f} GMACs/s here, {there:.1f} GMACs/s at the edge; medians")
+    print(f"measured {link}, the quickest of each; from parts: the head alone here, the tail")
+    print("asked without the link, and the bits that were sent over the bandwidth, with the round trip")
     rows = [
         [
             str(one.cut),
             one.codec or "-",
             f"{one.predicted_s * 1e3:.1f}",
-            f"{one.at_measured_speeds_s * 1e3:.1f}",
+            f"{one.from_parts_s * 1e3:.1f}",
             f"{one.seen_s * 1e3:.1f}",
-            f"{one.seen_s / one.at_measured_speeds_s - 1:+.0%}",
+            f"{one.seen_s / one.from_parts_s - 1:+.0%}",
             f"{one.seen_head_s * 1e3:.1f}",
             f"{one.seen_wire_s * 1e3:.1f}",
             f"{one.seen_tail_s * 1e3:.1f}",
+            f"{one.predicted_bits / 8192:.1f}",
+            f"{one.seen_bits / 8192:.1f}",
         ]
         for one in compared
     ]
-    columns = ["k", "codec", "predicted ms", "at these speeds", "seen", "off by", "head", "wire", "tail"]
+    times = ["for the card ms", "from parts", "seen", "off by", "head", "wire", "tail"]
+    columns = ["k", "codec", *times, "KiB predicted", "sent"]
     print_table(columns, rows, left=("codec",))
 
 

@@ -96,7 +96,7 @@ def _with_codecs(
 
     from splitinfer.cli.output import progress_bar
     from splitinfer.models import CaptureOptions, load_card
-    from splitinfer.profiling.codecs import measure_codecs, sample_photos
+    from splitinfer.profiling.codecs import described, measure_codecs, sample_photos
     from splitinfer.runtime.loading import capture_card
     from splitinfer.scheduling import pareto_cuts
 
@@ -107,8 +107,9 @@ def _with_codecs(
     cuts = [int(k) for k in pareto_cuts(measured.compute_ratio, measured.feature_ratio) if k < measured.num_cuts]
     cuts += [cut.index for cut in measured.set_cuts]
     with progress_bar("measuring codecs") as progress:
-        records = measure_codecs(split, card, sample_photos(images), cuts=cuts, progress=progress)
-    return replace(measured, codecs=records)
+        pictures = sample_photos(images)
+        records = measure_codecs(split, card, pictures, cuts=cuts, progress=progress)
+    return replace(measured, codecs=records, codecs_from=described(pictures, card, weights))
 
 
 def parse_input_size(text: str | None) -> tuple[int, int] | None:
@@ -157,6 +158,7 @@ def show(measured: Profile) -> None:
     print()
     if measured.codecs:
         show_codecs(measured)
+        print(f"codecs: {measured.codecs_from}" if measured.codecs_from else "")
         print()
     print(summary(measured))
     if measured.latency_host is not None:
@@ -181,15 +183,19 @@ def show_codecs(measured: Profile) -> None:
             one.codec,
             f"{one.bits / _BITS_PER_KIB:,.1f}",
             f"{one.bits / measured.cut(one.cut).crossing_elements:.2f}",
-            f"{one.encode_s * 1e3:.2f}",
-            f"{one.decode_s * 1e3:.2f}",
-            f"{one.error:.1e}",
-            f"{one.same_top:.0%}",
+            _told(one.encode_s, 1e3, ".2f"),
+            _told(one.decode_s, 1e3, ".2f"),
+            _told(one.error, 1, ".1e"),
+            _told(one.same_top, 1, ".0%"),
         ]
         for one in measured.codecs
     ]
     columns = ["k", "codec", "KiB", "bits/element", "encode ms", "decode ms", "error", "same top class"]
     print_table(columns, rows, left=("codec",))
+
+
+def _told(value: float | None, scale: float, form: str) -> str:
+    return "-" if value is None else format(value * scale, form)
 
 
 def summary(measured: Profile) -> str:

@@ -4,9 +4,10 @@
     wire:  bits / bandwidth + round trip                     nothing at k = K
            + bits of the answer / downlink                   where a downlink is given
     tail:  the other MACs · cycles per MAC / F               at the edge
-    J:     head · P(F)  +  sending time · what the radio draws at full power
+    J:     head and encoding · P(F)  +  sending time · what the radio draws at full power
 
-Bits are measured where the profile has codecs, else the codec's estimate for each tensor's dtype.
+Bits are measured where the profile has codecs, else the codec's estimate for each tensor's dtype. The wire's time holds
+encoding and decoding too, where a profile measured them, else the codec's estimate of its cycles to encode.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from splitinfer.energy.card import DeviceCard
 from splitinfer.energy.transmitter import radio_power_w
 from splitinfer.errors import InputError
 from splitinfer.profiling.profile import Profile
-from splitinfer.simulation.choices import coded_bits
+from splitinfer.simulation.choices import coded_bits, encode_cycles
 from splitinfer.wire.codecs import CODECS, Codec
 
 Objective = Literal["latency", "energy", "bits"]
 OBJECTIVES: tuple[Objective, ...] = ("latency", "energy", "bits")
+
+PICTURE_FILE = "jpeg"
+"""What a camera's file is sent as, unchanged, so that the answer is that of the same file on the device."""
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _PARAMETER_BITS = 32
@@ -139,6 +143,7 @@ def options_of(
     edge_macs_per_s: float,
     codecs: Sequence[Codec] = CODECS,
     downlink_bps: float | None = None,
+    files: bool = True,
 ) -> list[Option]:
     """Return every cut with every codec.
 
@@ -150,6 +155,7 @@ def options_of(
         edge_macs_per_s: how fast the edge computes.
         codecs: that are considered.
         downlink_bps: of the answer's way back, which takes time and, as receiving, no energy here; None: it takes none.
+        files: with the picture's own file at cut 0, where the profile knows its bits.
 
     Raises:
         InputError: a downlink, and a profile that does not know the model's outputs.
@@ -174,29 +180,23 @@ def options_of(
         if cut.index == profile.num_cuts:
             found.append(Option(cut.index, cut.name, "", head_s, 0.0, 0.0, head_s * busy_w, 0.0, 1.0, memory))
             continue
+        ways = []
         for codec in codecs:
             seen = measured.get((cut.index, codec.name))
             if seen is None and codec.name.endswith("+zstd"):
                 continue  # what compression saves is not known without the values
-            bits = seen.bits if seen is not None else coded_bits(cut, codec)
-            extra_s = seen.encode_s + seen.decode_s if seen is not None else 0.0
+            coding_s = encode_cycles(cut, codec) / core.limit_hz, 0.0
+            if seen is not None and seen.encode_s is not None:
+                coding_s = seen.encode_s, seen.decode_s or 0.0
+            same = 1.0 if codec.exact else None if seen is None else seen.same_top
+            ways.append((codec.name, coded_bits(cut, codec) if seen is None else seen.bits, coding_s, same))
+        if files and (cut.index, PICTURE_FILE) in measured:
+            ways.append((PICTURE_FILE, measured[0, PICTURE_FILE].bits, (0.0, 0.0), 1.0))
+        for name, bits, (encode_s, decode_s), same in ways:
             sending_s = bits / bandwidth_bps
-            same = seen.same_top if seen is not None else (1.0 if codec.exact else None)
-            energy_j = head_s * busy_w + sending_s * sending_w
-            found.append(
-                Option(
-                    cut.index,
-                    cut.name,
-                    codec.name,
-                    head_s,
-                    sending_s + rtt_s + answer_s + extra_s,
-                    tail_s,
-                    energy_j,
-                    bits,
-                    same,
-                    memory,
-                )
-            )
+            wire_s = sending_s + rtt_s + answer_s + encode_s + decode_s
+            energy_j = (head_s + encode_s) * busy_w + sending_s * sending_w
+            found.append(Option(cut.index, cut.name, name, head_s, wire_s, tail_s, energy_j, bits, same, memory))
     return found
 
 
@@ -211,14 +211,16 @@ def advise(
     min_accuracy: float | None = None,
     codecs: Sequence[Codec] = CODECS,
     downlink_bps: float | None = None,
+    files: bool = True,
 ) -> Advice:
     """Rank the ways to run a model.
 
     Args:
-        profile, device, bandwidth_bps, rtt_s, edge_macs_per_s, codecs, downlink_bps: as ``options_of``.
+        profile, device, bandwidth_bps, rtt_s, edge_macs_per_s, codecs, downlink_bps, files: as ``options_of``.
         objective: what is to be small.
-        min_accuracy: least share of unchanged answers; codecs that change bits and were not measured are left out. By
-            default only codecs that keep every bit, and those measured to keep every answer.
+        min_accuracy: least share of unchanged answers; codecs that change bits and whose answers were not measured are
+            left out unless it is 0. By default only codecs that keep every bit, and those measured to keep every
+            answer.
 
     Raises:
         InputError: the device can run none.
@@ -234,6 +236,7 @@ def advise(
             edge_macs_per_s=edge_macs_per_s,
             codecs=codecs,
             downlink_bps=downlink_bps,
+            files=files,
         ):
             reason = _refusal(option, device, 1.0 if min_accuracy is None else min_accuracy)
             if reason:
@@ -244,7 +247,8 @@ def advise(
 
     options, refused = ranked(bandwidth_bps)
     if not options:
-        raise InputError(f"advise: {device.name} can run no cut of {profile.model}: {', '.join(refused)}")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in refused.items())
+        raise InputError(f"advise: {device.name} can run no cut of {profile.model}: left out are {reasons}")
     changes, last = [], None
     for rate in np.geomspace(1e4, 1e10, 241):
         best = ranked(float(rate))[0][0].cut
@@ -257,12 +261,16 @@ def advise(
 
 
 def _refusal(option: Option, device: DeviceCard, floor: float) -> str:
+    """Why an option is left out, to stand after how many are; empty where it is not."""
     if device.memory_bytes is not None and option.memory_bytes > device.memory_bytes:
-        return f"head does not fit into {device.memory_bytes / 1e9:.3g} GB"
-    if option.same_top is None:
-        return "codec changes bits and was not measured (splitinfer profile --codecs --save)"
-    if option.same_top < floor:
-        return f"answers unchanged in less than {floor:.0%} of the pictures"
+        return f"whose head does not fit into {device.memory_bytes / 1e9:.3g} GB"
+    if option.same_top is None and floor > 0:
+        return (
+            "in codecs that change bits, with answers that the profile does not know (splitinfer profile NAME "
+            "--codecs --save FILE measures them, --min-accuracy 0 does not ask)"
+        )
+    if option.same_top is not None and option.same_top < floor:
+        return f"that leave less than {floor:.0%} of the answers unchanged"
     return ""
 
 
@@ -276,10 +284,8 @@ def _words(profile: Profile, options: list[Option], objective: Objective, bandwi
             sending, here = whole.wire_s * 1e3, best.head_s * 1e3
             text += f" Sending the input alone takes {sending:.0f} ms, the whole model here {here:.0f} ms."
     elif best.cut == 0:
-        text = (
-            f"Do not split: send the input ({best.codec}, {best.bits / 8192:.0f} KiB) and compute at the edge. Where "
-            "the picture is a file already, sending the JPEG itself takes fewer bits still."
-        )
+        what = "the picture's own file" if best.codec == PICTURE_FILE else "the input"
+        text = f"Do not split: send {what} ({best.codec}, {best.bits / 8192:.0f} KiB) and compute at the edge."
     else:
         text = f"Split after {best.layer} (cut {best.cut}) and send {best.bits / 8192:.1f} KiB as {best.codec}."
         gains = []

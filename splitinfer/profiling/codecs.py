@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,19 @@ import torch
 from splitinfer.errors import InputError
 from splitinfer.graph import SplitModel
 from splitinfer.models import ModelCard
+from splitinfer.models.sent_pictures import wanted_picture_codec
 from splitinfer.profiling.profile import CodecRecord
-from splitinfer.wire.codecs import CODECS, Codec
-from splitinfer.wire.layout import dense
+from splitinfer.wire.codecs import INSTALLED, Buffer, Codec, codecs_named
+from splitinfer.wire.codecs.zstd import ZstdCodec
+from splitinfer.wire.dtypes import Array
+from splitinfer.wire.layout import ArraySpec, dense
 from splitinfer.wire.torch_tensors import from_torch, to_torch
 
+PICTURE_CODECS = ("uint8", "uint8+zstd", "jpeg", "jpeg:75", "webp:75")
+"""Of the pictures themselves at cut 0; ``jpeg`` is the file as it is."""
 
-def sample_photos(folder: Path | None = None) -> list[Any]:
+
+def sample_photos(folder: Path | None = None) -> list[Path]:
     """Return pictures to measure on: a folder's, scikit-learn's two photographs, or the one that is always there.
 
     Raises:
@@ -29,13 +35,23 @@ def sample_photos(folder: Path | None = None) -> list[Any]:
 
     if folder is not None:
         return list(photos(folder))
-    try:
-        from PIL import Image
-        from sklearn.datasets import load_sample_images
+    return list(two_photographs() or photos())
 
-        return [Image.fromarray(image) for image in load_sample_images().images]
+
+def two_photographs() -> list[Path]:
+    """Return the files of scikit-learn's two photographs; none where it is not installed."""
+    try:
+        from sklearn.datasets import load_sample_images
     except ImportError:
-        return list(photos())
+        return []
+    return sorted(Path(name) for name in load_sample_images().filenames)
+
+
+def described(pictures: Sequence[Path], card: ModelCard, weights: str | None = None) -> str:
+    """Return what codecs were measured on, in a line: the pictures, and the weights."""
+    names = [path.name for path in pictures]
+    shown = f"{', '.join(names[:2])} and {len(names) - 2} more" if len(names) > 3 else ", ".join(names)
+    return f"pictures: {shown}; weights: {weights or card.weights or f'drawn from seed {card.seed}, not trained'}"
 
 
 def measure_codecs(
@@ -44,7 +60,7 @@ def measure_codecs(
     pictures: Sequence[Any],
     *,
     cuts: Sequence[int],
-    codecs: Sequence[Codec] = CODECS,
+    codecs: Sequence[Codec] = INSTALLED,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[CodecRecord, ...]:
     """Measure every codec at some cuts, over some pictures.
@@ -79,6 +95,60 @@ def measure_codecs(
         if progress is not None:
             progress(done + 1, len(cuts))
     return tuple(records)
+
+
+def measure_codec_bits(
+    split: SplitModel, card: ModelCard, pictures: Sequence[Path], *, codecs: Sequence[Codec] = INSTALLED
+) -> tuple[CodecRecord, ...]:
+    """Return the bits of every codec at every cut, means over some pictures, to a ten-thousandth of a bit an element.
+
+    At cut 0 they are those of the pictures themselves as well, in their whole size.
+
+    Args:
+        split: the model.
+        card: how a picture becomes its input.
+        pictures: files.
+        codecs: which.
+
+    Raises:
+        InputError: a picture cannot be read, or the card takes none.
+    """
+    inputs = [card.preprocess(picture) for picture in pictures]
+    records = []
+    for name in PICTURE_CODECS:
+        codec, sent = wanted_picture_codec(name), []
+        for picture in pictures:
+            spec, stored = dense(codec.encode(picture))
+            sent += [size for _, size in _encoded_bits(codecs_named([codec.wire]), stored, spec)]
+        records.append(_rounded(0, name, sent, inputs[0].numel()))
+    for cut in (*split.cuts[:-1], *split.set_cuts):
+        crossing = [[dense(from_torch(one)) for one in split.run_head(cut.index, picture)] for picture in inputs]
+        elements = sum(spec.elements for spec, _ in crossing[0])
+        bits = {codec.name: [0] * len(inputs) for codec in codecs}
+        for place, tensors in enumerate(crossing):
+            for spec, stored in tensors:
+                for name, size in _encoded_bits(codecs, stored, spec):
+                    bits[name][place] += size
+        records += [_rounded(cut.index, name, found, elements) for name, found in bits.items()]
+    return tuple(records)
+
+
+def _rounded(cut: int, codec: str, bits: Sequence[int], elements: int) -> CodecRecord:
+    """As a profile's file holds it."""
+    return CodecRecord(cut, codec, round(float(np.mean(bits)) / elements, 4) * elements)
+
+
+def _encoded_bits(codecs: Sequence[Codec], stored: Array, spec: ArraySpec) -> Iterator[tuple[str, int]]:
+    """The bits of one tensor by codec; what is only compressed after another is encoded once."""
+    plain: dict[str, Buffer | None] = {}
+    for codec in codecs:
+        inner = codec.inner if isinstance(codec, ZstdCodec) else codec
+        if inner.name not in plain:
+            plain[inner.name] = inner.encode(stored, spec) if inner.takes(spec.dtype) else None
+        data = plain[inner.name]
+        if data is not None and isinstance(codec, ZstdCodec):
+            data = codec.compressed(data)
+        yield codec.name, 8 * (spec.nbytes if data is None else len(data))
 
 
 def _through(

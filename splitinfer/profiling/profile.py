@@ -119,15 +119,21 @@ class CodecRecord:
         encode_s, decode_s: time, one thread of the host of the measurement.
         error: root mean square of the answer's difference, relative to the answer's own.
         same_top: share of the pictures whose largest entry of the answer stayed the same.
+
+    Shipped profiles hold bits alone: times are a machine's, and answers of models without trained weights say nothing.
     """
 
     cut: int
     codec: str
     bits: float
-    encode_s: float
-    decode_s: float
-    error: float
-    same_top: float
+    encode_s: float | None = None
+    decode_s: float | None = None
+    error: float | None = None
+    same_top: float | None = None
+
+    @property
+    def is_bits_alone(self) -> bool:
+        return self.encode_s is None
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,7 @@ class Profile:
         uncounted_ops: operators in the graph that no MAC rule covers, with how often each occurs.
         latency_host: where and how latencies were measured (processor, threads, repeats); None if they were not.
         codecs: what codecs make of the crossing tensors, where that was measured.
+        codecs_from: in a line, the pictures and weights of that measurement.
         outputs: the tensors of one answer; empty in profiles of older versions.
         set_cuts: cuts whose heads are no prefix of the captured order and that send fewer bits than all cuts 0..K of no
             more MACs, by rising MACs. Most models have none, and profiles of older versions do not know them.
@@ -158,6 +165,7 @@ class Profile:
     codecs: tuple[CodecRecord, ...] = ()
     outputs: tuple[TensorRecord, ...] = ()
     set_cuts: tuple[CutRecord, ...] = ()
+    codecs_from: str = ""
 
     def cut(self, k: int) -> CutRecord:
         """Return a cut 0..K or a set cut by its number.
@@ -223,8 +231,11 @@ class Profile:
             del record["set_cuts"]
         if self.latency_host is None:
             del record["latency_host"]
-        if not self.codecs:
-            del record["codecs"]
+        record["codecs"] = [asdict(one) for one in self.codecs if not one.is_bits_alone]
+        record["codec_bits_per_element"] = self._bits_per_element()
+        for name in ("codecs", "codec_bits_per_element", "codecs_from"):
+            if not record[name]:
+                del record[name]
         return {
             "schema_version": SCHEMA_VERSION,
             "num_cuts": self.num_cuts,
@@ -233,6 +244,19 @@ class Profile:
             "feature_ratio": self.feature_ratio.tolist(),
             **record,
         }
+
+    def _bits_per_element(self) -> dict[str, list[float | None]]:
+        """By codec, the bits of each cut that sends something, set cuts last, over the elements that cross it.
+
+        None where a cut was not measured.
+        """
+        places = {cut.index: place for place, cut in enumerate(_sending(self.cuts, self.set_cuts))}
+        found: dict[str, list[float | None]] = {}
+        for one in self.codecs:
+            if one.is_bits_alone:
+                row = found.setdefault(one.codec, [None] * len(places))
+                row[places[one.cut]] = round(one.bits / self.cut(one.cut).crossing_elements, 4)
+        return found
 
     def save(self, path: str | Path) -> None:
         """Write the profile as JSON with a schema version."""
@@ -272,17 +296,23 @@ class Profile:
                 f"{source} has profile schema {record['schema_version']}; this version reads schema {SCHEMA_VERSION}"
             )
         try:
+            cuts = tuple(_cut(item) for item in record["cuts"])
+            set_cuts = tuple(_cut(item) for item in record.get("set_cuts", ()))
             profile = cls(
                 model=str(record["model"]),
                 inputs=tuple(_tensor(item) for item in record["inputs"]),
                 parameters=int(record["parameters"]),
                 total_macs=int(record["total_macs"]),
-                cuts=tuple(_cut(item) for item in record["cuts"]),
+                cuts=cuts,
                 uncounted_ops={str(op): int(count) for op, count in record["uncounted_ops"].items()},
                 latency_host=record.get("latency_host"),
-                codecs=tuple(_codec(item) for item in record.get("codecs", ())),
+                codecs=(
+                    *(_codec(item) for item in record.get("codecs", ())),
+                    *_codec_bits(record.get("codec_bits_per_element", {}), _sending(cuts, set_cuts)),
+                ),
                 outputs=tuple(_tensor(item) for item in record.get("outputs", ())),
-                set_cuts=tuple(_cut(item) for item in record.get("set_cuts", ())),
+                set_cuts=set_cuts,
+                codecs_from=str(record.get("codecs_from", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{source} is not a profile: bad or missing {error}") from None
@@ -297,6 +327,8 @@ class Profile:
             raise InputError(f"{source} is not a profile: macs_before must run from 0 to total_macs")
         if self.total_macs and any(later <= earlier for earlier, later in pairwise(macs)):
             raise InputError(f"{source} is not a profile: macs_before must strictly increase")
+        if {one.cut for one in self.codecs} - {cut.index for cut in _sending(self.cuts, self.set_cuts)}:
+            raise InputError(f"{source} is not a profile: codecs are about cuts that send something")
         if self.cuts[-1].crossing or not self.cuts[0].crossing_bits:
             raise InputError(f"{source} is not a profile: something must cross at k=0 and nothing at k=K")
         numbers = [self.num_cuts, *(cut.index for cut in self.set_cuts)]
@@ -333,6 +365,24 @@ def _codec(item: dict[str, Any]) -> CodecRecord:
     if not all(np.isfinite(value) and value >= 0 for value in numbers.values()):
         raise ValueError("codecs: numbers of at least 0")
     return CodecRecord(int(item["cut"]), str(item["codec"]), **numbers)
+
+
+def _sending(cuts: tuple[CutRecord, ...], set_cuts: tuple[CutRecord, ...]) -> tuple[CutRecord, ...]:
+    """Cuts that send something, in the order of the table of bits."""
+    return *cuts[:-1], *set_cuts
+
+
+def _codec_bits(table: dict[str, list[float | None]], cuts: tuple[CutRecord, ...]) -> list[CodecRecord]:
+    found = []
+    for codec, row in table.items():
+        if len(row) != len(cuts):
+            raise ValueError(f"codec_bits_per_element: one number for each of the {len(cuts)} cuts that send something")
+        for cut, value in zip(cuts, row, strict=True):
+            if value is not None:
+                if not (np.isfinite(value) and value >= 0):
+                    raise ValueError("codec_bits_per_element: numbers of at least 0")
+                found.append(CodecRecord(cut.index, str(codec), float(value) * cut.crossing_elements))
+    return found
 
 
 def _cut(item: dict[str, Any]) -> CutRecord:

@@ -1,8 +1,12 @@
-"""What ways to split a model really take, against a server."""
+"""What ways to split a model really take against a server, and what their parts take alone.
+
+Every round runs each way as a whole and each of its parts by itself, one after the other, so that whatever else the
+machines do is shared by all, and of each the quickest counts, which other work disturbed the least.
+"""
 
 from __future__ import annotations
 
-import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Seen:
-    """Medians over the repeats, seconds.
+    """The quickest of the rounds, seconds.
 
     Attributes:
         cut: k.
@@ -27,6 +31,8 @@ class Seen:
         tail_s: at the server, with what it waited there.
         total_s: of whole inferences.
         bits: of the request.
+        parts_s: what makes a whole inference: its head alone here, the rest as the server does it that is asked without
+            the link, and these bits over the link as it is said to be.
     """
 
     cut: int
@@ -36,10 +42,19 @@ class Seen:
     tail_s: float
     total_s: float
     bits: float
+    parts_s: float
 
 
 def measure_ways(
-    client: EdgeClient, split: SplitModel, inputs: tuple[Any, ...], ways: Sequence[tuple[int, str]], *, repeats: int
+    client: EdgeClient,
+    split: SplitModel,
+    inputs: tuple[Any, ...],
+    ways: Sequence[tuple[int, str]],
+    *,
+    bandwidth_bps: float,
+    rtt_s: float,
+    repeats: int,
+    direct: EdgeClient | None = None,
 ) -> list[Seen]:
     """Run a model in several ways, a cut and a codec each.
 
@@ -48,7 +63,10 @@ def measure_ways(
         split: the model.
         inputs: that every inference takes.
         ways: cut and codec; at K the codec does not matter.
-        repeats: inferences per way, after one that is not counted.
+        bandwidth_bps, rtt_s: what the link is said to be.
+        repeats: rounds that count, after one that does not.
+        direct: of the same server without the link, where there is such a way: what gRPC takes on its own is then part
+            of what is expected.
 
     Raises:
         InputError: a cut that there is not, or a codec that the server does not take.
@@ -56,21 +74,32 @@ def measure_ways(
     """
     if repeats < 1:
         raise InputError(f"repeats must be at least 1, not {repeats}")
-    runs: list[list[InferenceResult]] = [[] for _ in ways]
-    for _ in range(repeats + 1):  # in turns, so that whatever else this machine does is shared by all
+    runs: list[list[tuple[float, InferenceResult]]] = [[] for _ in ways]
+    for _ in range(repeats + 1):
         for (cut, codec), own in zip(ways, runs, strict=True):
-            own.append(client.infer(split, cut, *inputs, codec=codec or None))
-    return [_medians(cut, codec, own[1:]) for (cut, codec), own in zip(ways, runs, strict=True)]
-
-
-def _medians(cut: int, codec: str, runs: Sequence[InferenceResult]) -> Seen:
-    times = [run.timing for run in runs]
-    return Seen(
-        cut,
-        codec,
-        statistics.median(one.head_s for one in times),
-        statistics.median(one.encode_s + one.wire_s + one.decode_s for one in times),
-        statistics.median(one.queue_s + one.tail_s for one in times),
-        statistics.median(one.total_s for one in times),
-        statistics.median(run.bytes_up for run in runs) * 8,
-    )
+            began_s = time.perf_counter()
+            split.run_head(cut, *inputs)
+            parts_s = time.perf_counter() - began_s
+            if cut != split.num_cuts:
+                timing = (direct or client).infer(split, cut, *inputs, codec=codec or None).timing
+                parts_s += timing.encode_s + timing.queue_s + timing.tail_s + timing.decode_s
+                parts_s += timing.wire_s if direct is not None else 0.0
+            own.append((parts_s, client.infer(split, cut, *inputs, codec=codec or None)))
+    found = []
+    for (cut, codec), own in zip(ways, runs, strict=True):
+        run = min((run for _, run in own[1:]), key=lambda run: run.timing.total_s)
+        times = run.timing
+        link_s = 0.0 if cut == split.num_cuts else run.bytes_up * 8 / bandwidth_bps + rtt_s
+        found.append(
+            Seen(
+                cut,
+                codec,
+                times.head_s,
+                times.encode_s + times.wire_s + times.decode_s,
+                times.queue_s + times.tail_s,
+                times.total_s,
+                run.bytes_up * 8,
+                link_s + min(parts_s for parts_s, _ in own[1:]),
+            )
+        )
+    return found

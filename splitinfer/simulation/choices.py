@@ -57,8 +57,9 @@ def choices_of(
             of all cuts and the profile's set cuts.
         codecs: that it may send in. With several, what another choice beats or equals in both the device's work, with
             encoding, and bits is left out.
-        min_accuracy: least share of unchanged answers, by the profile's codec records. Codecs that change bits and were
-            not measured are left out; without ``codecs`` those measured and ``raw`` may be used.
+        min_accuracy: least share of unchanged answers, by the profile's codec records. Codecs that change bits and
+            whose answers were not measured are left out unless it is 0; without ``codecs`` those measured and ``raw``
+            may be used.
 
     Raises:
         ScenarioError: no codec is left.
@@ -78,10 +79,9 @@ def choices_of(
             for codec in allowed:
                 seen = measured.get((cut.index, codec.name))
                 same = 1.0 if codec.exact else None if seen is None else seen.same_top
-                if min_accuracy is None or (same is not None and same >= min_accuracy):
+                if not min_accuracy or (same is not None and same >= min_accuracy):
                     bits = coded_bits(cut, codec) if seen is None else seen.bits
-                    work = _taken_elements(cut, codec) * getattr(codec, "encode_cycles_per_element", 0.0)
-                    found.append(Choice(cut.index, codec.name, bits, work))
+                    found.append(Choice(cut.index, codec.name, bits, encode_cycles(cut, codec)))
             if before == len(found) and cut.index == 0:
                 raise ScenarioError(
                     f"min_accuracy: no codec of {profile.model} is known to keep {min_accuracy:g} of the answers at "
@@ -104,9 +104,11 @@ def _bits_of(tensor: TensorRecord, codec: Codec) -> float:
     return tensor.elements * codec.bits_per_element(dtype)
 
 
-def _taken_elements(cut: CutRecord, codec: Codec) -> int:
+def encode_cycles(cut: CutRecord, codec: Codec) -> float:
+    """Return a codec's estimate of the device's cycles to encode what crosses at a cut."""
     taken = ((DTYPES.get(tensor.dtype), tensor.elements) for tensor in cut.crossing)
-    return sum(elements for dtype, elements in taken if dtype is not None and codec.takes(dtype))
+    elements = sum(elements for dtype, elements in taken if dtype is not None and codec.takes(dtype))
+    return elements * getattr(codec, "encode_cycles_per_element", 0.0)
 
 
 def _allowed(profile: Profile, names: Sequence[str] | None, min_accuracy: float | None) -> list[Codec] | None:

@@ -59,7 +59,7 @@ def describe(scenario: Scenario) -> dict[str, Any]:
             for own in scenario.profiles
         ],
         "choices": None
-        if scenario.has_plain_cuts
+        if scenario.has_plain_cuts and scenario.codecs is None
         else [[[(one.cut, one.codec, one.bits) for one in own] for own in device] for device in scenario.choices],
         "device": [card.model_dump() for card in scenario.cards],
         "latency_price_w": setting_of(scenario).latency_price_w.tolist(),

@@ -24,7 +24,7 @@ LINK = {"bandwidth_bps": 1e6, "rtt_s": 0.01, "edge_macs_per_s": 1e11}
 def test_set_cuts_are_ranked_beside_the_others():
     profile = profile_of("shufflenet_v2_x1_0")
     phone = load_device("pixel6:wifi")
-    link = {"bandwidth_bps": 8e8, "rtt_s": 1e-3, "edge_macs_per_s": 1.6e11}
+    link = {"bandwidth_bps": 8e8, "rtt_s": 1e-3, "edge_macs_per_s": 1.6e11, "files": False}
     advice, without = advise(profile, phone, **link), advise(replace(profile, set_cuts=()), phone, **link)
     best = advice.options[0]
     assert (best.cut, best.layer) == (profile.set_cuts[0].index, profile.set_cuts[0].name)
@@ -84,7 +84,8 @@ def test_the_best_is_the_least_of_its_kind_and_moves_with_the_link():
 def test_codecs_that_change_bits_have_to_be_measured():
     advice = advise(BIG, PAPER, **LINK)
     assert {one.codec for one in advice.options} == {"raw", ""}
-    assert any("was not measured" in reason for reason in advice.refused)
+    assert any("with answers that the profile does not know" in reason for reason in advice.refused)
+    assert {one.codec for one in advise(BIG, PAPER, min_accuracy=0.0, **LINK).options} > {"raw", "int4", ""}
     records = [
         CodecRecord(2, "int4", 33_000.0, 1e-4, 1e-4, 0.01, 1.0),
         CodecRecord(2, "int2", 17_000.0, 0, 0, 0.3, 0.5),
@@ -94,6 +95,20 @@ def test_codecs_that_change_bits_have_to_be_measured():
     assert found["int4"].wire_s == pytest.approx(0.033 + 0.01 + 2e-4)
     assert "int2" not in found
     assert any(one.codec == "int2" for one in advise(measured, PAPER, min_accuracy=0.5, **LINK).options)
+
+
+def test_a_picture_that_is_a_file_may_be_the_least_to_send():
+    records = (CodecRecord(0, "jpeg", 90_000.0), CodecRecord(0, "raw+zstd", 300_000.0))
+    advice = advise(replace(BIG, codecs=records), PAPER, **LINK | {"bandwidth_bps": 1e7})
+    first = advice.options[0]
+    assert (first.cut, first.codec) == (0, "jpeg")
+    assert first.total_s == pytest.approx(90_000 / 1e7 + 0.01 + 1e9 / 1e11)
+    assert advice.words.startswith("Do not split: send the picture's own file (jpeg, 11 KiB)")
+    packed = next(one for one in advice.options if one.codec == "raw+zstd")
+    # What a profile of bits alone does not know, the codec's own estimate of its work says.
+    assert packed.wire_s == pytest.approx(300_000 / 1e7 + 0.01 + 40_000 * 24 / 1.5e9)
+    assert packed.energy_j == pytest.approx(0.3 * 300_000 / 1e7 + 1e-28 * 1.5e9**3 * 40_000 * 24 / 1.5e9)
+    assert "jpeg" not in {one.codec for one in advise(replace(BIG, codecs=records), PAPER, files=False, **LINK).options}
 
 
 def test_a_head_that_does_not_fit_is_refused():
@@ -138,7 +153,8 @@ def test_the_verb(capsys):
     assert totals == sorted(totals)
     assert main(arguments) == 0
     text = capsys.readouterr().out
-    assert "Do not split: all of resnet50 on the device is best in latency" in text
+    assert "Do not split: send the picture's own file (jpeg, 166 KiB) and compute at the edge" in text
+    assert "bits of codecs: pictures: china.jpg, flower.jpg; weights: drawn from seed 0, not trained" in text
     assert "Mbit/s on, cut 0 (input) is best" in text
     for wrong, says in (
         (["--bandwidth", "x"], "--bandwidth"),
@@ -155,14 +171,16 @@ def test_the_best_three_are_measured_against_a_server(capsys):
         arguments = ["advise", "mobilenet_v3_small", "--bandwidth", "50Mbps", "--rtt", "4ms", "--repeat", "1"]
         assert main([*arguments, "--validate", server.address, "--emulate-link", "--json"]) == 0
         report = json.loads(capsys.readouterr().out)
-        best = report["options"][:3]
+        best = [one for one in report["options"] if one["codec"] != "jpeg"][:3]
         assert [(one["cut"], one["codec"]) for one in report["validated"]] == [(b["cut"], b["codec"]) for b in best]
         for one, option in zip(report["validated"], best, strict=True):
-            assert one["predicted_s"] == option["total_s"]
+            assert (one["predicted_s"], one["predicted_bits"]) == (option["total_s"], option["bits"])
             parts = one["seen_head_s"] + one["seen_wire_s"] + one["seen_tail_s"]
             assert one["seen_s"] == pytest.approx(parts)
             if one["codec"]:  # no sooner than the link
-                assert one["seen_wire_s"] > option["bits"] / 50e6 + 0.004
+                link_s = one["seen_bits"] / 50e6 + 0.004
+                assert min(one["seen_wire_s"], one["from_parts_s"]) > link_s
+                assert one["seen_bits"] == pytest.approx(option["bits"], rel=0.2)
     assert main([*arguments, "--validate", server.address]) == 2
     assert f"no edge server answers at {server.address}" in capsys.readouterr().err
     assert main([*arguments, "--emulate-link"]) == 2

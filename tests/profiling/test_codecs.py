@@ -24,8 +24,8 @@ def test_codecs_are_measured_on_photographs_and_kept(tmp_path, capsys):
     assert len(kept.codecs) == len(record["codecs"]) > 20
     for one in kept.codecs:
         elements = kept.cuts[one.cut].crossing_elements
-        plain = one.codec.removesuffix("+zstd")
-        most = {"raw": 32, "float16": 16, "bfloat16": 16, "int8": 8, "int4": 4, "int2": 2}[plain]
+        plain = one.codec.split("+")[0]
+        most = {"raw": 32, "float16": 16, "bfloat16": 16, "int8": 8, "int4": 4, "int2": 2, "ternary": 1.6}[plain]
         assert 0 < one.bits <= (most + 1.0) * elements
         assert (one.error == 0) == (plain == "raw")
     by = {(one.cut, one.codec): one for one in kept.codecs}

@@ -24,12 +24,26 @@ RHO = 0.12
 
 def offered(profile, codecs):
     """Every pair with its device work and bits, and everything on the device."""
+    measured = {(one.cut, one.codec): one.bits for one in profile.codecs}
     for cut, name in product(profile.cuts[:-1], codecs):
         codec = codecs_named([name])[0]
         elements = cut.crossing_elements  # all float32 in these models
         work = RHO * cut.macs_before + elements * getattr(codec, "encode_cycles_per_element", 0.0)
-        yield (cut.index, name), work, elements * codec.bits_per_element(np.dtype(np.float32))
+        estimate = elements * codec.bits_per_element(np.dtype(np.float32))
+        yield (cut.index, name), work, measured.get((cut.index, name), estimate)
     yield (profile.num_cuts, ""), RHO * profile.total_macs, 0.0
+
+
+def test_bits_are_those_that_were_measured_and_else_estimates():
+    coded = Scenario.preset("table2").replace(codecs="int4+zstd")
+    profile = coded.profiles[0][0]
+    measured = {one.cut: one.bits for one in profile.codecs if one.codec == "int4+zstd"}
+    assert [one.bits for one in coded.choices[0][0][:-1]] == [measured[k] for k in range(profile.num_cuts)]
+    assert all(bits < 4 * profile.cut(k).crossing_elements for k, bits in measured.items())
+    np.testing.assert_allclose(setting_of(coded).transmission_bits[0, 0, :54], [measured[k] for k in range(54)])
+    bare = coded.replace(services=(replace(profile, codecs=()), "mobilenet_v2"))
+    assert [one.bits for one in bare.choices[0][0]] == [4.0 * cut.crossing_elements for cut in profile.cuts]
+    assert digest(bare) != digest(coded)
 
 
 @pytest.mark.parametrize("model", ["resnet50", "mobilenet_v2", "densenet121", "vit_b_16"])
@@ -117,6 +131,11 @@ def test_accuracy_is_what_the_profile_measured():
         world.replace(codecs=("int4",), min_accuracy=0.8)
     with pytest.raises(ScenarioError, match=r"^min_accuracy"):
         world.replace(min_accuracy=1.5)
+    # Bits alone say nothing of answers; 0 asks for none.
+    bits_alone = replace(BIG, codecs=tuple(CodecRecord(one.cut, one.codec, one.bits) for one in measured.codecs))
+    world = small_scenario(services=(bits_alone,), codecs=("raw", "int4"))
+    assert {one.codec for one in world.replace(min_accuracy=0.01).choices[0][0]} == {"raw", ""}
+    assert {one.codec for one in world.replace(min_accuracy=0.0).choices[0][0]} >= {"int4"}
 
 
 def test_sets_may_differ_by_service_and_what_is_wrong_is_said():
