@@ -153,6 +153,7 @@ def _captured(
     world: Scenario, index: int, images: Path | None, threads: int, engine: str, cards: list[Path] | None
 ) -> Sequence[Service]:
     """Return the services from models that torch loads here."""
+    from splitinfer.cli.output import say
     from splitinfer.graph.engines import set_threads
     from splitinfer.models import CaptureOptions
     from splitinfer.models.photos import photos
@@ -163,6 +164,7 @@ def _captured(
     check_models(world, files)
     pictures = photos(images)
     set_threads(threads)
+    say(f"capturing the models of device {index} of {world.name} and compiling their cuts")
     return ServiceLoader(files, pictures, options=CaptureOptions(engine=engine)).services(world, index)
 
 

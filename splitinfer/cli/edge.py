@@ -84,6 +84,7 @@ def edge(
       splitinfer edge --scenario table2 --policy lyappo --host 0.0.0.0 --tls-cert server.crt --tls-key server.key
     """
     from splitinfer.cli.live_report import tell
+    from splitinfer.cli.output import say
     from splitinfer.cli.run import slots_of
     from splitinfer.cli.serve import limits_of
     from splitinfer.cli.watching import watching
@@ -134,6 +135,7 @@ def edge(
     check_models(world, card_files(cards or []))
     set_threads(threads)
     sys.setswitchinterval(SWITCH_S)
+    say(f"capturing the models of {world.name} and compiling their cuts")
     models = ServiceLoader(card_files(cards or []), options=CaptureOptions(engine=engine)).models(world)
     record = LiveRecord()
 

@@ -51,13 +51,16 @@ def export(
     from splitinfer.artifacts.export import export as write
     from splitinfer.artifacts.export import pareto
     from splitinfer.cli.infer_report import cut_in_words
+    from splitinfer.cli.output import say
     from splitinfer.models import load_card
     from splitinfer.runtime.loading import capture_card
 
     card = load_card(model)
+    say(f"capturing {card.name}")
     split = capture_card(card)
     wanted = sorted({split.find_cut(one) for one in cut}) if cut else pareto(split)
     for k in wanted:
+        say(f"writing cut {k} as {format}, and running it")
         folder = out if cut and len(cut) == 1 else out / str(k)
         manifest = write(split, k, folder, format=format, card=card)
         for side, name in (("head", manifest.head), ("tail", manifest.tail)):

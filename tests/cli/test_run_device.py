@@ -74,16 +74,17 @@ def test_an_edge_and_two_devices_make_the_same_run(world, tmp_path):
             attend = [*program, "device", "--server", address, "--index", str(index), *common]
             devices.append(subprocess.Popen(attend, **pipes))
         out, err = edge.communicate(timeout=200)
-        assert (edge.returncode, err) == (0, "")
+        capturing = "splitinfer: capturing the models of {}tiny and compiling their cuts ...\n"
+        assert (edge.returncode, err) == (0, capturing.format(""))
         assert "policy lyappo, seed 0: 200 slots of 10 ms at time scale 0.5" in out
         assert "equal the whole model's, bit for bit" in out
         table = [line.split() for line in out.splitlines() if line.startswith(("run ", "simulated "))]
         assert len(table) == 2
         assert table[0][1:] == table[1][1:]
         assert (tmp_path / "run.png").stat().st_size > 10_000
-        for device in devices:
+        for index, device in enumerate(devices):
             out, err = device.communicate(timeout=60)
-            assert (device.returncode, err) == (0, "")
+            assert (device.returncode, err) == (0, capturing.format(f"device {index} of "))
             assert "200 slots of 5 ms begin" in out  # the edge told them
             assert "0 wrong" in out
     finally:

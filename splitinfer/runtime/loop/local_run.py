@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -67,6 +68,9 @@ def run_locally(
     check_policy(named_policy(policy, scenario), scenario)  # a wrong name is said before anything is started
     check_models(scenario, cards or {})
     threads = settings.torch_threads
+    logging.getLogger("splitinfer.progress").info(
+        "starting an edge and %d devices, which capture their models ...", scenario.num_devices
+    )
     with LocalProcesses(
         scenario,
         cards=cards,
