@@ -15,7 +15,7 @@ from torch import fx
 from splitinfer.artifacts.manifest import FORMATS, MANIFEST, Manifest, describe, file_checksum
 from splitinfer.errors import CaptureError, InputError, MissingExtraError
 from splitinfer.files import is_abandoned, replacing
-from splitinfer.graph.engines.export import export_onnx, part_module
+from splitinfer.graph.engines.export import export_executorch, export_onnx, part_module
 from splitinfer.models.photos import shipped_photo
 from splitinfer.scheduling import pareto_cuts
 
@@ -127,15 +127,11 @@ def _export(split: SplitModel, arguments: Sequence[fx.Node], results: Sequence[f
     module, examples = part_module(order, split._captured.weights, arguments, results)
     if kind == "onnx":
         return export_onnx(module, examples)
-    program = torch.export.export(module, examples)
-    if kind == "pt2":
-        buffer = io.BytesIO()
-        torch.export.save(program, buffer)
-        return buffer.getvalue()
-    from executorch.exir import to_edge
-
-    content: bytes = to_edge(program).to_executorch().buffer
-    return content
+    if kind == "executorch":
+        return export_executorch(module, examples)
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(module, examples), buffer)
+    return buffer.getvalue()
 
 
 def pareto(split: SplitModel) -> list[int]:

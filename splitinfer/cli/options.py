@@ -18,7 +18,10 @@ Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the scenario.")
 ]
 EngineName = Annotated[
-    str, typer.Option("--engine", help="What computes halves here: torch, or onnxruntime (extra [onnx]; to 1e-4).")
+    str,
+    typer.Option(
+        "--engine", help="What computes halves here: torch, or to 1e-4 onnxruntime (extra [onnx]) or executorch."
+    ),
 ]
 Allocation = Annotated[
     str | None,

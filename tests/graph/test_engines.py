@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 import torch
 from torch import fx, nn
 
-from splitinfer.errors import CheckFailedError, InputError
+from splitinfer.errors import CheckFailedError, InputError, MissingExtraError
 from splitinfer.graph import SplitModel
 from splitinfer.graph.engines import ENGINES, Half
 from splitinfer.runtime import ClientSettings, EdgeClient, EdgeServer
@@ -82,6 +83,24 @@ def test_device_and_edge_choose_their_own(another: str) -> None:
         with EdgeServer([edge]) as server, EdgeClient(server.address, ClientSettings(deadline_s=60)) as client:
             for k in range(usual.num_cuts + 1):
                 check_answer(client.infer(device, k, X).output, usual(X), f"cut {k}", tolerance=other.tolerance)
+
+
+@pytest.mark.filterwarnings("ignore", "error::splitinfer.graph.engines.checked.EngineWarning")
+def test_executorch_where_it_is_installed() -> None:  # ExecuTorch uses what torch and importlib deprecate
+    if find_spec("executorch") is None:
+        with pytest.raises(MissingExtraError, match=r"pip install 'splitinfer\[executorch\]'"):
+            SplitModel.capture(_model(), (X,), engine="executorch")
+        pytest.skip("the extra [executorch] is not installed; seen with 1.5.1, torchao 0.18.0, torch 2.13")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Hardswish(), nn.Flatten(), nn.Linear(288, 5)).eval()
+    examples = [torch.randn(1, 3, 8, 8) for _ in range(3)]
+    usual, other = (SplitModel.capture(model, examples[:1], engine=engine) for engine in ("torch", "executorch"))
+    assert (other.engine, other.tolerance, other.fingerprint) == ("executorch", 1e-4, usual.fingerprint)
+    for k in range(1, usual.num_cuts + 1):
+        heads = [other.run_head(k, x) for x in examples]  # all kept: no answer is written over by the next
+        for x, head in zip(examples, heads, strict=True):
+            check_answer(head, usual.run_head(k, x), f"head {k}", tolerance=1e-4)
+            check_answer(other.run_tail(k, *head), usual(x), f"cut {k}", tolerance=1e-4)
 
 
 def test_a_tolerance_is_relative_and_for_floats_only() -> None:

@@ -19,7 +19,7 @@ from splitinfer.graph.engines import ENGINES, find_engine
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from splitinfer.graph.engines.onnxruntime_engine import EngineWarning
+from splitinfer.graph.engines.checked import EngineWarning
 
 
 class Net(nn.Module):
@@ -187,7 +187,7 @@ def test_what_cannot_be_exported_or_is_off_runs_on_torch():
 
 
 def test_engines_that_are_absent_are_one_line(monkeypatch):
-    with pytest.raises(InputError, match="engine: no 'tvm'; there are torch, onnxruntime"):
+    with pytest.raises(InputError, match="engine: no 'tvm'; there are torch, onnxruntime, executorch"):
         find_engine("tvm")
     monkeypatch.setitem(ENGINES, "onnxruntime", "tests.graph.absent_engine:Engine")
     with pytest.raises(MissingExtraError, match=r"pip install 'splitinfer\[onnx\]'"):

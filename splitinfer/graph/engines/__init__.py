@@ -23,6 +23,7 @@ DEFAULT_ENGINE = "torch"
 ENGINES: dict[str, str] = {
     "torch": "splitinfer.graph.engines.torch_engine:TorchEngine",
     "onnxruntime": "splitinfer.graph.engines.onnxruntime_engine:OnnxRuntimeEngine",
+    "executorch": "splitinfer.graph.engines.executorch_engine:ExecuTorchEngine",
 }
 """Where the class of each engine is; it is imported when it is asked for."""
 

@@ -1,4 +1,4 @@
-"""Parts of a captured graph as modules of their own, and as ONNX."""
+"""Parts of a captured graph as modules of their own, and as files of other runtimes."""
 
 from __future__ import annotations
 
@@ -52,6 +52,19 @@ def export_onnx(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> 
         program = torch.onnx.export(torch.export.export(module, examples), dynamo=True, verbose=False, optimize=True)
     assert program is not None
     content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+def export_executorch(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> bytes:
+    """Return a module as an ExecuTorch program, with XNNPACK's kernels for what it has."""
+    with warnings.catch_warnings(), _quiet("torch", "executorch", "torchao"):
+        warnings.simplefilter("ignore")
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        program = torch.export.export(module, examples)
+        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+        content: bytes = lowered.to_executorch().buffer
     return content
 
 

@@ -1,10 +1,8 @@
 """The engine ``onnxruntime``: halves as ONNX Runtime sessions, checked against torch, kept on disk.
 
 The model is exported once, with what crosses any cut among its outputs, and each half is cut out of that on first use;
-where the model cannot be exported, a half is by itself. A half's first answer is compared with torch's on the very
-tensors that came. Where they differ by more than ``CHECK_TOLERANCE``, or the export or the runtime fails, torch
-computes the half from then on, and a warning says which operator and why. Files are kept in a folder by a key of
-fingerprint, versions and processor, so that a second start finds them.
+where the model cannot be exported, a half is by itself. Files are kept in a folder by a key of fingerprint, versions
+and processor, so that a second start finds them.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import logging
 import platform
 import tempfile
 import threading
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -25,15 +22,12 @@ import torch
 from torch import fx
 
 from splitinfer.errors import MissingExtraError
-from splitinfer.graph.engines import Half, onnx_files
+from splitinfer.graph.engines import onnx_files
+from splitinfer.graph.engines.checked import CheckedEngine, Run
 from splitinfer.graph.engines.export import export_onnx, part_module
-from splitinfer.graph.engines.torch_engine import TorchEngine
 from splitinfer.graph.kept import cache_folder
 
 logger = logging.getLogger(__name__)
-
-CHECK_TOLERANCE = 1e-4
-"""Largest error of a half's first answer, relative to its largest magnitude."""
 
 PACKED_SHARE = 1.0
 MIN_PACKED_BYTES = 64 << 20
@@ -50,20 +44,13 @@ FORMAT = 2
 """Of the kept files; a change makes old ones useless."""
 
 
-class EngineWarning(UserWarning):
-    """An engine leaves a half to torch."""
-
-
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(CheckedEngine):
     """Compiles halves of one captured graph for ONNX Runtime's CPU provider."""
 
     name = "onnxruntime"
-    tolerance = CHECK_TOLERANCE
-    compiles_quickly = False
 
     def __init__(self, order: Sequence[fx.Node], weights: Mapping[str, Any]) -> None:
-        self._torch = TorchEngine(order, weights)
-        self._order, self._weights = order, weights
+        super().__init__(order, weights)
         self._index = {node: index for index, node in enumerate(order)}
         self._pack_bytes = max(
             MIN_PACKED_BYTES,
@@ -82,18 +69,7 @@ class OnnxRuntimeEngine:
         self._takes = list(dict.fromkeys(inputs))
         self._gives = [node for node in dict.fromkeys(results) if node.op == "call_function"]
 
-    def compile(self, arguments: Sequence[fx.Node], results: Sequence[fx.Node]) -> Half:
-        """Compile the operations that lead from ``arguments`` to ``results``; the first call checks them."""
-        given = set(arguments)
-        made = [node for node in dict.fromkeys(results) if node not in given]
-        exact = self._torch.compile(arguments, results)
-        operations = list(self._torch._needed(arguments, made))
-        if not operations:
-            return exact
-        used = [node for node in arguments if any(node in op.all_input_nodes for op in operations)]
-        return _CheckedHalf(self, arguments, results, used, made, operations, exact)
-
-    def open(self, used: Sequence[fx.Node], made: Sequence[fx.Node]) -> onnx_files.Half:
+    def open(self, used: Sequence[fx.Node], made: Sequence[fx.Node]) -> Run:
         """Return a half, from the folder of kept files or exported now."""
         with self._lock:
             if not self._key and self._scratch is None:
@@ -107,7 +83,12 @@ class OnnxRuntimeEngine:
                 onnx_files.save_half(self._content(used, made), path)
                 opened = onnx_files.open_half(path, threads, pack_bytes=self._pack_bytes)
             self._pack_bytes -= opened.matrix_bytes
-            return opened
+
+        def run(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+            feed = {name: tensor.contiguous().numpy() for name, tensor in zip(opened.inputs, tensors, strict=True)}
+            return [torch.from_numpy(array) for array in opened.session.run(None, feed)]
+
+        return run
 
     def _path(self, part: str) -> Path:
         """Return where a part of the model is kept; its folder is there."""
@@ -138,7 +119,7 @@ class OnnxRuntimeEngine:
                 logger.info("a half is exported by itself: %s", error)
             else:
                 return content
-        return export_onnx(*part_module(self._order, self._weights, used, made))
+        return export_onnx(*part_module(self.order, self.weights, used, made))
 
     def _whole(self) -> Any:
         import onnx
@@ -148,90 +129,12 @@ class OnnxRuntimeEngine:
             return onnx.load(path)
         except Exception:  # noqa: BLE001 - not there, or damaged
             self._has_whole = False  # an export that fails is not tried for every half
-        content = export_onnx(*part_module(self._order, self._weights, self._takes, self._gives))
+        content = export_onnx(*part_module(self.order, self.weights, self._takes, self._gives))
         with onnx_files.written(path) as file:
             file.write(content)
         self._has_whole = True
         return onnx.load_from_string(content)
 
 
-class _CheckedHalf:
-    """One half: ONNX Runtime once its first answer is right, torch where it is not."""
-
-    def __init__(
-        self,
-        engine: OnnxRuntimeEngine,
-        arguments: Sequence[fx.Node],
-        results: Sequence[fx.Node],
-        used: Sequence[fx.Node],
-        made: Sequence[fx.Node],
-        operations: Sequence[fx.Node],
-        exact: Half,
-    ) -> None:
-        self._engine = engine
-        self._exact = exact
-        self._used, self._made, self._operations = used, made, operations
-        self._inputs = [arguments.index(node) for node in used]
-        place = {node: ("made", made.index(node)) for node in made}
-        self._outputs = [place.get(node) or ("given", arguments.index(node)) for node in results]
-        self._opened: onnx_files.Half | None = None
-        self._is_torch = False
-        self._lock = threading.Lock()
-
-    def __call__(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        if self._is_torch:
-            return self._exact(*tensors)
-        if self._opened is None:
-            return self._first(tensors)
-        return self._run(self._opened, tensors)
-
-    def _run(self, half: onnx_files.Half, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        feed = {name: tensors[i].contiguous().numpy() for name, i in zip(half.inputs, self._inputs, strict=True)}
-        made = [torch.from_numpy(array) for array in half.session.run(None, feed)]
-        return tuple(made[i] if kind == "made" else tensors[i] for kind, i in self._outputs)
-
-    def _first(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        with self._lock:
-            if self._is_torch or self._opened is not None:
-                return self(*tensors)
-            expected = self._exact(*tensors)
-            opened = None
-            try:
-                opened = self._engine.open(self._used, self._made)
-                trouble = _difference(self._run(opened, tensors), expected)
-            except Exception as error:  # noqa: BLE001 - exporter and runtime fail in any way, and torch computes it then
-                line = (str(error).strip().splitlines() or [""])[0]
-                trouble = f"{type(error).__name__}: {line}"
-            if not trouble:
-                self._opened = opened
-            else:
-                self._is_torch = True
-                last = self._operations[-1]
-                warnings.warn(
-                    f"engine onnxruntime leaves {len(self._operations)} operations up to {last.name} ({last.target}) "
-                    f"to torch: {trouble}",
-                    EngineWarning,
-                    stacklevel=2,
-                )
-            return expected
-
-
 def _digest(parts: list[Any]) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-
-
-def _difference(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> str:
-    """What is wrong with an answer; empty where nothing is."""
-    for mine, theirs in zip(found, expected, strict=True):
-        if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
-            return f"it gives {mine.dtype} {tuple(mine.shape)} where torch gives {theirs.dtype} {tuple(theirs.shape)}"
-        if not theirs.is_floating_point():
-            if not torch.equal(mine, theirs):
-                return "its whole numbers differ from torch's"
-            continue
-        if theirs.numel():
-            scale = max(float(theirs.abs().max()), 1e-30)
-            error = float((mine - theirs).abs().max()) / scale
-            if not error <= CHECK_TOLERANCE:
-                return f"its answer is {error:.1e} off, more than {CHECK_TOLERANCE:.0e} of the largest value"
-    return ""
