@@ -8,6 +8,7 @@ part of grpcio is not public; where another version differs, :func:`open_lane` g
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from typing import Any, Protocol
@@ -67,6 +68,7 @@ class DirectLane:
         self._is_message = cygrpc.OperationType.receive_message
         self._is_status = cygrpc.OperationType.receive_status_on_client
         self._error: RemoteError | None = None
+        self._is_torn = False
         self._reading = threading.Lock()
         # Tags of operations that the core has yet to report.
         self._due = {_INITIAL, _STATUS}
@@ -106,7 +108,11 @@ class DirectLane:
         if self._call.operate((self._send(data, _FLAGS), self._receive(_FLAGS)), _EXCHANGE):
             self._due.add(_EXCHANGE)
         while _EXCHANGE in self._due:
-            reply = self._next()
+            try:
+                reply = self._next()
+            except BaseException:  # interrupted: an event that the core had just handed over is lost
+                self._is_torn = True
+                raise
             if reply is not None:
                 return reply
         self._read_to_the_end()  # no message came: the stream has ended, and its status says why
@@ -118,7 +124,10 @@ class DirectLane:
         if self._error is None:
             self._call.cancel(grpc.StatusCode.CANCELLED.value[0], "cancelled by the client")
         # Until its last event is read, the core keeps the call and with it the connection. A thread that waits in
-        # :meth:`exchange` reads them itself.
+        # :meth:`exchange` reads them itself. After an interruption one may never come, and nobody waits for it.
+        if self._is_torn:
+            threading.Thread(target=self._read_what_comes, name="splitinfer-torn", daemon=True).start()
+            return
         if self._reading.acquire(blocking=False):
             try:
                 self._read_to_the_end()
@@ -128,6 +137,10 @@ class DirectLane:
     def _read_to_the_end(self) -> None:
         while self._due:
             self._next()
+
+    def _read_what_comes(self) -> None:
+        with contextlib.suppress(KeyError):  # the core's word for a call that is over
+            self._read_to_the_end()
 
     def _next(self) -> bytes | None:
         """Wait for one event of the core and return the message in it, if there is one."""

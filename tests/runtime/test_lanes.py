@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import grpc
 import pytest
 import torch
@@ -61,3 +63,21 @@ def test_a_channel_that_another_thread_has_closed_is_a_lost_edge() -> None:
     for open_stream in (open_lane, Lane):
         with pytest.raises(EdgeUnavailableError, match="lost the edge at edge:1"):
             open_stream(channel, "edge:1")
+
+
+def test_an_interrupted_exchange_is_left_at_once(edge: EdgeProcess, models: dict[str, SplitModel]) -> None:
+    with grpc.insecure_channel(edge.address) as channel:
+        lane = DirectLane(channel, edge.address)
+
+        def interrupted() -> None:
+            lane._call.next_event()  # Ctrl-C comes when the core has handed over an event, and nobody has seen it
+            raise KeyboardInterrupt
+
+        lane._next = interrupted  # type: ignore[method-assign, assignment]
+        with pytest.raises(KeyboardInterrupt):
+            lane.exchange(b"")
+        del lane._next
+        leaves = threading.Thread(target=lane.cancel, daemon=True)
+        leaves.start()
+        leaves.join(30)
+        assert not leaves.is_alive()
