@@ -35,6 +35,7 @@ class Point:
     energy_j: float
     mean_s: float
     p95_s: float
+    p99_s: float
     stable: bool
 
 
@@ -82,7 +83,7 @@ def measure(scenario: Scenario, policy: Policy, slots: int, setting: str) -> Poi
         setting,
         float(np.mean([run.energy_j for run in runs])),
         float(latency.mean()),
-        float(np.percentile(latency, 95)),
+        *np.percentile(latency, (95, 99)).tolist(),
         all(run.stability.stable for run in runs),
     )
 

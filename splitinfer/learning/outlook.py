@@ -45,7 +45,7 @@ from splitinfer.scheduling.draining import (
 )
 from splitinfer.scheduling.period import Period
 from splitinfer.scheduling.rules import DriftPlusPenalty, PriceOfTime
-from splitinfer.scheduling.task_prices import LOAD_SMOOTHING, TaskPrices, patience, waiting_tasks
+from splitinfer.scheduling.task_prices import LOAD_SMOOTHING, TaskPrices, WaitingTasks, patience
 
 PAPERS = DriftPlusPenalty.name
 """The allocation where nothing else is said."""
@@ -140,6 +140,7 @@ class Outlook:
         self._mean_rate: Floats | None = None
         self._load = np.zeros((environments, 3, devices))
         self._prices = TaskPrices(self.settings) if self._priced else None
+        self._line = WaitingTasks()
 
     def cuts(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the cuts (E, M, N) of candidate indices (E, M, N)."""
@@ -158,7 +159,7 @@ class Outlook:
         energy_price = settings.reward_energy_weight[:, None, None, None] / settings.slots_per_period
         load = self._load[..., None, None]
         if self._prices is not None:
-            tasks = waiting_tasks(settings.work_at(observation.cuts), observation.backlog) + 1
+            tasks = self._tasks(observation) + 1
             local_s, local_j, local_wait_s, link_s, link_j, link_wait_s, joules = self._priced_work(
                 self._prices, observation, waiting, tasks
             )
@@ -226,6 +227,20 @@ class Outlook:
         )
         self._load = self._load + LOAD_SMOOTHING * (np.minimum(used, 1.0) - self._load)
         return np.asarray(rate)
+
+    def _tasks(self, observation: Period) -> Floats:
+        """How many tasks wait at each station, (3, E, M)."""
+        settings = self.settings
+        shape = observation.max_rate_bps.shape
+        edge_hz = np.broadcast_to(settings.max_edge_frequency_hz[:, None], shape)
+        full_rate = np.stack([settings.max_local_frequency_hz, observation.max_rate_bps, edge_hz], axis=1)
+        return self._line.follow(
+            settings.work_at(observation.cuts),
+            observation.backlog,
+            observation.service_rate,
+            full_rate,
+            settings.slot_s * settings.slots_per_period,
+        )
 
     def _waiting(self, observation: Period) -> Floats:
         """Work queued or on its way to each station of a device, (E, 3, M); the edge's by the device it comes from."""

@@ -10,6 +10,9 @@ Where answers take time to come back (``answer_s``), a cut that sends anything c
 
 The edge is shared, and no price of energy keeps devices from crowding it: n_e counts the tasks of all devices there,
 and u is the share of F^e in use. On an idle edge the last part is w for the task's own time.
+
+Where w grows with waiting (``price_growth_s``), it is taken as what it has grown to when a task leaves the device after
+a mean time: their number over the nominal rate of arrivals, by Little's law.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from numpy.typing import NDArray
 from splitinfer.scheduling.observation import Observation
 from splitinfer.scheduling.policy import Cuts
 from splitinfer.scheduling.setting import Setting
-from splitinfer.scheduling.task_prices import LOAD_SMOOTHING, TaskPrices, patience, waiting_tasks
+from splitinfer.scheduling.task_prices import LOAD_SMOOTHING, TaskPrices, WaitingTasks, patience
 
 Array = NDArray[np.float64]
 
@@ -41,23 +44,26 @@ class PriceCut:
         self._setting = setting
         self._prices = TaskPrices(setting)
         self._valid = np.arange(setting.local_cycles.shape[2]) <= setting.num_cuts[..., None]
+        self._line = WaitingTasks()
         self._waiting = np.zeros((3, setting.num_devices))
+        self._usual = np.zeros(setting.num_devices)
         self._edge_load = 0.0
 
     def set_latency_price(self, latency_price_w: Array) -> None:
         """Go by another w from now on, shape (M,): a latency target moves it."""
         if np.any(latency_price_w != self._setting.latency_price_w):
             self._setting = self._setting.replace(latency_price_w=latency_price_w)
-            self._prices.set_latency_price(latency_price_w)
 
     def cuts(self, observation: Observation) -> Cuts:
         setting = self._setting
         self._follow(observation)
         tasks = self._waiting + 1
+        price_w = self._grown_price_w()
+        self._prices.set_latency_price(price_w)
         prices = self._prices.at(tasks)
         edge_s = setting.edge_cycles / max(setting.max_edge_frequency_hz, 1e-300)
-        cost = (tasks[2] * patience(self._edge_load) * setting.latency_price_w)[:, None, None] * edge_s
-        way_back_j = (setting.latency_price_w[:, None] * setting.answer_s)[..., None]
+        cost = (tasks[2] * patience(self._edge_load) * price_w)[:, None, None] * edge_s
+        way_back_j = (price_w[:, None] * setting.answer_s)[..., None]
         cost = cost + np.where(setting.transmission_bits > 0, way_back_j, 0.0)
         # Nothing to send costs nothing, also where the channel carries nothing and a bit has no price.
         for work, price in ((setting.transmission_bits, prices.bit_j), (setting.local_cycles, prices.cycle_j)):
@@ -69,7 +75,21 @@ class PriceCut:
         setting, at = self._setting, observation.cuts[..., None]
         tables = (setting.local_cycles, setting.transmission_bits, setting.edge_cycles)
         work = np.stack([np.take_along_axis(table, at, axis=2)[..., 0] for table in tables])
-        self._waiting += self._smoothing * (waiting_tasks(work, observation.period.backlog) - self._waiting)
-        self._prices.follow(observation.max_rate_bps)
+        period, rate_bps = observation.period, observation.max_rate_bps
+        edge_hz = np.full_like(rate_bps, setting.max_edge_frequency_hz)
+        full_rate = np.stack([setting.max_local_frequency_hz, rate_bps, edge_hz])
+        waiting = self._line.follow(work, period.backlog, period.service_rate, full_rate, setting.period_s)
+        self._waiting += self._smoothing * (waiting - self._waiting)
+        self._usual += LOAD_SMOOTHING * (self._line.followed[:2].sum(axis=0) - self._usual)
+        self._prices.follow(rate_bps)
         used = float(observation.edge_frequency_hz.sum()) / max(setting.max_edge_frequency_hz, 1e-300)
         self._edge_load += LOAD_SMOOTHING * (min(used, 1.0) - self._edge_load)
+
+    def _grown_price_w(self) -> Array:
+        setting = self._setting
+        if setting.price_growth_s <= 0:
+            return setting.latency_price_w
+        arrivals_hz = np.where(setting.active, setting.arrival_rate_hz, 0.0).sum(axis=1)
+        # A task counts by the share of its work that is left, a half on average.
+        age_s = np.divide(2 * self._usual, arrivals_hz, out=np.zeros_like(arrivals_hz), where=arrivals_hz > 0)
+        return np.asarray(setting.latency_price_w * (1 + age_s / setting.price_growth_s))

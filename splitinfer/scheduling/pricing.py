@@ -11,6 +11,9 @@ fading law. Dinkelbach's iteration finds it: at a price lambda the best rule sen
 maximises ``lambda r - P(r)``, which is water-filling; the next price is what that rule pays per bit. Prices fall to the
 least one, and quadratically. They are kept per device and number of tasks.
 
+**Wages that grow.** With a growth time T, n tasks whose oldest came a seconds ago count as ``n (1 + floor(a/T))``.
+Prices of whole numbers of tasks are all that is needed, and each is exact for its wage.
+
 **Whom to serve.** The service whose head-of-line task comes first in the order (least work left, or oldest), then the
 next; what is left over goes to the tasks behind them in the same order.
 """
@@ -44,6 +47,9 @@ MOST_STEPS = 60
 
 PRECISION = 1e-12
 """It ends when a step changes the price by less than this share."""
+
+MOST_GROWTH = 1e6
+"""A wage grows to so many times itself at most, so that numbers of tasks stay within an integer."""
 
 GAIN_WINDOW = 2000.0
 """Slots over which a mean gain that is not known beforehand is followed."""
@@ -147,6 +153,14 @@ def follow_gain(channel, row, gain):  # type: ignore[no-untyped-def]
     if abs(followed - channel.mean_gain[row]) > GAIN_STEP * channel.mean_gain[row]:
         channel.mean_gain[row] = followed
         channel.prices[row, :] = 0.0
+
+
+@lean
+def grown(tasks, age_slots, slot_s, growth_s):  # type: ignore[no-untyped-def]
+    """As how many tasks these count whose oldest came so many slots ago."""
+    if growth_s <= 0.0 or age_slots <= 0:
+        return tasks
+    return tasks * (1 + int(min(age_slots * slot_s / growth_s, MOST_GROWTH)))
 
 
 @lean

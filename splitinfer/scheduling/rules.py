@@ -138,7 +138,10 @@ class DriftPlusPenalty:
 
 
 class PriceOfTime:
-    """Work at the speed at which a cycle, and a bit, cost least when every waiting task costs w joules a second."""
+    """Work at the speed at which a cycle, and a bit, cost least when every waiting task costs w joules a second.
+
+    With the setting's ``price_growth_s``, w grows with the time that the oldest of them has waited.
+    """
 
     name = "price"
 
@@ -162,7 +165,7 @@ class PriceOfTime:
         out: Floats = np.zeros((1, len(waiting.work)))
         local_price_row(
             *self._line(waiting),
-            int(waiting.tasks.sum()),
+            self._wages(waiting),
             device,
             setting.slot_s,
             float(setting.latency_price_w[device]),
@@ -182,7 +185,7 @@ class PriceOfTime:
             line[0],
             line[1],
             line[2],
-            int(waiting.tasks.sum()),
+            self._wages(waiting),
             device,
             setting.slot_s,
             float(setting.latency_price_w[device]),
@@ -203,6 +206,13 @@ class PriceOfTime:
         out = np.zeros((1, waiting.work.size))
         edge_price_row(*self._line(waiting), setting.slot_s, setting.max_edge_frequency_hz, out)
         return out.reshape(waiting.work.shape)
+
+    def _wages(self, waiting: Waiting) -> int:
+        """As how many tasks those that wait count."""
+        from splitinfer.scheduling.pricing import grown
+
+        age_slots = int(waiting.slot - waiting.head_arrival_slot[waiting.tasks > 0].min())
+        return int(grown(int(waiting.tasks.sum()), age_slots, self._setting.slot_s, self._setting.price_growth_s))
 
     def _line(self, waiting: Waiting) -> tuple[Floats, Floats, Floats]:
         """Backlog, head of line and rank, (1, N) each and writable, as the compiled cores want them."""

@@ -66,6 +66,8 @@ class Setting:
         reward_energy_weight: w1 of (34), per joule.
         reward_queue_weight: w2 of (34).
         latency_price_w: (M,), w: joules that a second of one task's latency is worth, under the price of time.
+        price_growth_s: under the price of time, w is paid once more for each so many seconds that the oldest task of a
+            station has waited; 0: w stays.
         service_order: whom a station serves first under the price of time: ``"shortest"`` or ``"oldest"``.
         processor: (M, R), how power follows frequency, see ``energy.processor``; by default ``delta f^3``.
         radio: (M, 3), how power follows what is sent, see ``energy.transmitter``; by default what is radiated.
@@ -100,6 +102,7 @@ class Setting:
     reward_energy_weight: PerWorld = 1e3
     reward_queue_weight: PerWorld = 1.0
     latency_price_w: PerDevice = field(default_factory=lambda: np.array([0.01]))
+    price_growth_s: PerWorld = 0.0
     service_order: str = "shortest"
     processor: Rows = field(default_factory=lambda: np.empty((1, 0)))
     radio: Rows = field(default_factory=lambda: RADIATED_ROW[None])
@@ -109,7 +112,8 @@ class Setting:
     def __post_init__(self) -> None:
         for name in ("slot_s", "device_bandwidth_hz", "noise_w_per_hz"):
             _set(self, name, _number(name, getattr(self, name), allow_zero=False))
-        _set(self, "max_edge_frequency_hz", _number("max_edge_frequency_hz", self.max_edge_frequency_hz))
+        for name in ("max_edge_frequency_hz", "price_growth_s"):
+            _set(self, name, _number(name, getattr(self, name)))
         if int(self.slots_per_period) != self.slots_per_period or self.slots_per_period < 1:
             raise InputError(f"slots_per_period must be a whole number of at least 1, got {self.slots_per_period!r}")
 

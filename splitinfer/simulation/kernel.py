@@ -30,6 +30,7 @@ from splitinfer.scheduling.kernels import (
 from splitinfer.scheduling.pricing import (
     BitPrices,
     follow_gain,
+    grown,
     link_price_core,
     local_price_core,
     serve_in_order,
@@ -216,6 +217,18 @@ def _heads(queues, e, stage, m, services, shortest_first, head, rank):  # type: 
 
 
 @lean
+def _wages(queues, e, stage, m, services, tasks, slot_s, growth_s):  # type: ignore[no-untyped-def]
+    """As how many tasks a device's tasks at one stage count."""
+    if growth_s <= 0.0:
+        return tasks
+    oldest = queues.clock[e]
+    for n in range(services):
+        if queues.tasks[e, stage, m, n] > 0:
+            oldest = min(oldest, queues.arrival_slot[e, queues.first[e, stage, m, n]])
+    return grown(tasks, queues.clock[e] - oldest, slot_s, growth_s)
+
+
+@lean
 def _scale_into(wanted, backlog, slot_s, limit, out):  # type: ignore[no-untyped-def]
     """What was asked for, no more than is queued, and scaled down together to keep a shared limit."""
     total = 0.0
@@ -239,6 +252,7 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
     processor, radio = worlds.processor[e], worlds.radio[e]
     pricing = worlds.rule[e] == PRICE and not inputs.requested
     shortest_first = worlds.shortest_first[e]
+    growth_s = worlds.price_growth_s[e]
     channel = BitPrices(
         worlds.fading[e], worlds.mean_gain[e], worlds.followed_gain[e], worlds.seen[e], worlds.prices[e]
     )
@@ -322,7 +336,7 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
                         local_backlog,
                         head,
                         rank,
-                        local_wait,
+                        _wages(queues, e, LOCAL, m, services, local_wait, slot_s, growth_s),
                         m,
                         services,
                         slot_s,
@@ -369,7 +383,7 @@ def _advance_environment(e, worlds, queues, inputs, sums, log, trace):  # type: 
                         send_backlog,
                         head,
                         rank,
-                        send_wait,
+                        _wages(queues, e, TRANSMISSION, m, services, send_wait, slot_s, growth_s),
                         m,
                         services,
                         slot_s,

@@ -134,6 +134,8 @@ class Scenario(Settings):
             the radio's power in place of the fields above; ``cycles_per_mac`` then is the edge's.
         allocation: rule of the slots: ``drift-plus-penalty`` (the paper's), ``price``, or ``package.module:Class``.
         latency_price_w: w, joules that a second of one task's latency is worth, or one per device; for ``price``.
+        price_growth_s: under ``price``, w is paid once more for each so many seconds since the oldest task at a
+            processor or link came: better tails, a worse mean; 0: w stays.
         service_order: whom ``price`` serves first: ``shortest`` (best mean latency) or ``oldest`` (best tail).
         fixed_cuts: the cuts of Fix-Cov; by default everything on the device.
         p95_latency_s: latency target per service; the weights then adapt on line (0 leaves a service without one).
@@ -177,6 +179,7 @@ class Scenario(Settings):
     device: str | tuple[str, ...] = "paper"
     allocation: str = "drift-plus-penalty"
     latency_price_w: PerDevice = 0.01
+    price_growth_s: NonNegative = 0.0
     service_order: Literal["shortest", "oldest"] = "shortest"
     fixed_cuts: tuple[int, ...] | tuple[tuple[int, ...], ...] | None = None
     p95_latency_s: PerService | None = None

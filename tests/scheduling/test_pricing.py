@@ -13,6 +13,7 @@ from splitinfer.energy.transmitter import RADIATED_ROW, radio_row
 from splitinfer.radio import power_w, rate_bps
 from splitinfer.scheduling.pricing import edge_price_row, price_of_bit
 from splitinfer.scheduling.setting import rayleigh_quantiles
+from splitinfer.scheduling.task_prices import WaitingTasks
 
 LINK = {"bandwidth_hz": 250e3, "noise": 4e-21, "max_w": 0.3}
 GAIN = 2e-13
@@ -110,3 +111,25 @@ def test_serving_in_order_spends_the_budget_on_the_first_heads(data):
             # Nobody gets anything while the head of a line before it is not done.
             if (rank[a], a) < (rank[b], b) and given_[b] > 0:
                 assert given_[a] >= min(head[a], queue[a]) / slot_s * (1 - 1e-9)
+
+
+def test_waiting_tasks_are_counted_where_the_cut_changes():
+    """Five tasks of 8 units are queued at a link, then the cut sends nothing, then 2 units."""
+    line = WaitingTasks(followed_load=0.0)
+    full = np.array([[1e9], [10.0], [1e9]])
+
+    def after(sent, queued, served):
+        work = np.array([1.0, sent, 1.0]).reshape(3, 1, 1)
+        backlog, rate = (np.array([0.0, value, 0.0]).reshape(3, 1, 1) for value in (queued, served))
+        return float(line.follow(work, backlog, rate, full, 1.0)[1, 0])
+
+    assert after(8.0, 40.0, 0.0) == 5.0
+    assert after(0.0, 36.0, 4.0) == pytest.approx(4.5)  # half of the first is left
+    assert after(0.0, 32.0, 4.0) == pytest.approx(4.0)
+    assert after(2.0, 34.0, 4.0) == pytest.approx(28 / 8 + 6 / 2)  # three came and the old ones go first
+    assert after(2.0, 4.0, 30.0) == pytest.approx(2.0)
+    assert after(0.0, 0.0, 4.0) == 0.0
+    idle = WaitingTasks(followed_load=2.0)
+    work = np.ones((3, 1, 1))
+    assert idle.follow(work, 3 * work, 0 * work, full, 1.0)[1, 0] == 3.0
+    assert idle.follow(0 * work, 3 * work, 0 * work, full, 1.0)[1, 0] == 0.0

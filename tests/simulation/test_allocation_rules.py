@@ -7,8 +7,9 @@ import pytest
 
 from splitinfer.errors import InputError, ScenarioError
 from splitinfer.scheduling import FixedCut, MyopicCut, PriceCut
-from splitinfer.scheduling.rules import DriftPlusPenalty, PriceOfTime
+from splitinfer.scheduling.rules import DriftPlusPenalty, PriceOfTime, Waiting
 from splitinfer.simulation import Scenario, simulate
+from splitinfer.simulation.build import setting_of
 from splitinfer.simulation.identity import digest
 from tests.simulation.small import small_scenario
 
@@ -68,6 +69,46 @@ def test_the_compiled_price_equals_the_plain_one(world, order):
     fast = simulate(scenario, policy, 2500, seed=1)
     same(fast, simulate(scenario, policy, 2500, seed=1, allocation=PlainPrice()))
     assert fast.finished > 100
+
+
+@pytest.mark.parametrize("world", ["paper", "headset"])
+def test_the_compiled_growing_price_equals_the_plain_one(world):
+    scenario = small_scenario(allocation="price", latency_price_w=0.002, arrival_rate_hz=3.0, **WORLDS[world])
+    grown = scenario.replace(price_growth_s=0.15)
+    policy = FixedCut([[1, 1], [3, 0]])
+    fast = simulate(grown, policy, 2500, seed=1)
+    same(fast, simulate(grown, policy, 2500, seed=1, allocation=PlainPrice()))
+    constant = simulate(scenario, policy, 2500, seed=1)
+    assert fast.energy_j > constant.energy_j
+    assert np.percentile(fast.latency_s, 95) < np.percentile(constant.latency_s, 95)
+    # Nobody waits so long: not a bit differs.
+    later = simulate(scenario.replace(price_growth_s=1e4), policy, 2500, seed=1)
+    assert (later.latency_s == constant.latency_s).all()
+    assert later.energy_j == constant.energy_j
+
+
+@pytest.mark.parametrize("tasks", [[1, 0], [2, 5]])
+@pytest.mark.parametrize("age_slots", [0, 29, 30, 59, 60, 10_000])
+def test_a_price_grown_so_many_times_is_that_price(tasks, age_slots):
+    """Whoever has waited for 30 to 59 slots of 10 ms with T = 0.3 s is priced at 2 w, and so on."""
+    setting = setting_of(small_scenario(latency_price_w=0.002, device=("paper", "pixel6:lte")))
+    there = np.array(tasks) > 0
+    waiting = Waiting(
+        work=1e9 * there,
+        tasks=np.array(tasks),
+        head_work=1e8 * there,
+        head_arrival_slot=np.where(there, [20_000 - age_slots, 20_000], 0),
+        slot=20_000,
+    )
+    growing, constant = PriceOfTime(), PriceOfTime()
+    growing.start(setting.replace(price_growth_s=0.3))
+    constant.start(setting.replace(latency_price_w=(1 + age_slots // 30) * setting.latency_price_w))
+    for device in range(2):
+        np.testing.assert_allclose(growing.local(device, waiting), constant.local(device, waiting), rtol=1e-12)
+        rates, power = growing.transmission(device, waiting, 1e-12)
+        expected, expected_w = constant.transmission(device, waiting, 1e-12)
+        np.testing.assert_allclose(rates, expected, rtol=1e-9)
+        assert power == pytest.approx(expected_w, rel=1e-9)
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -155,8 +196,6 @@ def test_the_papers_card_changes_no_bit():
 
 
 def test_a_card_gives_its_own_limits_and_work():
-    from splitinfer.simulation.build import setting_of
-
     paper, board = setting_of(small_scenario()), setting_of(small_scenario(device=("paper", "jetson_nano")))
     assert board.max_local_frequency_hz.tolist() == [1.5e9, 0.9216e9]
     np.testing.assert_allclose(
@@ -197,6 +236,16 @@ def test_a_latency_target_moves_the_price(service_order):
     run = simulate(scenario, FixedCut([3, 0]), 40_000)
     worst = max(float(np.percentile(run.service_latency_s(0, n), 95)) for n in range(2))
     assert worst == pytest.approx(0.9, rel=0.12)
+
+
+def test_the_price_policy_sees_queues_of_an_earlier_cut():
+    """At a small price on a loaded world it filled the link, cut elsewhere, saw no queue there and filled it again."""
+    world = Scenario.preset("xr").replace(allocation="price", latency_price_w=0.1)
+    run = simulate(world, PriceCut(), 8_000, seed=101)
+    fixed = simulate(world, FixedCut(world.cut_array(world.fixed_cuts)), 8_000, seed=101)
+    assert run.stability.stable
+    assert run.energy_j < fixed.energy_j
+    assert run.latency_s.mean() < 1.1 * fixed.latency_s.mean()
 
 
 def test_the_price_policy_takes_the_better_of_the_fixed_pairs():

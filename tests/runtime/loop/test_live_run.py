@@ -66,10 +66,11 @@ def test_a_run_with_thousands_of_recuts_is_the_simulators_task_by_task(tiny, tin
     [
         {"allocation": "price", "service_order": "shortest"},
         {"allocation": "price", "service_order": "oldest", "device": ("pixel6:lte", "snapdragon865:5g")},
+        {"allocation": "price", "price_growth_s": 0.05},
         {"device": "pixel6:lte", "local_energy_weight": 1e13, "transmission_energy_weight": 1e7},
         {"allocation": "tests.runtime.loop.own_rule:Halves"},
     ],
-    ids=["price", "price-phones", "phones", "own"],
+    ids=["price", "price-phones", "price-growing", "phones", "own"],
 )
 def test_every_rule_and_card_is_the_simulators_task_by_task(tiny, tiny_cards, changes):
     world = tiny.replace(arrival_rate_hz=6.0, latency_price_w=0.05, **changes)
