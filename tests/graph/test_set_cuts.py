@@ -81,6 +81,21 @@ class ChangingTypes(Towers):
         return self.join(torch.cat([a, self.large[2](b * mask)], 1)) + place[:, None]
 
 
+class ConditionsAndTuples(Towers):
+    """Operations with several results, a condition, and an output whose size depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, small: torch.Tensor, large: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        steps, (state, _) = self.recurrent(self.large[:2](large).view(1, 4, 4))
+        small = torch.cond(large.sum() > 0, lambda x: x * 2, lambda x: x - 1, (self.small(small),))
+        most, place = steps.max(1)
+        end = self.join(torch.cat([small, most], 1))
+        return end, end[end > 0], state, place
+
+
 class ShrinkingInput(nn.Module):
     """Without a MAC less crosses than the input."""
 
@@ -99,6 +114,7 @@ CASES: dict[str, tuple[type[nn.Module], tuple[torch.Tensor, ...]]] = {
     "views": (ViewsAcross, TWO),
     "many outputs": (ManyOutputs, TWO),
     "types": (ChangingTypes, TWO),
+    "conditions and tuples": (ConditionsAndTuples, TWO),
     "shrinking input": (ShrinkingInput, (_input(1, 1, 16),)),
 }
 
