@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from splitinfer.runtime.client import EdgeClient
     from splitinfer.runtime.result import InferenceResult
 
+_PAUSE_S = 0.02
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -74,20 +76,24 @@ def measure_ways(
     """
     if repeats < 1:
         raise InputError(f"repeats must be at least 1, not {repeats}")
-    runs: list[list[tuple[float, InferenceResult]]] = [[] for _ in ways]
-    for _ in range(repeats + 1):
+    runs: list[list[tuple[float, float, InferenceResult]]] = [[] for _ in ways]
+    for turn in range(repeats + 1):
         for (cut, codec), own in zip(ways, runs, strict=True):
+            # A processor that others use too is given first to whom has waited: each begins after a pause, and which
+            # comes first changes.
+            whole = _whole(client, split, cut, codec, inputs) if turn % 2 else None
+            time.sleep(_PAUSE_S)
             began_s = time.perf_counter()
             split.run_head(cut, *inputs)
-            parts_s = time.perf_counter() - began_s
+            head_s, rest_s = time.perf_counter() - began_s, 0.0
             if cut != split.num_cuts:
-                timing = (direct or client).infer(split, cut, *inputs, codec=codec or None).timing
-                parts_s += timing.encode_s + timing.queue_s + timing.tail_s + timing.decode_s
-                parts_s += timing.wire_s if direct is not None else 0.0
-            own.append((parts_s, client.infer(split, cut, *inputs, codec=codec or None)))
+                timing = _whole(direct or client, split, cut, codec, inputs).timing
+                rest_s = timing.encode_s + timing.queue_s + timing.tail_s + timing.decode_s
+                rest_s += timing.wire_s if direct is not None else 0.0
+            own.append((head_s, rest_s, whole or _whole(client, split, cut, codec, inputs)))
     found = []
     for (cut, codec), own in zip(ways, runs, strict=True):
-        run = min((run for _, run in own[1:]), key=lambda run: run.timing.total_s)
+        run = min((run for _, _, run in own[1:]), key=lambda run: run.timing.total_s)
         times = run.timing
         link_s = 0.0 if cut == split.num_cuts else run.bytes_up * 8 / bandwidth_bps + rtt_s
         found.append(
@@ -99,7 +105,12 @@ def measure_ways(
                 times.queue_s + times.tail_s,
                 times.total_s,
                 run.bytes_up * 8,
-                link_s + min(parts_s for parts_s, _ in own[1:]),
+                link_s + min(head_s for head_s, _, _ in own[1:]) + min(rest_s for _, rest_s, _ in own[1:]),
             )
         )
     return found
+
+
+def _whole(client: EdgeClient, split: SplitModel, cut: int, codec: str, inputs: tuple[Any, ...]) -> InferenceResult:
+    time.sleep(_PAUSE_S)
+    return client.infer(split, cut, *inputs, codec=codec or None)
