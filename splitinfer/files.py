@@ -116,6 +116,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Make a folder, and keep others who ask for the same from writing into it in this block.
+
+    Raises:
+        BlockingIOError: another process is in it, and this one was not to wait.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(held)
+
+
 def is_abandoned(path: Path) -> bool:
     """Whether this is what a process left unfinished that is no more: ``*.PID.part``, with a suffix or without."""
     found = _PART.search(path.name)

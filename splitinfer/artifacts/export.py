@@ -14,7 +14,7 @@ from torch import fx
 
 from splitinfer.artifacts.manifest import FORMATS, MANIFEST, Manifest, describe, file_checksum
 from splitinfer.errors import CaptureError, InputError, MissingExtraError
-from splitinfer.files import is_abandoned, replacing
+from splitinfer.files import alone_in, is_abandoned, replacing
 from splitinfer.graph.engines.export import export_executorch, export_onnx, part_module
 from splitinfer.models.photos import shipped_photo
 from splitinfer.scheduling import pareto_cuts
@@ -57,11 +57,17 @@ def export(split: SplitModel, k: int, folder: Path, *, format: str, card: ModelC
         if find_spec(package) is None:
             raise MissingExtraError(package, extra)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        entries = [entry for entry in folder.iterdir() if not is_abandoned(entry)]
-        foreign = [entry.name for entry in entries if entry.name not in _own_files()]
+        with alone_in(folder):
+            return _write(split, k, folder, format, card)
+    except BlockingIOError:
+        raise InputError(f"--out: another export writes into {folder} now; name another folder") from None
     except OSError as error:
         raise InputError(f"--out: cannot write {folder}: {error.strerror}") from None
+
+
+def _write(split: SplitModel, k: int, folder: Path, format: str, card: ModelCard | None) -> Manifest:
+    entries = [entry for entry in folder.iterdir() if not is_abandoned(entry)]
+    foreign = [entry.name for entry in entries if entry.name not in _own_files()]
     if foreign:
         raise InputError(f"--out: {folder} holds other files ({foreign[0]}); choose an empty folder")
     example = _example(split, card)

@@ -165,8 +165,11 @@ def _trained(job: Job, settings: TrainingSettings, store: Store) -> Policy:
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             train(job.world, settings, unfinished)
-            if not folder.exists():  # another process may have been quicker
+            try:
                 unfinished.rename(folder)
+            except OSError:
+                if not (folder / RUN_FILE).is_file():  # else another process was quicker
+                    raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return load_run(folder)

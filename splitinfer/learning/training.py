@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
 from splitinfer.errors import InputError
-from splitinfer.files import replacing
+from splitinfer.files import alone_in, replacing
 from splitinfer.learning.actions import services_digest
 from splitinfer.learning.learners import Learner, learner
 from splitinfer.learning.run_folder import (
@@ -112,15 +110,11 @@ def _alone_in(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process does.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    held = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        with alone_in(folder):
+            yield
     except BlockingIOError:
         raise InputError(f"out: another training writes into {folder} now; name another folder") from None
-    finally:
-        os.close(held)
 
 
 def _world_of(folder: Path, record: dict[str, Any]) -> Scenario | WorldFamily:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from splitinfer.errors import InputError
+from splitinfer.files import alone_in
 
 _CA_DAYS = 3650
 _CLOCK_SKEW = timedelta(days=1)
@@ -111,19 +112,21 @@ def write_certificates(folder: Path, hosts: Sequence[str], *, devices: int = 0, 
     if not hosts:
         raise InputError("hosts: name at least one host or address under which devices reach the server")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        written = []
-        if (folder / "ca.crt").exists():
-            authority = Authority.load(folder)
-        else:  # a key alone was left by one who was ended before the certificate was written
-            key = _read_key(folder / "ca.key") if (folder / "ca.key").exists() else None
-            authority = Authority.create(key=key)
-            _write(folder, "ca", authority.certificate.public_bytes(serialization.Encoding.PEM), key_pem(authority.key))
-            written.append("ca")
-        names = ["device", *(f"device-{number}" for number in range(devices))]
-        for name, of_server in [("server", tuple(hosts)), *((name, ()) for name in names)]:
-            _write(folder, name, *authority.issue(name, hosts=of_server, days=days))
-            written.append(name)
+        with alone_in(folder, wait=True):  # two who make a CA at once would leave a mixture
+            written = []
+            if (folder / "ca.crt").exists():
+                authority = Authority.load(folder)
+            else:  # a key alone was left by one who was ended before the certificate was written
+                key = _read_key(folder / "ca.key") if (folder / "ca.key").exists() else None
+                authority = Authority.create(key=key)
+                _write(
+                    folder, "ca", authority.certificate.public_bytes(serialization.Encoding.PEM), key_pem(authority.key)
+                )
+                written.append("ca")
+            names = ["device", *(f"device-{number}" for number in range(devices))]
+            for name, of_server in [("server", tuple(hosts)), *((name, ()) for name in names)]:
+                _write(folder, name, *authority.issue(name, hosts=of_server, days=days))
+                written.append(name)
     except OSError as error:
         raise InputError(f"cannot write certificates into {folder}: {error.strerror}") from None
     return written

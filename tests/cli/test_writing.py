@@ -15,7 +15,7 @@ import torch
 
 from splitinfer.cli.main import main
 from splitinfer.errors import InputError
-from splitinfer.files import is_abandoned, replacing
+from splitinfer.files import alone_in, is_abandoned, replacing
 from splitinfer.models.answers import AnswerFile
 
 NET = """
@@ -147,3 +147,10 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == sorted([file, tmp_path / "other.csv", alive])
     with replacing("/dev/null") as part:
         assert part == Path("/dev/null")
+
+
+def test_two_exports_into_one_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with alone_in(folder / "halves"):
+        assert main(["export", "net.toml", "--cut", "1", "--format", "pt2", "--out", "halves"]) == 2
+    assert "another export writes into halves now" in capsys.readouterr().err
+    assert list((folder / "halves").iterdir()) == []
