@@ -39,7 +39,11 @@ VERBS = {
     "scenario": (["scenario", "new", "world.toml"], "world.toml", False),
     "profile": (["profile", "net.toml", "--no-latency", "--save", "net.json"], "net.json", True),
     "its plot": (["profile", "net.toml", "--no-latency", "--plot", "net.png"], "net.png", True),
-    "export": (["export", "net.toml", "--cut", "1", "--format", "pt2", "--out", "halves"], "halves/head.pt2", True),
+    "export": (
+        ["export", "net.toml", "--cut", "1", "--format", "pt2", "--out", "halves", "--overwrite"],
+        "halves/head.pt2",
+        True,
+    ),
     "simulate": (["simulate", *SHORT, "--plot", "run.pdf"], "run.pdf", True),
     "comparison": (
         ["simulate", *SHORT, "--seeds", "2", "--compare", "fixed,random", "--save", "all.csv"],
