@@ -70,7 +70,7 @@ def calibrate(
     if out is not None and not out.absolute().parent.is_dir():
         raise InputError(f"--out: there is no folder {out.absolute().parent}")
     found, about = find_meter(meter)
-    result = measure(_runs(names, counts, engine), repeats=repeats, meter=found)
+    result = measure(_runs(names, counts, engine), repeats=repeats, meter=found, engine=engine)
     if out is not None and base is not None:
         base.replace(**result.device_fields()).save(out)
     elif out is not None:
@@ -97,7 +97,7 @@ def calibrate(
     if law is not None:
         formula = f"{law.base_w:.3g} + {law.linear_j * 1e9:.3g} f + {law.energy_coefficient * 1e27:.3g} f^3"
         print(f"power = {formula} W (f in GHz), {law.error:.1%} off; delta f^3 alone {law.cubic_error:.1%}")
-    print(about)
+    print(f"computed by {engine}; {about}")
     for line in result.missing():
         print(line)
     if out is not None:
@@ -141,8 +141,8 @@ def _runs(names: list[str], counts: list[int], engine: str) -> Iterator[tuple[st
 
     for name in names:
         card = load_card(name)
-        split = capture_card(card, CaptureOptions(engine=engine))
         inputs = card.example_inputs()
         for threads in counts:
             set_threads(threads)
+            split = capture_card(card, CaptureOptions(engine=engine))  # anew: halves may keep the number of threads
             yield split.name, threads, split.total_macs, partial(split, *inputs)

@@ -100,6 +100,7 @@ class Calibration:
         idle_power_w: of the idle host, None without a meter.
         timings: per model and number of threads.
         power_law: fitted over the frequencies that were seen, where there were enough.
+        engine: what computed the models; cycles per MAC, and with them every cut decision, are its own.
     """
 
     frequency_hz: float | None
@@ -107,6 +108,7 @@ class Calibration:
     idle_power_w: float | None
     timings: tuple[ModelTiming, ...]
     power_law: PowerLaw | None = None
+    engine: str = "torch"
 
     def device_fields(self) -> dict[str, float]:
         """Return the scenario's fields that were measured: medians over all timings."""
@@ -133,7 +135,7 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, without those that were not measured."""
-        record: dict[str, Any] = dict(self.device_fields())
+        record: dict[str, Any] = {"engine": self.engine} | self.device_fields()
         if self.power_law is not None:
             record["power_law"] = dict(vars(self.power_law))
         record["measured"] = [
@@ -147,6 +149,7 @@ def calibrate(
     *,
     repeats: int = 10,
     meter: EnergyMeter | None = None,
+    engine: str = "torch",
     idle_s: float = 2.0,
     frequency_hz: Callable[[], float | None] | None = None,
     now: Callable[[], float] = time.perf_counter,
@@ -157,6 +160,7 @@ def calibrate(
         models: name, threads, MACs, and a call that runs one inference with that many threads.
         repeats: inferences that are counted; one more is run first.
         meter: of energy.
+        engine: that runs them.
         idle_s: how long the idle host is watched first, with a meter.
         frequency_hz: reads the processor's frequency; this host's by default.
         now: reads the clock, seconds.
@@ -198,6 +202,7 @@ def calibrate(
         meter=None if meter is None else meter.name,
         idle_power_w=idle_w,
         timings=tuple(timings),
+        engine=engine,
         power_law=fit_power_law(*zip(*seen_w, strict=True)) if len({hz for hz, _ in seen_w}) >= 3 else None,
     )
 

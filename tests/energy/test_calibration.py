@@ -101,6 +101,38 @@ def test_the_verb_writes_a_scenario_that_runs_here(tmp_path, capsys):
     assert tomllib.loads(out.read_text())["num_devices"] == 4
 
 
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+def test_cycles_per_mac_are_an_engines_at_a_number_of_threads(tmp_path, capsys, monkeypatch, engine):
+    threads = []
+    if engine == "onnxruntime":
+        onnxruntime = pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+        monkeypatch.setenv("SPLITINFER_CACHE", str(tmp_path))
+        session = onnxruntime.InferenceSession
+
+        def seen(model, options, **more):
+            if options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL:  # not to export
+                threads.append(options.intra_op_num_threads)
+            return session(model, options, **more)
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", seen)
+    monkeypatch.setattr("splitinfer.energy.calibration.host_frequency_hz", lambda: 2e9)
+    card = tmp_path / "plain.toml"
+    card.write_text('source = "tests.runtime.small:plain"\n[[inputs]]\nshape = [3, 32, 32]\n', "utf-8")
+    arguments = ["--models", str(card), "--engine", engine, "--threads", "1,2", "--repeats", "1", "--meter", "none"]
+    out = tmp_path / "device.toml"
+    assert main(["calibrate", *arguments, "--out", str(out)]) == 0
+    assert f"computed by {engine}" in capsys.readouterr().out
+    fitted = tomllib.loads(out.read_text("utf-8"))
+    assert fitted["engine"] == engine
+    measured = fitted["measured"]
+    assert [one["threads"] for one in measured] == [1, 2]
+    assert threads == ([1, 2] if engine == "onnxruntime" else [])
+    for one in measured:
+        assert one["cycles_per_mac"] == pytest.approx(one["median_s"] * 2e9 / one["macs"])
+    assert fitted["cycles_per_mac"] == pytest.approx(sum(one["cycles_per_mac"] for one in measured) / 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [(["--threads", "0"], "--threads"), (["--meter", "guess"], "meter: must be"), (["--scenario", "table2"], "--out")],

@@ -27,6 +27,7 @@ def test_a_device_whose_edge_goes_away_finishes_the_run_by_itself(tiny, tiny_car
         "cards": {name: str(file) for name, file in tiny_cards.items()},
         "options": CaptureOptions(threads=1).to_dict(),
         "port": 0,
+        "otlp": None,
     }
     slots, alone, periods = 600, [], []
     with tempfile.TemporaryDirectory() as folder:
