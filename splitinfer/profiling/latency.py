@@ -68,7 +68,7 @@ def measure_latency(
     """
     inputs = _inputs(split, settings.seed)
     order = random.Random(settings.seed)
-    cuts = [cut.index for cut in (*split.cuts, *split.set_cuts)]
+    cuts = [*range(split.num_cuts + 1), *(cut.index for cut in split.set_cuts)]
     ks = list(cuts)
     rounds = settings.warmup + settings.repeats
     times: dict[int, tuple[list[float], list[float]]] = {k: ([], []) for k in ks}

@@ -18,6 +18,8 @@ from splitinfer.profiling.latency import LatencySettings, describe_host, measure
 class Clockwork:
     """Halves that take a known time on a clock of their own; the machine slows down as it runs."""
 
+    set_cuts = ()
+
     def __init__(self, slowdown_per_call: float = 0.0, num_cuts: int = 20) -> None:
         self.num_cuts = num_cuts
         self.inputs = (TensorSpec((1, 2), torch.float32, "x"), TensorSpec((1, 2), torch.int64, "ids"))
