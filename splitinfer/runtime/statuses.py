@@ -40,6 +40,7 @@ _ERROR_OF: dict[grpc.StatusCode, type[RemoteError]] = {
 RETRY_AFTER = "grpc-retry-pushback-ms"
 """Metadata in which a busy edge says when to ask again."""
 _MAX_HINT_DIGITS = 6
+_MOST_MESSAGE_BYTES = 2000  # up to three times as many where gRPC writes them as %XX, of 8 KiB
 _TROUBLE = (
     ("certificate has expired", "its certificate has expired, or this clock is wrong"),
     ("certificate is not yet valid", "its certificate is not valid yet, or this clock is wrong"),
@@ -73,8 +74,14 @@ def refusal(error: Exception) -> tuple[grpc.StatusCode, str]:
     """Return the status and message that a client gets for an error in a handler.
 
     Errors that splitinfer raises on purpose travel as they are; a ``RemoteError`` keeps the status that it names. Any
-    other is logged in full here, and the client gets a number to find it by.
+    other is logged in full here, and the client gets a number to find it by. What strangers named may be long, and a
+    message that does not fit into HTTP/2's headers would be replaced by another status: it is cut.
     """
+    code, message = _refusal(error)
+    return code, message.encode("utf-8", "replace")[:_MOST_MESSAGE_BYTES].decode("utf-8", "ignore")
+
+
+def _refusal(error: Exception) -> tuple[grpc.StatusCode, str]:
     for kind, code in _CODE_OF:
         if isinstance(error, kind):
             return code, str(error)

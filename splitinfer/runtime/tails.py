@@ -50,6 +50,7 @@ class HeldModel:
 
 
 _KEPT_TAILS = 1024
+_SHOWN_NAME = 100
 
 
 @dataclass(eq=False, slots=True)
@@ -337,4 +338,5 @@ def unknown_version(version: int) -> RemoteError:
 
 def unknown_model(name: str, held: Iterable[str]) -> RemoteError:
     """Return the refusal of a model's name."""
-    return RemoteError(f"this server has no model {name!r}; it has {', '.join(held)}", status="NOT_FOUND")
+    shown = name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]}..."
+    return RemoteError(f"this server has no model {shown!r}; it has {', '.join(held)}", status="NOT_FOUND")

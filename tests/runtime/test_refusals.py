@@ -184,6 +184,18 @@ def test_describe_refuses_what_it_does_not_know(channel: grpc.Channel) -> None:
         assert refused.value.code() is status
 
 
+@pytest.mark.parametrize("name", ["x" * 20_000, "\N{SNOWMAN}" * 20_000])
+def test_a_long_name_is_refused_as_a_short_one(channel: grpc.Channel, good: bytes, name: str) -> None:
+    asked = {
+        INFER: changed(good, _header(model=name)),
+        DESCRIBE: pb.DescribeRequest(models=[name]).SerializeToString(),
+    }
+    for method, data in asked.items():
+        with pytest.raises(grpc.RpcError, match=r"no model '.{100}\.\.\.'; it has plain") as refused:
+            channel.unary_unary(method)(data, timeout=60)
+        assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
 def test_health_and_reflection_are_on(channel: grpc.Channel) -> None:
     for service in ("", SERVICE):
         answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=60)

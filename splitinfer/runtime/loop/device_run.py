@@ -32,6 +32,10 @@ RETURN_S = 1.0
 """How long a device that works alone waits for an answer of its edge, and between two tries, seconds."""
 
 
+_LONGEST_S = 1e6
+"""Longest slot, wait for the start, and wait for late work that an edge may ask of a device."""
+
+
 @dataclass(frozen=True)
 class DeviceTimes:
     """How long a device waits for its edge, seconds of the wall clock.
@@ -183,6 +187,7 @@ class _DeviceRun:
         processor: ThreadPoolExecutor,
         on_period: Callable[[int, Period, Sequence[int]], None],
     ) -> pb.Farewell:
+        self._check_start(start)
         self._exchange.agree(start.limits.max_message_bytes, read_codecs(start.codecs))
         first = start.first_slot
         begins_s = time.perf_counter() + start.starts_in_s - first * start.slot_wall_s
@@ -230,6 +235,8 @@ class _DeviceRun:
                     is_due = awaited == slot - 1
                     try:
                         came = self._attendance.cuts_from(awaited, start.patience_s if is_due else 0.0)
+                        if came is not None:
+                            self._check_cuts(came)
                         if came is None and slot - awaited > patient_slots and self.on_alone is not None:
                             raise DeadlineError(f"the edge sent no cuts for {self._times.silence_s:g} s")
                     except RemoteError as error:
@@ -274,6 +281,34 @@ class _DeviceRun:
             wall_latency_s=self._wall_latency_s,
         )
 
+    def _check_start(self, start: pb.Start) -> None:
+        """Refuse a run that cannot be: what an edge says decides how long the device works, and on what.
+
+        Raises:
+            RemoteError: a number is out of its range.
+        """
+        seconds = {"slot_wall_s": start.slot_wall_s, "starts_in_s": start.starts_in_s, "patience_s": start.patience_s}
+        wrong = [name for name, value in seconds.items() if not 0 <= value <= _LONGEST_S]
+        wrong += ["slot_wall_s"] if start.slot_wall_s == 0 else []
+        wrong += ["slots"] if not start.first_slot < start.slots else []
+        wrong += ["tolerance"] if not 0 <= start.tolerance <= 1 else []
+        if wrong:
+            raise RemoteError(f"the edge starts a run with an impossible {wrong[0]}", status="INVALID_ARGUMENT")
+        self._check_cuts(start.cuts)
+
+    def _check_cuts(self, cuts: Sequence[int]) -> None:
+        """Refuse cuts that the device's services have not.
+
+        Raises:
+            RemoteError: there are some.
+        """
+        lasts = [service.last for service in self._services]
+        if len(cuts) != len(lasts) or any(cut > last for cut, last in zip(cuts, lasts, strict=True)):
+            shown = ", ".join(map(str, cuts[:8]))
+            raise RemoteError(
+                f"the edge sends cuts {shown}, of which this device has not all", status="INVALID_ARGUMENT"
+            )
+
     def _go_alone(self, slot: int, error: RemoteError) -> None:
         if self.on_alone is None:
             raise error
@@ -312,6 +347,7 @@ class _DeviceRun:
             attendance.close()
             self._begin_return()
             return None
+        self._check_start(start)
         start.starts_in_s -= time.perf_counter() - told_s
         self._attendance = attendance
         self._is_alone = False

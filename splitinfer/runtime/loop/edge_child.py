@@ -14,7 +14,7 @@ def work(order: dict[str, Any], say: Callable[[dict[str, Any]], None], parent: T
     """Load the models, and be the edge of run after run: each line of the parent is one, as JSON."""
     from splitinfer.runtime.tracing import tracing_of_child
 
-    tracing = tracing_of_child(order["otlp"], "splitinfer-edge")
+    tracing = tracing_of_child(order.get("otlp"), "splitinfer-edge")
     lines = lines_of(parent, at_end=tracing.flush if tracing is not None else None)
     from splitinfer.graph.engines import set_threads
     from splitinfer.models import CaptureOptions

@@ -10,10 +10,14 @@ import pytest
 
 from splitinfer.errors import RemoteError, SplitInferError
 from splitinfer.policies import named_policy
-from splitinfer.runtime.loop import LoopSettings, run_edge
+from splitinfer.runtime.description import describe_wire
+from splitinfer.runtime.loop import LoopSettings, run_device, run_edge
 from splitinfer.runtime.loop.attendance import Attendance
+from splitinfer.runtime.loop.hub import Hub
 from splitinfer.runtime.loop.services import ServiceLoader
+from splitinfer.runtime.settings import ServerSettings
 from splitinfer.simulation.identity import digest
+from splitinfer.wire import Wire
 from splitinfer.wire import splitinfer_pb2 as pb
 
 
@@ -90,3 +94,31 @@ def test_nonsense_ends_the_run_and_names_the_device(what, tiny, models):
     assert isinstance(error, SplitInferError), repr(error)
     assert words in str(error)
     assert str(error).startswith("device 0")
+
+
+IMPOSSIBLE = {
+    "slots of no time": ({"slot_wall_s": 0.0}, "slot_wall_s"),
+    "slots of no number": ({"slot_wall_s": math.nan}, "slot_wall_s"),
+    "a start that never comes": ({"starts_in_s": math.inf}, "starts_in_s"),
+    "waiting backwards": ({"patience_s": -1.0}, "patience_s"),
+    "a start after the end": ({"first_slot": 9}, "slots"),
+    "any answer is right": ({"tolerance": 1e9}, "tolerance"),
+    "cuts of other services": ({"cuts": [1]}, "cuts 1"),
+    "cuts that there are not": ({"cuts": [1, 4_000_000_000]}, "cuts 1, 4000000000"),
+}
+
+
+@pytest.mark.parametrize("what", list(IMPOSSIBLE))
+def test_a_device_begins_no_run_that_cannot_be(what, tiny, tiny_cards):
+    changes, words = IMPOSSIBLE[what]
+    loader, world = ServiceLoader(tiny_cards), tiny.replace(num_devices=1)
+    services = loader.services(world, 0)
+    with Hub([[service.fingerprint for service in services]], digest(world), ServerSettings(drain_s=0.1)) as hub:
+        start = {"slots": 5, "slot_wall_s": 0.001, "cuts": [1, 1]} | describe_wire(Wire()) | changes
+        greeter = threading.Thread(
+            target=lambda: (hub.wait_for_all(30), hub.send(0, pb.EdgeMessage(start=pb.Start(**start))))
+        )
+        greeter.start()
+        with pytest.raises(RemoteError, match=words):
+            run_device(hub.address, world, 0, services)
+        greeter.join()
