@@ -120,7 +120,9 @@ class Top(App[None]):
 
     def _head(self, news: dict[str, Any]) -> str:
         done = sum(service["done"] for service in news["services"].values())
-        edge = "".join(f", {count} {what}" for what, count in news["edge"].items() if not what.startswith("bytes"))
+        edge = "".join(
+            f", {count} {what}" for what, count in news["edge"].items() if count and not what.startswith("bytes")
+        )
         edge += "".join(f", {count} batches of {size}" for size, count in news["batches"].items())
         if self._run is None:
             return f"edge server{edge}"
