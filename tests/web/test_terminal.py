@@ -67,7 +67,9 @@ def test_a_table_that_was_scrolled_stays_and_a_lost_device_is_named(page: WebPag
             table = app.query_one(DataTable)
             while table.row_count != 256:
                 await pilot.pause(0.05)
-            table.scroll_to(y=200, animate=False)
+            while table.scroll_y != 200:  # once it is laid out
+                table.scroll_to(y=200, animate=False)
+                await pilot.pause(0.05)
             page.add(DeviceLost(63, 5, 0, "its connection ended"))
             while str(table.get_row_at(252)[0]) != "63 lost":
                 await pilot.pause(0.05)
