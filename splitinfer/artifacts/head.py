@@ -51,7 +51,7 @@ class ExportedHead:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what it refuses it raises, too
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             # From memory: such a file can name no other one of this machine as its weights.

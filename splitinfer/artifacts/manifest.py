@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from splitinfer.errors import InputError
 from splitinfer.files import read_text, replacing
@@ -69,6 +70,19 @@ class Manifest(BaseModel):
     codec: str = "raw"
     versions: dict[str, str]
 
+    @model_validator(mode="after")
+    def _sides_fit_the_cut(self) -> Manifest:
+        if self.cut < 0 or self.num_cuts < 1:
+            raise ValueError(f"there is no cut {self.cut} of {self.num_cuts}")
+        for side, name, has_one in (
+            ("head", self.head, self.cut != 0),
+            ("tail", self.tail, self.cut != self.num_cuts),
+            ("tensor that crosses", self.crossing or None, self.cut != self.num_cuts),
+        ):
+            if (name is not None) != has_one:
+                raise ValueError(f"cut {self.cut} of {self.num_cuts} {'needs a' if has_one else 'takes no'} {side}")
+        return self
+
     def save(self, folder: Path) -> None:
         """Write it into a folder."""
         # Left out where it is not needed: older versions take no other fields than they know.
@@ -96,7 +110,8 @@ class Manifest(BaseModel):
         except ValidationError as error:
             one = error.errors(include_url=False)[0]
             field = ".".join(map(str, one["loc"])) or "it"
-            raise InputError(f"artifact {where}: {MANIFEST}: {field}: {one['msg']}") from None
+            says = one["msg"].removeprefix("Value error, ")
+            raise InputError(f"artifact {where}: {MANIFEST}: {field}: {says}") from None
         for name in (manifest.head, manifest.tail):
             if name is None:
                 continue
@@ -124,8 +139,10 @@ def file_checksum(path: Path) -> str:
 
 
 def is_artifact(text: str) -> bool:
-    """Whether a text names a folder with a manifest."""
-    return bool(text) and (Path(text) / MANIFEST).is_file()
+    """Whether a text names a folder with a manifest, or a folder by its path, which then lacks one."""
+    if not text:
+        return False
+    return (Path(text) / MANIFEST).exists() or (os.sep in text and Path(text).is_dir())
 
 
 def describe(record: Any) -> Tensor:

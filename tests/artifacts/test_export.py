@@ -138,6 +138,12 @@ def rewrite(field, value):
         (rewrite("format", "pt2"), "a pt2 head runs only where torch is"),
         (rewrite("format", "zip"), "format: Input should be 'onnx', 'pt2' or 'executorch'"),
         (rewrite("cut", "one"), "cut: Input should be a valid integer"),
+        (rewrite("cut", -1), "there is no cut -1"),
+        (rewrite("cut", 0), "cut 0 of 3 takes no head"),
+        (rewrite("head", None), "cut 1 of 3 needs a head"),
+        (rewrite("tail", None), "cut 1 of 3 needs a tail"),
+        (rewrite("cut", 3), "cut 3 of 3 takes no tail"),
+        (rewrite("crossing", []), "cut 1 of 3 needs a tensor that crosses"),
         (lambda copy: (copy / "manifest.json").write_text("{", "utf-8"), "manifest.json: it: Invalid JSON"),
     ],
 )
@@ -146,6 +152,13 @@ def test_damaged_and_foreign_artifacts_are_one_line(folder, tmp_path, change, sa
         ExportedHead(damage(folder, tmp_path, change))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_manifest_is_no_model(tmp_path, capsys):
+    for broken in (tmp_path, tmp_path / "folder"):
+        (tmp_path / "folder" / "manifest.json").mkdir(parents=True, exist_ok=True)
+        assert main(["infer", f"{broken}/", "--input", "photo.png", "--server", "127.0.0.1:1"]) == 2
+        assert "manifest.json" in capsys.readouterr().err
 
 
 def test_an_onnx_file_that_is_not_ours(folder, tmp_path):

@@ -178,3 +178,18 @@ def test_models_lists_every_card(capsys: pytest.CaptureFixture[str]) -> None:
     cards = json.loads(capsys.readouterr().out)
     assert [card["name"] for card in cards] == card_names()
     assert cards[0]["inputs"][0]["shape"] == [3, 224, 224]
+
+
+def test_latencies_of_an_engine(
+    card: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setenv("SPLITINFER_CACHE", str(tmp_path / "cache"))
+    arguments = ["profile", card, "--engine", "onnxruntime", "--repeats", "2", "--json"]
+    assert main(arguments) == 0  # a half that were left to torch would warn, which fails a test
+    profile = json.loads(capsys.readouterr().out)
+    assert profile["latency_host"]["engine"] == "onnxruntime"
+    assert all(cut["head_latency"]["median_s"] >= 0 for cut in profile["cuts"])
+    halves = [path for path in (tmp_path / "cache" / "onnxruntime").glob("*.onnx") if "whole" not in path.name]
+    assert len(halves) == 2 * (len(profile["cuts"]) - 1) - 1  # the tail of cut 0 is the head of cut K

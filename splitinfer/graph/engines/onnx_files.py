@@ -144,7 +144,7 @@ def session_options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what it refuses it raises, too
     options.enable_cpu_mem_arena = False  # a session would keep its largest run's memory; as fast without
     # Threads that spin while they wait take the cores from torch, which is many times slower beside them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -30,7 +30,7 @@ from splitinfer.graph.kept import cache_folder
 logger = logging.getLogger(__name__)
 
 PACKED_SHARE = 1.0
-MIN_PACKED_BYTES = 64 << 20
+MIN_PACKED_BYTES = 256 << 20
 """ONNX Runtime packs matrices anew for each session: at most so much of a model's weights, for all its halves together,
 or so many bytes. What comes later reads matrices as they are, which takes up to 15 % longer for transformers."""
 
