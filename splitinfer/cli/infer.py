@@ -61,8 +61,9 @@ def infer(
     codec: Annotated[
         str,
         typer.Option(
-            help="How tensors are sent: raw keeps every bit, float16 takes half the bytes of floats. At cut 0 also the "
-            "picture itself, preprocessed at the edge: jpeg, jpeg:Q, webp:Q, uint8, uint8+zstd."
+            help="How tensors are sent: raw keeps every bit; float16, bfloat16, int8, int4, int2 round; each also with "
+            "+zstd; int4+ans, int2+ans, ternary+ans (extra ans). At cut 0 also the picture itself, preprocessed at the "
+            "edge: jpeg, jpeg:Q, webp, webp:Q, uint8, uint8+zstd."
         ),
     ] = "raw",
     repeat: Annotated[int, typer.Option(min=1, help="Inferences; percentiles of their times are shown.")] = 1,

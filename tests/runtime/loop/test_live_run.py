@@ -153,19 +153,21 @@ def test_a_codec_that_rounds_is_sent_counted_and_checked(tiny, tiny_cards):
     assert tasks_of(live.figures) == tasks_of(simulate(world, named_policy("random", world), slots=600, seed=3))
 
 
-def test_a_policy_chooses_the_codec_with_the_cut(tiny, tiny_cards):
+def test_a_policy_chooses_the_codec_with_the_cut_from_a_set_for_each_service(tiny, tiny_cards):
     """The pair goes over the wire as it was chosen, and the run stays what the simulator computes, task by task."""
-    world = tiny.replace(codecs=("raw", "int8", "int2", "float16"), arrival_rate_hz=4.0)
+    sets = (("raw", "int8", "int2+ans"), ("int2+zstd", "float16"))
+    world = tiny.replace(codecs=sets, arrival_rate_hz=4.0)
     settings = LoopSettings(slots=600, seed=3, time_scale=0.05, patience_s=PATIENT)
     live = run_locally(world, "random", settings, cards=tiny_cards).result(world)
     assert live.is_right
     assert (live.checked, live.wrong) == (live.figures.finished, 0)
     tasks = live.figures.tasks
     used = {
-        world.choices[device][service][place].codec
+        (service, world.choices[device][service][place].codec)
         for device, service, place in zip(tasks.device, tasks.service, tasks.cut, strict=True)
     }
-    assert len(used) > 2
+    assert len(used) > 4
+    assert all(codec in ("", *sets[service]) for service, codec in used)
     assert tasks_of(live.figures) == tasks_of(simulate(world, named_policy("random", world), slots=600, seed=3))
 
 
