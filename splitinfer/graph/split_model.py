@@ -85,7 +85,7 @@ class SplitModel:
         order = [node for node in captured.graph.nodes if node.op != "output"]
         self._engine = find_engine(engine)(order, captured.weights)
         self._halves: dict[tuple[str, int, int], Half] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what builds a half may ask for the fingerprint
         self._search = threading.Lock()
         self._found_set_cuts: tuple[SetCut, ...] | None = None
         self._set_fingerprints: dict[int, str] = {}
@@ -409,7 +409,7 @@ class SplitModel:
             raise CaptureError(f"the tail of {self.name} after cut {k} cannot run in batches: {error}") from error
         engine = type(self._engine)(order, self._captured.weights)
         if (prepare := getattr(engine, "prepare", None)) is not None:
-            prepare(f"{self.fingerprint} cut {k}, {size} requests", (), ())
+            prepare(f"{self.fingerprint_at(k)} cut {k}, {size} requests", (), ())
         return engine.compile(arguments, results)
 
     def _run(self, side: str, k: int, tensors: Sequence[torch.Tensor], size: int = 1) -> tuple[torch.Tensor, ...]:

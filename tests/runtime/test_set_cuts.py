@@ -93,5 +93,7 @@ def test_another_engine_runs_set_cuts_beside_the_cuts() -> None:
     whole = _capture()(*TWO)
     for k in (split.set_cuts[-1].index, 2):
         for _ in range(2):  # the first run is torch's, to check the other
-            answer = split.run_tail(k, *split.run_head(k, *TWO))
-            torch.testing.assert_close(answer, whole, rtol=1e-4, atol=1e-4)
+            crossing = split.run_head(k, *TWO)
+            answers = [split.run_tail(k, *crossing), *(leaves[0] for leaves in split.run_tails(k, [crossing] * 2))]
+            for answer in answers:
+                torch.testing.assert_close(answer, whole, rtol=1e-4, atol=1e-4)
