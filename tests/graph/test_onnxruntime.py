@@ -28,7 +28,7 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-        self.norm, self.out = nn.BatchNorm2d(8), nn.Linear(8, 5)
+        self.norm, self.out = nn.BatchNorm2d(8), nn.Linear(8, 64)
 
     def forward(self, x):
         h = self.a(x).relu()
@@ -121,6 +121,25 @@ def test_all_cuts_hold_each_weight_once(own_cache):
     halves = [p for p in files if p.suffix == ".onnx" and not p.stem.endswith("-whole")]
     assert len(halves) == 2 * (fast.num_cuts - 1)
     assert sum(p.stat().st_size for p in halves) < 0.01 * weights_bytes
+
+
+@pytest.mark.parametrize("room", [0, 1 << 20])
+def test_matrices_beyond_what_may_be_packed_are_read_as_they_are(pair, monkeypatch, room):
+    import onnxruntime
+
+    exact, fast = pair
+    monkeypatch.setattr(fast._engine, "_pack_bytes", room)
+    packs, add = [], onnxruntime.SessionOptions.add_session_config_entry
+
+    def seen(options, key, value):
+        packs.append(key != "session.disable_prepacking")
+        add(options, key, value)
+
+    monkeypatch.setattr(onnxruntime.SessionOptions, "add_session_config_entry", seen)
+    x = torch.randn(1, 3, 16, 16)
+    answer = fast.run_tail(1, *exact.run_head(1, x))  # the matrix is in the tail
+    torch.testing.assert_close(answer, exact(x), rtol=1e-4, atol=1e-5)
+    assert all(packs) == bool(room)
 
 
 def test_a_second_start_exports_nothing(pair, monkeypatch):
