@@ -581,7 +581,7 @@ class _Line:
             reply = self._arrived.get(timeout=max(left_s, 0.0))
         except queue.Empty:
             raise DeadlineError(
-                f"the edge at {self._target} did not answer within {deadline_s:g} s",
+                f"the edge at {self._target} did not answer within {deadline_s:g} s (deadline_s, --deadline-s)",
                 status=grpc.StatusCode.DEADLINE_EXCEEDED.name,
             ) from None
         if isinstance(reply, RemoteError):

@@ -101,7 +101,7 @@ class TimedLane:
             self.cancel()
             if self._is_late:
                 raise DeadlineError(
-                    f"the edge at {self._target} did not answer within {deadline_s:g} s",
+                    f"the edge at {self._target} did not answer within {deadline_s:g} s (deadline_s, --deadline-s)",
                     status=grpc.StatusCode.DEADLINE_EXCEEDED.name,
                 ) from None
             raise
