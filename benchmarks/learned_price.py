@@ -1,7 +1,8 @@
 """What LyaPPO adds to the price rule: trained under the price of time, with several seeds per world.
 
 The worlds are the presets, and some where a rule that looks at one device and one moment could be improved on: channels
-with a memory, bursts, an edge that its devices have to share. Everything is judged on seeds 0 to 4, which no training
+with a memory, bursts, an edge that its devices have to share, devices in a hurry (a higher w) beside patient ones.
+Everything is judged on seeds 0 to 4, which no training
 and no search has met, all policies on the same arrivals and gains, by what the price of time asks for: cost, energy + w
 x latency per task. Ratios are LyaPPO's over that of ``price``, of Best-static (by cost) and of Myopic; below 1 LyaPPO
 is better. "energy at equal latency" is LyaPPO's energy over what ``price`` takes at some w' to be as quick, by
@@ -48,6 +49,10 @@ WORLDS: dict[str, tuple[str, dict[str, Any]]] = {
         "busy",
         {"max_edge_frequency_hz": 1e9, "channel": {"kind": "correlated", "coherence_time_s": 1.0}},
     ),
+    "hurried and patient on a scarce edge": (
+        "busy",
+        {"latency_price_w": (0.002, 0.2, 0.002, 0.2), "max_edge_frequency_hz": 1e9},
+    ),
     "shared by twelve": (
         "busy",
         {
@@ -79,12 +84,14 @@ def judged(scenario: Any, policy: Any) -> dict[str, Any]:
     slots = _slots_of(scenario)
     runs = simulate_batch(scenario, [policy] * len(EVALUATION_SEEDS), seeds=EVALUATION_SEEDS, slots=slots)
     latency = np.concatenate([run.latency_s for run in runs])
+    price_w = np.broadcast_to(scenario.latency_price_w, scenario.num_devices)
+    waited_j = np.concatenate([price_w[run.tasks.device] * run.latency_s for run in runs])
     energy_j = sum(float(run.energy_j) * scenario.num_devices * slots for run in runs) / len(latency)
     return {
         "energy_j": energy_j,
         "latency_s": float(latency.mean()),
         "p95_s": float(np.percentile(latency, 95)),
-        "cost_j": energy_j + scenario.latency_price_w * float(latency.mean()),
+        "cost_j": energy_j + float(waited_j.mean()),
         "stable": sum(run.stability.stable for run in runs),
     }
 
@@ -96,10 +103,12 @@ def _named(scenario: Any, name: str) -> dict[str, Any]:
 
 
 def _curve(scenario: Any) -> list[dict[str, Any]]:
-    return [
-        _named(scenario.replace(latency_price_w=factor * scenario.latency_price_w), "price") | {"factor": factor}
-        for factor in SWEEP
-    ]
+    def swept(factor: float) -> dict[str, Any]:
+        own = scenario.latency_price_w
+        scaled = tuple(factor * w for w in own) if isinstance(own, tuple) else factor * own
+        return _named(scenario.replace(latency_price_w=scaled), "price") | {"factor": factor}
+
+    return [swept(factor) for factor in SWEEP]
 
 
 def _trained(scenario: Any, seed: int, slots: int) -> dict[str, Any]:
