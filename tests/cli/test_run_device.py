@@ -57,6 +57,11 @@ def test_run_prints_a_report_and_writes_trace_and_plot(world, tmp_path, capfd):
     assert kinds.count("device") == 2
 
 
+def without_compiling(said: str) -> str:
+    """Return what was said but for the compilation that the first process after an install has to do."""
+    return "".join(line for line in said.splitlines(keepends=True) if "compiling the loops" not in line)
+
+
 def test_an_edge_and_two_devices_make_the_same_run(world, tmp_path):
     scenario, card = world
     program = [sys.executable, "-m", "splitinfer.cli.main"]
@@ -75,7 +80,7 @@ def test_an_edge_and_two_devices_make_the_same_run(world, tmp_path):
             devices.append(subprocess.Popen(attend, **pipes))
         out, err = edge.communicate(timeout=200)
         capturing = "splitinfer: capturing the models of {}tiny and compiling their cuts ...\n"
-        assert (edge.returncode, err) == (0, capturing.format(""))
+        assert (edge.returncode, without_compiling(err)) == (0, capturing.format(""))
         assert "policy lyappo, seed 0: 200 slots of 10 ms at time scale 0.5" in out
         assert "equal the whole model's, bit for bit" in out
         table = [line.split() for line in out.splitlines() if line.startswith(("run ", "simulated "))]
@@ -84,7 +89,7 @@ def test_an_edge_and_two_devices_make_the_same_run(world, tmp_path):
         assert (tmp_path / "run.png").stat().st_size > 10_000
         for index, device in enumerate(devices):
             out, err = device.communicate(timeout=60)
-            assert (device.returncode, err) == (0, capturing.format(f"device {index} of "))
+            assert (device.returncode, without_compiling(err)) == (0, capturing.format(f"device {index} of "))
             assert "200 slots of 5 ms begin" in out  # the edge told them
             assert "0 wrong" in out
     finally:
