@@ -2,10 +2,10 @@
 
 The worlds are the presets, and some where a rule that looks at one device and one moment could be improved on: channels
 with a memory, bursts, an edge that its devices have to share, devices in a hurry (a higher w) beside patient ones.
-Everything is judged on seeds 0 to 4, which no training and no search has met, all policies on the same arrivals and gains, by what the price of time asks for: cost, energy + w
-x latency per task. Ratios are LyaPPO's over that of ``price``, of Best-static (by cost) and of Myopic; below 1 LyaPPO
-is better. "energy at equal latency" is LyaPPO's energy over what ``price`` takes at some w' to be as quick, by
-interpolation over w' on logarithmic scales.
+Everything is judged on seeds 0 to 4, which no training and no search has met, all policies on the same arrivals and
+gains, by what the price of time asks for: cost, energy + w x latency per task. Ratios are LyaPPO's over that of
+``price``, of Best-static (by cost) and of Myopic; below 1 LyaPPO is better. "energy at equal latency" is its energy
+over what ``price`` takes at some w' to be as quick, by interpolation over w' on logarithmic scales.
 
 Run: ``python -m benchmarks.learned_price [--json] [--worlds "NAME; ..."] [--seeds N] [--slots N]``
 """
