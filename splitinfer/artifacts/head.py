@@ -14,6 +14,7 @@ from splitinfer.artifacts.manifest import MANIFEST, Manifest, Tensor
 from splitinfer.errors import InputError, MissingExtraError
 from splitinfer.models.pictures import MAX_PIXELS, picture_array
 from splitinfer.runtime.exchange import ModelId
+from splitinfer.threads import checked_threads
 
 
 class ExportedHead:
@@ -39,7 +40,7 @@ class ExportedHead:
         if find_spec("onnxruntime") is None:
             raise MissingExtraError("onnxruntime", "device")
         self.model = ModelId(manifest.model, manifest.cut_fingerprint or manifest.fingerprint)
-        self._folder, self._threads = Path(folder), threads
+        self._folder, self._threads = Path(folder), checked_threads(threads)
         self._head = self._open(manifest.head, manifest.inputs)
         self._tail: Any = None
 

@@ -94,7 +94,7 @@ def bound(
                 f"{one.cost_j:.4g}",
                 f"{one.cost_j / floor.cost_j:.2f}" if floor.cost_j else "-",
                 f"{one.energy_j:.4g}",
-                f"{one.latency_s * 1e3:.0f}",
+                f"{one.latency_s * 1e3:.0f}" if one.latency_s == one.latency_s else "-",
             ]
             for name, how, one in rows
         ],

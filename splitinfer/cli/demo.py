@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from splitinfer.cli.options import EngineName
+from splitinfer.threads import MAX_THREADS
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,7 @@ def demo(
     model: Annotated[str, typer.Option(help="The model that is split at every cut.")] = "resnet18",
     image: Annotated[Path | None, typer.Option("--input", metavar="IMAGE", help="Another picture.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measured inferences at every cut.")] = 5,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each side.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=MAX_THREADS, help="Threads of each side.")] = 1,
     engine: EngineName = "torch",
 ) -> None:
     """Profile two models, then run a photo through every cut of one of them over a real edge server.

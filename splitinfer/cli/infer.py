@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from splitinfer.cli.options import (
     TokenFile,
 )
 from splitinfer.errors import InputError
+from splitinfer.threads import MAX_THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,7 +71,7 @@ def infer(
         bool, typer.Option("--stream", help="Compute the next head while earlier requests are under way.")
     ] = False,
     engine: EngineName = "torch",
-    threads: Annotated[int, typer.Option(min=1, help="Threads inside one operation of the head.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=MAX_THREADS, help="Threads inside one operation of the head.")] = 1,
     deadline_s: Annotated[float, typer.Option(help="Longest wait for an answer, seconds.")] = 30.0,
     wait_s: Annotated[
         float, typer.Option("--wait", min=0.0, metavar="S", help="Wait so long for a server that is still starting.")
@@ -108,14 +108,17 @@ def infer(
     from splitinfer.models.answers import AnswerFile
     from splitinfer.models.sent_pictures import picture_codec
     from splitinfer.models.sources import find_sources
+    from splitinfer.runtime.perseverance import checked_on_failure
     from splitinfer.runtime.security import ClientSecurity
-    from splitinfer.runtime.settings import ClientSettings
+    from splitinfer.runtime.settings import MAX_WAIT_S, ClientSettings
     from splitinfer.wire.codecs import codecs_named
 
+    if not wait_s <= MAX_WAIT_S:
+        raise InputError(f"--wait: must be a number of seconds up to {MAX_WAIT_S:.0f}, not {wait_s}")
     if is_artifact(model):
         if server is None:
             raise InputError("--server: an exported head needs an edge that runs its tail; give --server HOST:PORT")
-        used = {"--check": check, "--stream": stream, "--cut": cut is not None, "--wait": wait_s > 0}
+        used = {"--check": check, "--stream": stream, "--cut": cut is not None}
         check_exported_options(used | {"--otlp": otlp is not None})
         security = ClientSecurity(tls_ca, tls_cert, tls_key, token_file)
         settings = ClientSettings(
@@ -131,14 +134,14 @@ def infer(
             max_pixels=max_pixels,
             output=output,
             as_json=as_json,
+            wait_s=wait_s,
+            on_failure=checked_on_failure(on_failure),
         )
         return
     if cut is None:
         raise InputError("--cut is missing: the name of a layer or an index; splitinfer profile lists them")
     card = load_card(model)  # all of this before torch is imported: what is wrong is said at once
     requests = find_sources(card, wanted, max_pixels=max_pixels, frames=frames)
-    if not math.isfinite(wait_s):
-        raise InputError(f"--wait: must be a number of seconds, not {wait_s}")
     pictures = picture_codec(codec)
     if pictures is not None:
         _check_sends_pictures(codec, cut, {"--stream": stream, "--on-failure": on_failure != "fail"})
@@ -152,7 +155,6 @@ def infer(
     from splitinfer.models.options import CaptureOptions
     from splitinfer.runtime import EdgeClient, EdgeProcess, ServerSettings
     from splitinfer.runtime.loading import capture_card
-    from splitinfer.runtime.perseverance import checked_on_failure
     from splitinfer.runtime.tracing import tracing_to
 
     if server is None and (tls_ca or token_file):

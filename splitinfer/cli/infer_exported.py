@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from splitinfer.errors import InputError
+from splitinfer.errors import InputError, RemoteError
 from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
 
 if TYPE_CHECKING:
     from splitinfer.artifacts.head import ExportedHead
     from splitinfer.runtime.client import EdgeClient
+    from splitinfer.runtime.perseverance import OnFailure
 
 
 def infer_exported(
@@ -27,8 +28,13 @@ def infer_exported(
     max_pixels: int,
     output: Path | None,
     as_json: bool,
+    wait_s: float = 0.0,
+    on_failure: OnFailure = "fail",
 ) -> None:
-    """Run the head of an exported model on pictures or tensors here, and the tail on a server."""
+    """Run the head of an exported model on pictures or tensors here, and the tail on a server.
+
+    With ``fallback`` the folder's own tail finishes what the server does not.
+    """
     from splitinfer.artifacts.head import ExportedHead
     from splitinfer.cli.infer_report import answer_of, answered, show
     from splitinfer.models.answers import AnswerFile
@@ -42,12 +48,14 @@ def infer_exported(
     answers: list[dict[str, Any]] = []
     results: list[InferenceResult] = []
     with EdgeClient(server, settings) as client:
+        if wait_s:
+            client.wait_ready(wait_s)
         start = time.perf_counter()
         for path in files:
             inputs = (
                 read_arrays(path) if path.suffix in (".npy", ".npz") else [head.preprocess(path, max_pixels=max_pixels)]
             )
-            own = [_run(client, head, inputs) for _ in range(repeat)]
+            own = [_run(client, head, inputs, on_failure) for _ in range(repeat)]
             results += own
             leaves = tuple(own[-1].output)
             answer = leaves[0] if len(leaves) == 1 else leaves
@@ -74,7 +82,7 @@ def infer_exported(
     show(report | answered(answers, results, wall_s), as_json=as_json)
 
 
-def _run(client: EdgeClient, head: ExportedHead, inputs: list[Any]) -> InferenceResult:
+def _run(client: EdgeClient, head: ExportedHead, inputs: list[Any], on_failure: OnFailure) -> InferenceResult:
     """Run the head here and the tail at the edge; the output is the leaves of what the model returns."""
     start = time.perf_counter()
     tensors = head(*inputs)
@@ -82,7 +90,17 @@ def _run(client: EdgeClient, head: ExportedHead, inputs: list[Any]) -> Inference
     manifest = head.manifest
     if manifest.tail is None:
         return InferenceResult(manifest.cut, timing, _output=tuple(tensors), ran_at="device")
-    result = client.run_tail(head.model, manifest.cut, tensors)
+    try:
+        result = client.run_tail(
+            head.model, manifest.cut, tensors, on_failure="wait" if on_failure == "wait" else "fail"
+        )
+    except RemoteError as error:
+        if on_failure != "fallback":
+            raise
+        start = time.perf_counter()
+        leaves = tuple(head.run_tail(*tensors))
+        timing = replace(timing, tail_s=time.perf_counter() - start)
+        return InferenceResult(manifest.cut, timing, _output=leaves, ran_at="device", failure=error)
     return replace(result, timing=replace(result.timing, head_s=timing.head_s))
 
 

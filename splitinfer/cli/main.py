@@ -141,6 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error.format_message().rstrip('.')} (see '{command} --help')", 2)
     except (KeyboardInterrupt, typer.Abort):
         result = _INTERRUPTED
+    except MemoryError as error:
+        return _fail(f"this needs more memory than there is{': ' if str(error) else ''}{error}", 2)
     except BrokenPipeError:
         return _reader_is_gone()
     except SystemExit as leave:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from splitinfer.policies import POLICY_HELP
+from splitinfer.threads import MAX_THREADS
 
 if TYPE_CHECKING:
     from splitinfer.simulation import Scenario
@@ -37,7 +38,7 @@ Cards = Annotated[
     list[Path] | None, typer.Option("--card", metavar="FILE", help="Card file of a model that is not shipped.")
 ]
 Images = Annotated[Path | None, typer.Option(help="A picture, or a folder of them, to run on; one photo by default.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads inside one operation.")]
+Threads = Annotated[int, typer.Option(min=1, max=MAX_THREADS, help="Threads inside one operation.")]
 Batch = Annotated[
     int,
     typer.Option(
@@ -62,7 +63,7 @@ MeterName = Annotated[
     str, typer.Option(help="Also measure what this whole host spends: rapl or nvml; auto takes what there is.")
 ]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
-Port = Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]
 MaxMessageMib = Annotated[int, typer.Option(min=1, help="Largest message taken, MiB.")]
 DrainS = Annotated[float, typer.Option(help="Seconds that calls get to finish when stopping.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond this machine in plain text.")]

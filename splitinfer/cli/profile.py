@@ -11,6 +11,7 @@ import typer
 
 from splitinfer.cli.options import EngineName
 from splitinfer.errors import InputError
+from splitinfer.threads import MAX_THREADS
 
 if TYPE_CHECKING:
     from splitinfer.profiling import LatencyRecord, Profile
@@ -37,7 +38,7 @@ def profile(
         str | None, typer.Option(metavar="PIXELS", help="Height and width instead of the card's: 160 or 240x320.")
     ] = None,
     latency: Annotated[bool, typer.Option("--latency/--no-latency", help="Measure head and tail at every cut.")] = True,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the latency measurement.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=MAX_THREADS, help="Threads of the latency measurement.")] = 1,
     engine: EngineName = "torch",
     repeats: Annotated[int, typer.Option(min=1, help="Measured runs of every cut.")] = 10,
     codecs: Annotated[

@@ -36,6 +36,9 @@ from splitinfer.cli.options import (
 )
 from splitinfer.errors import InputError
 
+MAX_DURATION_S = 1e8
+"""Longest live run, three years."""
+
 _WORTH_A_TRIAL_S = 20.0
 """Real length of a run, seconds, from which on a trial says beforehand whether this host is quick enough."""
 
@@ -168,7 +171,8 @@ def scale_of(text: str) -> float:
 
 def slots_of(duration_s: float, slot_s: float) -> int:
     """Return a duration in slots."""
-    slots = round(duration_s / slot_s)
-    if slots < 1:
-        raise InputError(f"--duration: must be at least one slot ({slot_s} s), not {duration_s}")
-    return slots
+    if not slot_s / 2 < duration_s <= MAX_DURATION_S:
+        raise InputError(
+            f"--duration: must be at least one slot ({slot_s} s) and at most {MAX_DURATION_S:.0f} s, not {duration_s}"
+        )
+    return round(duration_s / slot_s)

@@ -134,7 +134,7 @@ def _show(world: Scenario, result: SimulationResult) -> None:
     print(
         f"energy   {total * 1e3:.4f} mJ per device and slot = {result.energy_local_j * 1e3:.4f} local "
         f"+ {result.energy_transmission_j * 1e3:.4f} transmission ({share:.0%}); "
-        f"{result.energy_per_task_j * 1e3:.2f} mJ per task"
+        + (f"{result.energy_per_task_j * 1e3:.2f} mJ per task" if result.finished else "no task finished")
     )
     print(f"tasks    {result.arrived:,} in, {result.finished:,} out, {result.in_flight:,} under way at the end")
     use = result.utilisation

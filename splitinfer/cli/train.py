@@ -13,6 +13,7 @@ import typer
 
 from splitinfer.cli.options import Allocation, Changes, DeviceName, LatencyPrice, ScenarioName, scenario_from
 from splitinfer.errors import InputError, MissingExtraError
+from splitinfer.threads import MAX_THREADS
 
 _ALGORITHMS = ("lyappo", "ppo", "ddpg")
 
@@ -33,11 +34,14 @@ def train(
     ] = "default",
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, actions and worlds.")] = 0,
     steps: Annotated[
-        int, typer.Option(min=1, help="Length in slots, in whole rollouts; the paper's is 5,000,000.")
+        int,
+        typer.Option(
+            min=1, max=10**12, help="Length in slots, rounded up to whole rollouts; the paper's is 5,000,000."
+        ),
     ] = 5_000_000,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/ALGORITHM-SCENARIO-SEED by default.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in the folder, up to --steps.")] = False,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of torch; the networks are small.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=MAX_THREADS, help="Threads of torch; the networks are small.")] = 1,
     hyper: Annotated[
         list[str] | None,
         typer.Option(
@@ -104,6 +108,8 @@ def train(
         wanted = wanted.changed(_hyper(hyper))
         changed.append("--hyper")
     folder = Path("runs") / f"{name}-{world.name}-{seed}" if out is None else out
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--out: {folder} is a file, and a run is a folder")
     if resume:
         record = read_run(folder)
         done = settings_of(record)

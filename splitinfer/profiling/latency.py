@@ -24,6 +24,7 @@ import torch
 
 from splitinfer.errors import InputError
 from splitinfer.profiling.profile import LatencyRecord
+from splitinfer.threads import checked_threads
 
 if TYPE_CHECKING:
     from splitinfer.graph import SplitModel
@@ -47,8 +48,7 @@ class LatencySettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise InputError(f"threads must be at least 1, not {self.threads}")
+        checked_threads(self.threads)
         if self.repeats < 1:
             raise InputError(f"repeats must be at least 1, not {self.repeats}")
         if self.warmup < 0:

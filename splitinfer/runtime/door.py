@@ -102,7 +102,8 @@ class Door:
         of_certificate = names[0].decode("utf-8", "replace") if names else ""
         if of_token and of_certificate and of_token != of_certificate:
             raise RemoteError(
-                f"the certificate is {of_certificate!r}'s and the token is {of_token!r}'s", status="PERMISSION_DENIED"
+                f"the certificate names {of_certificate!r} and the token {of_token!r}; they have to name the same",
+                status="PERMISSION_DENIED",
             )
         return of_certificate or of_token
 

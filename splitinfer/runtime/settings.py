@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from splitinfer.errors import InputError
 from splitinfer.runtime.batch_sizes import check_batch
 from splitinfer.runtime.security import ClientSecurity, ServerSecurity, is_loopback
+from splitinfer.threads import checked_threads
 from splitinfer.wire.codecs import INSTALLED, RAW, Wire, codecs_named
 from splitinfer.wire.limits import WireLimits
 
 _MAX_PORT = 65535
+
+MAX_WAIT_S = 1e8
+"""Longest wait that can be set, three years; gRPC takes no longer ones."""
 
 LEAST_KEEPALIVE_S = 1.0
 """Shortest silence after which an end may ask for the other; servers close connections that ask far more often."""
@@ -85,7 +89,8 @@ class ServerSettings:
     allocator_tuning: bool = True
 
     def __post_init__(self) -> None:
-        _check_at_least(1, torch_threads=self.torch_threads, max_calls=self.max_calls, max_guests=self.max_guests)
+        checked_threads(self.torch_threads)
+        _check_at_least(1, max_calls=self.max_calls, max_guests=self.max_guests)
         if self.parallel_tails is not None:
             _check_at_least(1, parallel_tails=self.parallel_tails)
         if self.max_calls_per_name is not None:
@@ -184,8 +189,8 @@ def _check_at_least(least: int, **values: int) -> None:
 
 def _check_positive(**values: float) -> None:
     for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise InputError(f"{name} must be a positive number of seconds, not {value!r}")
+        if not 0 < value <= MAX_WAIT_S:
+            raise InputError(f"{name} must be a positive number of seconds up to {MAX_WAIT_S:.0f}, not {value!r}")
 
 
 def _check_keepalive(value: float) -> None:

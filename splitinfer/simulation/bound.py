@@ -36,6 +36,9 @@ from splitinfer.simulation.surroundings import Surroundings
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+MAX_SLOTS = 10_000_000
+"""Longest trace: what each slot brings is held in memory."""
+
 MAX_FLUID_SLOTS = 3_000
 """Longest trace for the fluid programme; longer ones have the bound of tasks alone."""
 
@@ -71,8 +74,8 @@ def lower_bound(scenario: Scenario, slots: int = 2_000, seed: int = 0, *, fluid:
     Raises:
         InputError: a number is out of range.
     """
-    if slots < 1:
-        raise InputError(f"slots: must be at least 1, not {slots}")
+    if not 1 <= slots <= MAX_SLOTS:
+        raise InputError(f"slots: must be in 1..{MAX_SLOTS:,}, not {slots:,}")
     setting = setting_of(scenario)
     gains, counts = Surroundings(scenario, seed).draw(slots)
     alone = np.array([alone_bound(setting, m, gains[:, m], counts[:, m]) for m in range(setting.num_devices)])

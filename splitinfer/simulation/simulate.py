@@ -23,6 +23,12 @@ from splitinfer.simulation.surroundings import POLICY, Surroundings, stream
 
 Array = NDArray[np.float64]
 
+MAX_QUEUE_SLOTS = 20_000_000_000
+"""Most slots times services times runs of one call. Runs of static cuts hold a hundredth of it in memory at a time."""
+
+MAX_TASKS = 100_000_000
+"""Most requests of one call, in the mean: each is kept, with its latency."""
+
 _STATIC_PARTS = 100
 """A run of static cuts needs no observations; it is advanced in this many parts, for the stability test."""
 
@@ -95,6 +101,7 @@ def simulate_batch(
         raise InputError(f"policies and seeds: need as many of both, at least one, not {len(policies)}, {len(seeds)}")
     if slots < 1:
         raise InputError(f"slots: must be at least 1, not {slots}")
+    _check_size(scenario, slots, len(seeds))
     if trace is not None and trace < 1:
         raise InputError(f"trace: keep every n-th slot with n at least 1, not {trace}")
     if any(seed < 0 for seed in seeds):
@@ -111,6 +118,21 @@ def simulate_batch(
     run = _Run(worlds, [deepcopy(policy) for policy in policies], list(seeds), trace, solver, allocation)
     run.advance(slots)
     return [run.result(index) for index in range(len(seeds))]
+
+
+def _check_size(scenario: Scenario, slots: int, runs: int) -> None:
+    queues, tasks_hz = scenario.active.size, scenario.arrival_rates_hz()[scenario.active].sum()
+    if slots * queues * runs > MAX_QUEUE_SLOTS:
+        raise InputError(
+            f"slots: {slots:,} slots of {queues} services in {runs} runs side by side are more than "
+            f"{MAX_QUEUE_SLOTS:,} together; shorten the run"
+        )
+    tasks = float(tasks_hz) * slots * scenario.slot_s * runs
+    if tasks > MAX_TASKS:
+        raise InputError(
+            f"slots: {slots:,} slots bring about {tasks:,.0f} requests, and at most {MAX_TASKS:,} are kept; "
+            "shorten the run"
+        )
 
 
 def prepare(policies: Sequence[Policy], scenario: Scenario) -> None:

@@ -281,6 +281,17 @@ def test_options_that_make_no_sense(folder, arguments, says, capsys):
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("on_failure", ["fail", "fallback"])
+def test_an_exported_head_without_its_edge(folder, on_failure, capsys):
+    arguments = ["infer", str(folder / "out"), "--input", str(folder / "photo.png"), "--server", "127.0.0.1:1"]
+    assert main([*arguments, "--on-failure", on_failure, "--json"]) == (2 if on_failure == "fail" else 0)
+    if on_failure == "fallback":
+        report = json.loads(capsys.readouterr().out)
+        assert report["ran_at"] == {"edge": 0, "device": 1}
+        assert "127.0.0.1:1" in report["failure"]
+        assert report["answer"]
+
+
 def test_every_cut_and_the_other_formats(folder, tmp_path):
     split = capture_card(load_card(folder / "plain.toml"))
     for k in (0, split.num_cuts):

@@ -89,6 +89,13 @@ def test_the_help_of_every_verb_ends_with_an_example(name: str, capsys: pytest.C
         (["profile", "resnet18", "--batch", "many"], "--batch"),
         (["profile", "resnet18", "--batch", "0"], "--batch"),
         (["models", "--bogus"], "No such option: --bogus"),
+        *(
+            ([verb, "resnet18", "--threads", "1000000"], "less than or equal to 1024")
+            for verb in ("infer", "profile", "demo")
+        ),
+        (["serve", "--models", "resnet18", "--threads", "1000000"], "less than or equal to 1024"),
+        (["serve", "--models", "resnet18", "--port", "99999"], "less than or equal to 65535"),
+        (["train", "lyappo", "--steps", "9" * 20], "--steps"),
     ],
 )
 def test_a_usage_mistake_is_one_line_and_exit_code_2(
@@ -123,6 +130,27 @@ def test_errors_of_a_verb_become_a_line_and_a_code(
     shown = capsys.readouterr()
     assert shown.err == line + "\n"
     assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["simulate", "--slots", "9" * 14], "side by side are more than 20,000,000,000"),
+        (["simulate", "--slots", "9" * 26], "shorten the run"),
+        (["simulate", "--slots", "2000000", "--set", "arrival_rate_hz=1000"], "bring about 160,000,000 requests"),
+        (["bound", "--slots", "9" * 14, "--no-fluid"], "slots: must be in 1..10,000,000"),
+        (["run", "--policy", "fixed", "--duration", "nan"], "--duration: must be at least one slot"),
+        (["run", "--policy", "fixed", "--duration", "1e300"], "--duration: must be at least one slot"),
+        (["edge", "--policy", "fixed", "--duration", "inf"], "--duration: must be at least one slot"),
+        (["train", "lyappo", "--out", "pyproject.toml"], "pyproject.toml is a file, and a run is a folder"),
+    ],
+)
+def test_what_no_machine_holds_is_refused_before_it_begins(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert frame.main(arguments) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert reason in line
 
 
 def test_an_interrupt_is_one_line(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -308,7 +308,7 @@ def test_a_certificate_and_a_token_that_name_two_devices_are_refused(
                     if is_right:
                         check_answer(client.infer(split, 1, IMAGE).output, split(IMAGE), "its own token")
                         continue
-                    with pytest.raises(RemoteError, match="'device-0''s and the token is 'device-1''s"):
+                    with pytest.raises(RemoteError, match="'device-0' and the token 'device-1'; they have to"):
                         client.infer(split, 1, IMAGE)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from splitinfer.errors import InputError
+from splitinfer.threads import checked_threads
 
 Half = Callable[..., tuple[torch.Tensor, ...]]
 """Takes a half's arguments as tensors and returns its results. It changes neither arguments nor weights."""
@@ -71,5 +72,9 @@ def find_engine(name: str) -> type[Engine]:
 
 
 def set_threads(threads: int) -> None:
-    """Let one operation use so many threads, in this process and in the libraries under the calling thread."""
-    torch.set_num_threads(threads)
+    """Let one operation use so many threads, in this process and in the libraries under the calling thread.
+
+    Raises:
+        InputError: no such number of threads.
+    """
+    torch.set_num_threads(checked_threads(threads))

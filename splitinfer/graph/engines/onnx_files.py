@@ -24,6 +24,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from splitinfer.threads import checked_threads
+
 if TYPE_CHECKING:
     import onnx
 
@@ -142,7 +144,7 @@ def session_options(threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = checked_threads(threads)
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what it refuses it raises, too
     options.enable_cpu_mem_arena = False  # a session would keep its largest run's memory; as fast without
