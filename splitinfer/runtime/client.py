@@ -34,7 +34,7 @@ from splitinfer.runtime.malloc import tune_allocator
 from splitinfer.runtime.perseverance import Attempts, Breaker, OnFailure, checked_on_failure
 from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
-from splitinfer.runtime.statuses import StreamEndedError, error_of_call
+from splitinfer.runtime.statuses import StreamEndedError, WrongEdgeError, error_of_call
 from splitinfer.runtime.timed_lane import TimedLane
 from splitinfer.runtime.tracing import UNTRACED, RequestTrace, Tracing
 from splitinfer.runtime.transport import DESCRIBE, INFER, Metadata, checked_target, open_channel
@@ -123,14 +123,16 @@ class EdgeClient:
         """Ask as :meth:`describe` does until the server answers, for one that is still starting.
 
         Raises:
-            EdgeUnavailableError: none answered within ``timeout_s`` seconds.
+            EdgeUnavailableError: none answered within ``timeout_s`` seconds, or at once what answers is another's.
             RemoteError: it refuses, or speaks another protocol.
         """
         give_up_s = time.monotonic() + timeout_s
         while True:
             try:
                 return self.describe()
-            except EdgeUnavailableError:
+            except EdgeUnavailableError as error:
+                if isinstance(error, WrongEdgeError):
+                    raise
                 left_s = give_up_s - time.monotonic()
                 if left_s <= 0 or self._closing.wait(min(_ASK_AGAIN_S, left_s)):
                     raise

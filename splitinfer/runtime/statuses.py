@@ -26,6 +26,10 @@ class StreamEndedError(EdgeUnavailableError):
     """One call or stream was ended from outside; others on the connection go on."""
 
 
+class WrongEdgeError(EdgeUnavailableError):
+    """What listens there is not the edge that this end is set up for; waiting does not mend it."""
+
+
 # The first row that fits counts, so a class stands before its base.
 _CODE_OF: tuple[tuple[type[SplitInferError], grpc.StatusCode], ...] = (
     (LimitError, grpc.StatusCode.RESOURCE_EXHAUSTED),
@@ -41,12 +45,15 @@ RETRY_AFTER = "grpc-retry-pushback-ms"
 """Metadata in which a busy edge says when to ask again."""
 _MAX_HINT_DIGITS = 6
 _MOST_MESSAGE_BYTES = 2000  # up to three times as many where gRPC writes them as %XX, of 8 KiB
-_TROUBLE = (
+_WRONG = (
     ("certificate has expired", "its certificate has expired, or this clock is wrong"),
     ("certificate is not yet valid", "its certificate is not valid yet, or this clock is wrong"),
     ("CERTIFICATE_VERIFY_FAILED", "its certificate does not come from the CA that this end trusts"),
     ("Hostname Verification", "its certificate is for other host names than this one"),
     ("WRONG_VERSION_NUMBER", "it speaks plain text and this end TLS"),
+)
+_TROUBLE = (
+    *_WRONG,
     ("Connection refused", "nothing listens there"),
     ("Domain name not found", "no host of that name is known"),
     ("DNS resolution failed", "no host of that name is known"),
@@ -131,7 +138,8 @@ def error_of_status(
     is_lost = code in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL) and message.startswith(_LOST)
     if is_lost or code is grpc.StatusCode.UNAVAILABLE:
         why = next((why for sign, why in _TROUBLE if sign in details), message)
-        return EdgeUnavailableError(
+        kind = WrongEdgeError if any(sign in details for sign, _ in _WRONG) else EdgeUnavailableError
+        return kind(
             f"no edge server answers at {target}, or the connection was lost: {why}",
             status=grpc.StatusCode.UNAVAILABLE.name,
         )
