@@ -25,6 +25,8 @@ import os, signal
 from numba.core import event
 from splitinfer.scheduling.compiled import njit
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
+
 
 class Interrupt(event.Listener):
     done = False
