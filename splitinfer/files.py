@@ -7,6 +7,7 @@ import json
 import os
 import re
 import stat
+import threading
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,7 +100,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield Path(path)
         return
     # The suffix stays, since it says what kind of file is to be written.
-    part = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
+    part = target.with_name(f".{target.stem}.{threading.get_ident()}.{os.getpid()}.part{target.suffix}")
     for old in target.parent.glob(f".{target.stem}.*.part{target.suffix}"):
         if is_abandoned(old):
             old.unlink(missing_ok=True)

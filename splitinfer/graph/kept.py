@@ -12,7 +12,6 @@ import json
 import operator
 import os
 import stat
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import fx
 from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
+from splitinfer.files import replacing
 from splitinfer.graph.capture import CapturedGraph
 from splitinfer.graph.cuts import layer_path
 from splitinfer.graph.specs import TensorSpec
@@ -65,13 +65,9 @@ def frozen(captured: CapturedGraph) -> Callable[[Path, str], bool]:
             return False
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-            os.close(handle)
-            try:
-                save_file(weights, name, metadata)
-                Path(name).replace(path)
-            finally:
-                Path(name).unlink(missing_ok=True)
+            with replacing(path) as part:
+                save_file(weights, part, metadata)
+                part.chmod(0o600)  # what others could write is not believed
             _make_room(path.parent)
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError):
             return False

@@ -13,7 +13,6 @@ their digest. A process reads each once, for all sessions of all halves.
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from splitinfer.files import replacing
 from splitinfer.threads import checked_threads
 
 if TYPE_CHECKING:
@@ -96,13 +96,13 @@ def save_half(content: bytes, path: Path) -> None:
         kind = repr((array.shape, array.dtype.str)).encode()
         name = f"{hashlib.sha256(kind + array.tobytes()).hexdigest()[:32]}.npy"
         if not _is_there(path.parent / name, array):
-            with written(path.parent / name) as file:
-                np.save(file, array)
+            with replacing(path.parent / name) as part:
+                np.save(part, array)
         weight.ClearField("raw_data")
         weight.data_location = onnx.TensorProto.EXTERNAL
         weight.external_data.add(key="location", value=name)
-    with written(path) as file:
-        file.write(half.SerializeToString())
+    with replacing(path) as part:
+        part.write_bytes(half.SerializeToString())
 
 
 def open_half(path: Path, threads: int, *, pack_bytes: float) -> Half:
@@ -180,22 +180,3 @@ def _aligned(array: NDArray[Any]) -> NDArray[Any]:
     copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     np.copyto(copy, array)
     return copy
-
-
-class written:  # noqa: N801 - used like a function
-    """A file written whole or not at all; another process may write the same one."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> Any:
-        handle, self._name = tempfile.mkstemp(dir=self._path.parent, suffix=".part")
-        self._file = os.fdopen(handle, "wb")
-        return self._file
-
-    def __exit__(self, kind: object, *rest: object) -> None:
-        self._file.close()
-        if kind is None:
-            Path(self._name).replace(self._path)
-        else:
-            Path(self._name).unlink(missing_ok=True)

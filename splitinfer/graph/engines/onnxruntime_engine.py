@@ -22,6 +22,7 @@ import torch
 from torch import fx
 
 from splitinfer.errors import MissingExtraError
+from splitinfer.files import replacing
 from splitinfer.graph.engines import onnx_files
 from splitinfer.graph.engines.checked import CheckedEngine, Run
 from splitinfer.graph.engines.export import export_onnx, part_module
@@ -130,8 +131,8 @@ class OnnxRuntimeEngine(CheckedEngine):
         except Exception:  # noqa: BLE001 - not there, or damaged
             self._has_whole = False  # an export that fails is not tried for every half
         content = export_onnx(*part_module(self.order, self.weights, self._takes, self._gives))
-        with onnx_files.written(path) as file:
-            file.write(content)
+        with replacing(path) as part:
+            part.write_bytes(content)
         self._has_whole = True
         return onnx.load_from_string(content)
 
