@@ -131,7 +131,7 @@ def measure(devices: int, services: int, seconds: float, seed: int) -> dict[str,
         for number in range(services):
             cards.append(Path(folder) / f"service{number}.toml")
             cards[-1].write_text(CARD.format(seed=number))
-        with EdgeProcess([str(card) for card in cards], ServerSettings(max_calls=devices)) as edge:
+        with EdgeProcess([str(card) for card in cards], ServerSettings(max_wait_s=_DEADLINE_S / 4)) as edge:
             requests = []
             for card in cards:
                 split = capture_card(card)

@@ -43,7 +43,10 @@ def serve(
         int | None, typer.Option(min=1, help="Tails computed at the same time; as many as fill the processors.")
     ] = None,
     batch: Batch = 1,
-    max_calls: Annotated[int, typer.Option(min=1, help="Calls and streams open at the same time.")] = 64,
+    max_calls: Annotated[int, typer.Option(min=1, help="Calls and streams open at the same time.")] = 256,
+    max_wait_s: Annotated[
+        float, typer.Option(metavar="S", help="Refuse requests while those that wait will take longer.")
+    ] = 5.0,
     input_size: Annotated[
         str | None, typer.Option(metavar="PIXELS", help="Height and width instead of the cards': 160 or 240x320.")
     ] = None,
@@ -101,6 +104,7 @@ def serve(
         parallel_tails=workers,
         batch=batch,
         max_calls=max_calls,
+        max_wait_s=max_wait_s,
         drain_s=drain_s,
         limits=limits_of(max_message_mib),
     )

@@ -266,6 +266,7 @@ class AsyncEdgeClient:
         since_s = time.perf_counter()
         while attempts.may_try():
             try:
+                attempts.check_busy()
                 if not self._exchange.is_introduced:
                     await self._describe(attempts.timeout_s())
                 if request is None:

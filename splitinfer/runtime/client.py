@@ -35,7 +35,7 @@ from splitinfer.runtime.perseverance import Attempts, Breaker, OnFailure, checke
 from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import StreamEndedError, WrongEdgeError, error_of_call
-from splitinfer.runtime.timed_lane import TimedLane
+from splitinfer.runtime.timed_lane import TimedLane, Watchdog
 from splitinfer.runtime.tracing import UNTRACED, RequestTrace, Tracing
 from splitinfer.runtime.transport import DESCRIBE, INFER, Metadata, checked_target, open_channel
 
@@ -104,8 +104,9 @@ class EdgeClient:
         self._channel: grpc.Channel | None = None
         # Replaced after a silence; calls of others may be under way on them until their deadlines.
         self._retired: list[tuple[float, grpc.Channel]] = []
-        self._lane = TimedLane(self._open_channel, self._exchange.metadata, self.target)
-        self._lane_is_free = threading.Lock()
+        self._watchdog = Watchdog()
+        self._lanes: list[TimedLane] = []
+        self._free_lanes: list[TimedLane] = []
         # Of each task that is inside `async with`, those that it has open; a task leaves the last one first.
         self._async: dict[asyncio.Task[Any] | None, list[AsyncEdgeClient]] = {}
         self._closing = threading.Event()
@@ -280,7 +281,10 @@ class EdgeClient:
             if self._channel is not None:
                 channels.append(self._channel)
             self._channel, self._retired = None, []
-        self._lane.close()
+            lanes = list(self._lanes)
+        for lane in lanes:
+            lane.cancel()
+        self._watchdog.close()
         for channel in channels:
             channel.close()
 
@@ -355,6 +359,7 @@ class EdgeClient:
         since_s = time.perf_counter()
         while attempts.may_try():
             try:
+                attempts.check_busy()
                 if not self._exchange.is_introduced:
                     self._describe(attempts.timeout_s())
                 if request is None:
@@ -400,17 +405,28 @@ class EdgeClient:
             return InferenceResult(cut, Timing(head_s), error=refusal)
 
     def _transfer(self, data: bytes, timeout_s: float) -> bytes:
-        """Send a request over the open stream if it is small and the stream is free, else as a call of its own."""
-        if len(data) > self.settings.stream_up_to_bytes or not self._lane_is_free.acquire(blocking=False):
+        """Send a request over an open stream if it is small and a stream is free, else as a call of its own."""
+        lane = self._free_lane() if len(data) <= self.settings.stream_up_to_bytes else None
+        if lane is None:
             return self._call(INFER, data, timeout_s)
         channel = self._channel
         try:
-            return self._lane.exchange(data, timeout_s)
+            return lane.exchange(data, timeout_s)
         except RemoteError as error:
             self._note(error, channel)
             raise
         finally:
-            self._lane_is_free.release()
+            self._free_lanes.append(lane)
+
+    def _free_lane(self) -> TimedLane | None:
+        with self._lock:
+            if self._free_lanes:
+                return self._free_lanes.pop()  # the one used last: the others may close unused
+            if len(self._lanes) == self.settings.streams:
+                return None
+            lane = TimedLane(self._open_channel, self._exchange.metadata, self.target, self._watchdog)
+            self._lanes.append(lane)
+            return lane
 
     def _call(self, method: str, data: bytes, timeout_s: float) -> bytes:
         metadata = self._exchange.metadata()
@@ -504,15 +520,27 @@ class EdgeClient:
             return None
         result = self._exchange.read(sent, reply)
         if result.error is not None:
-            attempts = self._attempts(on_failure, since_s=sent.started)
-            if attempts.on_failure == "fallback":
-                attempts.failure = result.error
-                result = _here(sent, attempts)
+            result = self._after_refusal(sent, result, codec, self._attempts(on_failure, since_s=sent.started))
         else:
             self._breaker.succeeded()
+            result = self._told(sent.model.name, result, sent.trace)
         under_way.popleft()
-        yield self._told(sent.model.name, result, sent.trace)
+        yield result
         return line
+
+    def _after_refusal(
+        self, sent: Outgoing, result: InferenceResult, codec: str | None, attempts: Attempts
+    ) -> InferenceResult:
+        """Have a task run that a stream's edge has refused, there or here; ``result`` if nothing else is to be done."""
+        assert isinstance(result.error, RemoteError)
+        try:
+            pause_s = attempts.failed(result.error)
+        except RemoteError:
+            return self._told(sent.model.name, result, sent.trace)
+        if pause_s is None:
+            return self._told(sent.model.name, _here(sent, attempts), sent.trace)
+        self._closing.wait(pause_s)
+        return self._answer(sent.model, sent.cut, sent.tensors, sent.head_s, codec, attempts, sent)
 
     def _open_channel(self) -> grpc.Channel:
         with self._lock:

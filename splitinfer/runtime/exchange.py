@@ -230,6 +230,7 @@ class Exchange:
         output, refusal = None, None
         if reply.refusal is not None:
             refusal = remote_error(*reply.refusal)
+            refusal.retry_after_s = reply.retry_after_s or None
         elif reply.request_id != sent.request_id:
             raise RemoteError(
                 f"the edge answered request {reply.request_id} instead of {sent.request_id}", status="INTERNAL"

@@ -34,7 +34,7 @@ def checked_on_failure(value: str) -> OnFailure:
 
 
 class Breaker:
-    """Keeps tasks away from an edge that has failed several in a row, but for a probe now and then.
+    """Keeps tasks away from an edge that has failed several in a row, but for a probe now and then; or that is busy.
 
     The time to the next probe doubles with each that fails, and is drawn around its mean, so that the devices of an
     edge that comes back do not come back all at once. Thread-safe.
@@ -63,6 +63,7 @@ class Breaker:
         self._lock = threading.Lock()
         self._failures = 0
         self._probe_at = 0.0
+        self._busy_until = 0.0
 
     @classmethod
     def of(cls, settings: ClientSettings) -> Breaker:
@@ -84,6 +85,15 @@ class Breaker:
             self._probe_at = self._clock() + self._pause_s()  # until this one has said how it went
             return True
 
+    @property
+    def busy_s(self) -> float:
+        """For how long the edge has asked to be left alone still, seconds."""
+        return max(0.0, self._busy_until - self._clock())
+
+    def refused(self, retry_after_s: float) -> None:
+        """Note that the edge is busy and when it may be asked again; the devices that it told so come one by one."""
+        self._busy_until = self._clock() + retry_after_s * (1.0 + self._draw() / 2)
+
     def succeeded(self) -> None:
         """Note that the edge has answered."""
         self._failures = 0
@@ -98,6 +108,10 @@ class Breaker:
     def _pause_s(self) -> float:
         doublings = min(self._failures - self._most, 30)
         return min(self._longest_s, self._first_s * 2.0**doublings) * (0.5 + self._draw())
+
+
+class _HeldOffError(RemoteError):
+    """The edge was not asked."""
 
 
 class Attempts:
@@ -137,6 +151,20 @@ class Attempts:
         try_s = self._settings.try_s or self._settings.deadline_s
         return try_s if self.on_failure == "wait" else max(0.001, min(try_s, self._ends - time.perf_counter()))
 
+    def check_busy(self) -> None:
+        """Refuse in the edge's name what it would refuse: to be refused by itself costs it, and us, most of a request.
+
+        Raises:
+            RemoteError: it has said to ask again later, and it is not later yet.
+        """
+        busy_s = self._breaker.busy_s
+        if busy_s:
+            raise _HeldOffError(
+                f"the edge is busy; it asked to be left alone for another {busy_s:.2f} s",
+                status="RESOURCE_EXHAUSTED",
+                retry_after_s=busy_s,
+            )
+
     def answered(self) -> None:
         """Note that a try has succeeded."""
         self._breaker.succeeded()
@@ -148,15 +176,19 @@ class Attempts:
             RemoteError: ``error``; there is no further try, and nothing else was asked for.
         """
         self.failure = error
+        asked = not isinstance(error, _HeldOffError)
+        if asked and error.retry_after_s is not None:
+            self._breaker.refused(error.retry_after_s)
         again = isinstance(error, EdgeUnavailableError | DeadlineError) or error.status == "RESOURCE_EXHAUSTED"
         if again:
-            pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(self.retries, 30))
-            pause_s = max(pause_s, error.retry_after_s or 0.0) * (0.5 + random.random())
+            pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(self.retries, 30)) * (0.5 + random.random())
+            pause_s = max(pause_s, self._breaker.busy_s)
             has_time = self._ends - time.perf_counter() > pause_s
             if self.on_failure == "wait" or (self.retries < self._settings.retries and has_time):
                 self.retries += 1
                 return pause_s
-            self._breaker.failed()
+            if asked:
+                self._breaker.failed()
         if self.on_failure == "fallback":
             return None
         raise error

@@ -80,6 +80,7 @@ class EdgeServer:
             tails_at_once=self.settings.tails_at_once,
             torch_threads=self.settings.torch_threads,
             batch=self.settings.batch,
+            max_wait_s=self.settings.max_wait_s,
             kept_bytes=self.settings.kept_answer_bytes,
             keep_s=self.settings.kept_answer_s,
             observer=observer,
@@ -178,10 +179,19 @@ class EdgeServer:
 
     def _abort(self, context: grpc.ServicerContext, error: Exception) -> NoReturn:
         code, message = (error.code, error.message) if isinstance(error, RefusedRequestError) else refusal(error)
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and isinstance(error, RemoteError):
-            context.set_trailing_metadata(((RETRY_AFTER, str(int(self.settings.retry_after_s * 1e3))),))
+        hint_s = self._retry_after_s(error)
+        if hint_s:
+            context.set_trailing_metadata(((RETRY_AFTER, str(int(hint_s * 1e3))),))
         context.abort(code, message)
         raise AssertionError("abort() never returns")
+
+    def _retry_after_s(self, error: Exception) -> float:
+        """Return when a client that is refused for want of a place or a processor may ask again; 0 if it is not so."""
+        reason = error.reason if isinstance(error, RefusedRequestError) else error
+        if not isinstance(reason, RemoteError) or reason.status != grpc.StatusCode.RESOURCE_EXHAUSTED.name:
+            return 0.0
+        settings = self.settings
+        return min(max(settings.retry_after_s, self._runner.backlog_s / 2), settings.longest_retry_after_s)
 
     def _say(self, *, well: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if well else health_pb2.HealthCheckResponse.NOT_SERVING
@@ -224,7 +234,8 @@ class EdgeServer:
         try:
             return self._runner.answer(data, is_wanted=context.is_active, sender=sender)
         except RefusedRequestError as refused:
-            return self._runner.refuse(refused.request_id, refused.code.value[0], refused.message)
+            hint_s = self._retry_after_s(refused)
+            return self._runner.refuse(refused.request_id, refused.code.value[0], refused.message, hint_s)
 
 
 def _sender(context: grpc.ServicerContext, name: str) -> tuple[str, str] | None:

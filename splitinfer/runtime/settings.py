@@ -47,7 +47,11 @@ class ServerSettings:
             takes the place of one that waits for its client's next request, and is refused where all are at work.
         kept_answer_bytes: answers kept for clients that ask again with the same id.
         kept_answer_s: for how long at most, seconds: longer than clients try.
-        retry_after_s: when a client that is refused for want of a place may ask again, seconds.
+        max_wait_s: longest time that a request may have to wait for a processor, seconds; it is refused while those
+            before it will take longer.
+        retry_after_s: when a client that is refused for want of a place or a processor may ask again at the earliest,
+            seconds; it is told half the time that the waiting requests will take, if that is longer.
+        longest_retry_after_s: at the latest, seconds.
         max_calls_per_name: of them, those of one peer that is known by a certificate or token; three quarters by
             default, so that no device keeps all others out.
         idle_s: longest time that a call may wait for its client's next message, seconds; then it is closed. Clients of
@@ -74,10 +78,12 @@ class ServerSettings:
     max_picture_pixels: int = 50_000_000
     max_picture_scans: int = 100
     stuck_s: float = 60.0
-    max_calls: int = 64
+    max_calls: int = 256
+    max_wait_s: float = 5.0
     kept_answer_bytes: int = 64 << 20
     kept_answer_s: float = 60.0
     retry_after_s: float = 0.1
+    longest_retry_after_s: float = 5.0
     max_calls_per_name: int | None = None
     idle_s: float = 300.0
     max_guests: int = 16
@@ -96,7 +102,9 @@ class ServerSettings:
         if self.max_calls_per_name is not None:
             _check_at_least(1, max_calls_per_name=self.max_calls_per_name)
         check_batch(self.batch)
-        _check_positive(stuck_s=self.stuck_s, retry_after_s=self.retry_after_s, kept_answer_s=self.kept_answer_s)
+        _check_positive(stuck_s=self.stuck_s, kept_answer_s=self.kept_answer_s)
+        _check_positive(max_wait_s=self.max_wait_s)
+        _check_positive(retry_after_s=self.retry_after_s, longest_retry_after_s=self.longest_retry_after_s)
         _check_at_least(0, kept_answer_bytes=self.kept_answer_bytes)
         _check_at_least(1, max_unread_bytes=self.max_unread_bytes)
         _check_at_least(1, max_picture_pixels=self.max_picture_pixels, max_picture_scans=self.max_picture_scans)
@@ -148,7 +156,8 @@ class ClientSettings:
         reply_codec: that answers are wanted in.
         window: requests under way at once in :meth:`EdgeClient.stream`.
         stream_up_to_bytes: single requests of at most this size go over a stream that stays open, which answers small
-            messages sooner; larger ones are calls of their own. 0 never uses the stream.
+            messages sooner; larger ones are calls of their own. 0 never uses a stream.
+        streams: open at the same time for single requests from several threads; further ones are calls of their own.
         keepalive_s: silence during a call after which the client asks whether the server is still there, seconds.
         allocator_tuning: keep freed message buffers in the process. It changes the whole process, so it is off
             unless asked for.
@@ -166,6 +175,7 @@ class ClientSettings:
     reply_codec: str = RAW.name
     window: int = 3
     stream_up_to_bytes: int = 64 << 20
+    streams: int = 4
     keepalive_s: float = 30.0
     allocator_tuning: bool = False
 
@@ -178,7 +188,7 @@ class ClientSettings:
         _check_at_least(1, window=self.window, breaker_failures=self.breaker_failures)
         _check_at_least(0, retries=self.retries)
         codecs_named((self.codec, self.reply_codec), installed=True)
-        _check_at_least(0, stream_up_to_bytes=self.stream_up_to_bytes)
+        _check_at_least(0, stream_up_to_bytes=self.stream_up_to_bytes, streams=self.streams)
 
 
 def _check_at_least(least: int, **values: int) -> None:

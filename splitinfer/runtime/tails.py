@@ -79,6 +79,7 @@ class TailRunner:
         tails_at_once: runs at the same time.
         torch_threads: threads inside one operation.
         batch: most requests that are computed together; 1 computes each alone, with the same bits whatever else comes.
+        max_wait_s: longest time that a request may have to wait for a processor, seconds.
         kept_bytes, keep_s: answers kept for senders that ask again, and for how long, seconds.
         observer: told of answers, refusals and batches.
         pictures: by model, what makes its inputs from a picture that was sent itself at cut 0 (uint8).
@@ -96,6 +97,7 @@ class TailRunner:
         tails_at_once: int,
         torch_threads: int,
         batch: int = 1,
+        max_wait_s: float = float("inf"),
         kept_bytes: int = 0,
         keep_s: float = 60.0,
         observer: Observer = nobody,
@@ -121,7 +123,7 @@ class TailRunner:
         self._tell = observer
         self._pictures = pictures or {}
         # A decoded picture is many times its bytes, so only as many are made into inputs at once as tails run.
-        self._decoding = Turns(tails_at_once, lambda model, sent: [self._pictures[model](*sent)])
+        self._decoding = Turns(tails_at_once, lambda model, sent: [self._pictures[model](*sent)], max_wait_s=max_wait_s)
         self._tracing = tracing
         self._once = Once(kept_bytes, keep_s)
         self._torch_threads = torch_threads
@@ -131,13 +133,14 @@ class TailRunner:
         self._writers: dict[tuple[str, int, tuple[int, int] | None], Writer] = {}
         self._sizes: BatchSizes | None = None
         if batch == 1:
-            self._turns = Turns(tails_at_once, self._run)
+            self._turns = Turns(tails_at_once, self._run, max_wait_s=max_wait_s)
         else:
             splits = {name: held.split for name, held in self.models.items()}
             self._sizes = BatchSizes(splits, batch, torch_threads)
             self._turns = Turns(
                 tails_at_once,
                 self._run,
+                max_wait_s=max_wait_s,
                 sizes=self._sizes,
                 batch_failed=self._sizes.failed,
                 released=None if observer is nobody else self._tell_batch,
@@ -219,9 +222,9 @@ class TailRunner:
             )
         return answer
 
-    def refuse(self, request_id: int, code: int, message: str) -> bytes:
-        """Return the bytes of an ``InferReply`` that says why there is no answer."""
-        return encode_reply(Reply(request_id, refusal=(code, message)), self._wire)
+    def refuse(self, request_id: int, code: int, message: str, retry_after_s: float = 0.0) -> bytes:
+        """Return the bytes of an ``InferReply`` that says why there is no answer, and when to ask again."""
+        return encode_reply(Reply(request_id, refusal=(code, message), retry_after_s=retry_after_s), self._wire)
 
     def _find(self, header: RequestHead) -> _Tail:
         """Return the tail that a request is for, and keep it for the others that say the same."""
@@ -286,6 +289,11 @@ class TailRunner:
     def waiting(self) -> int:
         """Requests that wait for a processor."""
         return self._decoding.waiting + self._turns.waiting
+
+    @property
+    def backlog_s(self) -> float:
+        """The time that these will take, seconds."""
+        return self._decoding.backlog_s + self._turns.backlog_s
 
     def stuck_s(self) -> float:
         """Return how long a tail has been computing, or requests have waited without one ending, seconds."""

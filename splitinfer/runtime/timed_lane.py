@@ -14,7 +14,7 @@ from splitinfer.runtime.transport import Metadata
 
 
 class Watchdog:
-    """Cancels a lane whose reply is late.
+    """Cancels lanes whose replies are late.
 
     It sleeps in a thread of its own, and in the usual case, every deadline later than the last, arming it wakes nobody:
     it finds the newer deadline when it wakes up for the older one.
@@ -22,16 +22,16 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
-        self._armed: tuple[float, Callable[[], None]] | None = None
+        self._armed: dict[TimedLane, float] = {}
         self._wakes_at = 0.0
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
-    def arm(self, seconds: float, expire: Callable[[], None]) -> None:
-        """Call ``expire`` in so many seconds unless disarmed."""
+    def arm(self, lane: TimedLane, seconds: float) -> None:
+        """Have a lane expire in so many seconds unless disarmed."""
         deadline = time.monotonic() + seconds
         with self._condition:
-            self._armed = (deadline, expire)
+            self._armed[lane] = deadline
             if self._thread is None:
                 self._wakes_at = deadline
                 self._thread = threading.Thread(target=self._watch, name="splitinfer-deadline", daemon=True)
@@ -39,14 +39,14 @@ class Watchdog:
             elif deadline < self._wakes_at:
                 self._condition.notify()
 
-    def disarm(self) -> None:
+    def disarm(self, lane: TimedLane) -> None:
         with self._condition:
-            self._armed = None
+            self._armed.pop(lane, None)
 
     def close(self) -> None:
         with self._condition:
             self._is_closed = True
-            self._armed = None
+            self._armed.clear()
             self._condition.notify()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -57,22 +57,27 @@ class Watchdog:
         with self._condition:
             while not self._is_closed:
                 now = time.monotonic()
-                if self._armed is not None and self._armed[0] <= now:
-                    expire = self._armed[1]
-                    self._armed = None
-                    expire()
-                self._wakes_at = self._armed[0] if self._armed is not None else now + rest_s
+                for lane in [lane for lane, deadline in self._armed.items() if deadline <= now]:
+                    del self._armed[lane]
+                    lane.expire()
+                self._wakes_at = min(self._armed.values(), default=now + rest_s)
                 self._condition.wait(self._wakes_at - now)
 
 
 class TimedLane:
     """A lane with a deadline per request, opened at its first use and again after it has ended."""
 
-    def __init__(self, open_channel: Callable[[], grpc.Channel], metadata: Callable[[], Metadata], target: str) -> None:
+    def __init__(
+        self,
+        open_channel: Callable[[], grpc.Channel],
+        metadata: Callable[[], Metadata],
+        target: str,
+        watchdog: Watchdog,
+    ) -> None:
         self._open_channel = open_channel
         self._metadata = metadata
         self._target = target
-        self._watchdog = Watchdog()
+        self._watchdog = watchdog
         self._lane: RequestLane | None = None
         self._is_late = False
 
@@ -86,7 +91,7 @@ class TimedLane:
             RemoteError: the stream has ended.
         """
         self._is_late = False
-        self._watchdog.arm(deadline_s, self._expire)
+        self._watchdog.arm(self, deadline_s)
         try:
             lane = self._lane
             if lane is not None and lane.is_open:
@@ -109,7 +114,7 @@ class TimedLane:
             self.cancel()
             raise
         finally:
-            self._watchdog.disarm()
+            self._watchdog.disarm(self)
 
     def cancel(self) -> None:
         """End the stream now; the next request opens another."""
@@ -117,10 +122,7 @@ class TimedLane:
         if lane is not None:
             lane.cancel()
 
-    def close(self) -> None:
-        self.cancel()
-        self._watchdog.close()
-
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """End a request whose reply is late."""
         self._is_late = True
         self.cancel()

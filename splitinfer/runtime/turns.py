@@ -22,6 +22,10 @@ IDLE, SINGLE, FULL, QUEUED, SPLIT = "idle", "single", "full", "queued", "split"
 """Why a batch left, as :class:`~splitinfer.runtime.events.BatchReleased` explains it."""
 
 
+_FORGETTING = 0.05
+"""Weight of the last run in the mean time of a run."""
+
+
 class Turn:
     """One request's turn.
 
@@ -49,6 +53,7 @@ class Turns:
 
     Args:
         processors: runs at the same time.
+        max_wait_s: a request is refused while those in line will take longer, seconds.
         run: computes the work of one key, of one request or of several; returns their results in order.
         sizes: that batches of a key may have now, ascending from 1.
         batch_failed: told of a key and a size that failed although each request alone did not.
@@ -61,6 +66,7 @@ class Turns:
         processors: int,
         run: Callable[[Any, list[Any]], Sequence[Any]],
         *,
+        max_wait_s: float = float("inf"),
         sizes: Callable[[Any], Sequence[int]] = lambda key: (1,),
         batch_failed: Callable[[Any, int], None] = lambda key, size: None,
         released: Callable[[Any, int, float, str, int], None] | None = None,
@@ -74,6 +80,9 @@ class Turns:
         self._waiting: list[Turn] = []
         self._running: dict[Turn, float] = {}
         self._progress = time.perf_counter()
+        self._processors = processors
+        self._max_wait_s = max_wait_s
+        self._mean_run_s = 0.0  # of the last requests, each one's share of its batch
 
     def take(self, key: Hashable, work: Any, is_wanted: Callable[[], bool] = lambda: True) -> Turn:
         """Wait for a turn and have the work done.
@@ -84,7 +93,7 @@ class Turns:
             is_wanted: asked when the turn has come; False drops the request uncomputed.
 
         Raises:
-            RemoteError: it was dropped.
+            RemoteError: it was dropped, or too many wait.
             Exception: what ``run`` raises for this request alone.
         """
         turn = Turn(key, work, is_wanted)
@@ -94,6 +103,11 @@ class Turns:
                 self._running[turn] = turn.arrived
                 turn.leads = True
             else:
+                if self.backlog_s > self._max_wait_s:
+                    raise RemoteError(
+                        f"the requests that wait at this edge already take {self.backlog_s:.2f} s; try again later",
+                        status="RESOURCE_EXHAUSTED",
+                    )
                 turn.wake = threading.Lock()
                 turn.wake.acquire()
                 self._waiting.append(turn)
@@ -109,6 +123,11 @@ class Turns:
     def waiting(self) -> int:
         """Requests in line."""
         return len(self._waiting)
+
+    @property
+    def backlog_s(self) -> float:
+        """The time that the requests in line will take, seconds."""
+        return len(self._waiting) * self._mean_run_s / self._processors
 
     def stuck_s(self) -> float:
         """Return how long a run has taken that has not ended, or how long requests have waited without any ending."""
@@ -191,6 +210,8 @@ class Turns:
             if len(batch) > 1 and not any(turn.error for turn in batch):
                 self._batch_failed(batch[0].key, len(batch))
         run_s = time.perf_counter() - start
+        each_s = run_s / max(1, len(batch))
+        self._mean_run_s += (each_s - self._mean_run_s) * (_FORGETTING if self._mean_run_s else 1.0)
         for turn in batch:
             turn.run_s = run_s
 

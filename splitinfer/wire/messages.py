@@ -47,6 +47,7 @@ _TIMES = struct.Struct("<BdBdBd")
 _QUEUE_S, _TAIL_S, _SERVER_S = 0x21, 0x29, 0x31
 _CHANGING = {"protocol_version", "request_id", "trace_context", "queue_s", "tail_s", "server_s"}
 TRACE_BYTES = 25
+_MAX_RETRY_AFTER_MS = 0xFFFF_FFFF
 _TRACE = b"\x42" + bytes((TRACE_BYTES,))
 
 
@@ -85,6 +86,7 @@ class Reply:
         request_id: of the request.
         tensors: leaves of the model's output; empty on a refusal. A decoded reply holds arrays of numpy.
         refusal: gRPC status code and message, on streams only.
+        retry_after_s: with a refusal, when to ask again, seconds; 0 where it does not say.
         queue_s: time that the request waited for a free processor, seconds.
         tail_s: time that the tail computed, seconds.
         server_s: time from the request's bytes to the output's tensors (reading, queue and tail), seconds.
@@ -93,6 +95,7 @@ class Reply:
     request_id: int
     tensors: Sequence[Any] = ()
     refusal: tuple[int, str] | None = None
+    retry_after_s: float = 0.0
     queue_s: float = 0.0
     tail_s: float = 0.0
     server_s: float = 0.0
@@ -311,7 +314,7 @@ def open_request(data: bytes, wire: Wire) -> OpenedRequest:
 
 def reply_writer(wire: Wire) -> Writer:
     """Return what writes replies of one tail, for :func:`encode_reply`."""
-    return Writer(wire, partial(_reply_frame, None))
+    return Writer(wire, partial(_reply_frame, None, 0))
 
 
 def encode_reply(reply: Reply, wire: Wire, writer: Writer | None = None) -> bytes:
@@ -327,7 +330,8 @@ def encode_reply(reply: Reply, wire: Wire, writer: Writer | None = None) -> byte
         LimitError: the message or its number of tensors is over the limit.
     """
     if writer is None:
-        writer = Writer(wire, partial(_reply_frame, reply.refusal))
+        retry_after_ms = min(round(reply.retry_after_s * 1e3), _MAX_RETRY_AFTER_MS)
+        writer = Writer(wire, partial(_reply_frame, reply.refusal, retry_after_ms))
     times = _TIMES.pack(_QUEUE_S, reply.queue_s, _TAIL_S, reply.tail_s, _SERVER_S, reply.server_s)
     return writer.write(reply.tensors, reply.request_id, times)
 
@@ -345,21 +349,23 @@ def decode_reply(data: bytes, wire: Wire) -> Reply:
         if at + _TIMES.size == frame.stop and data[frame.stop : frame.payload_start] == frame.after:
             queue, queue_s, tail, tail_s, server, server_s = _TIMES.unpack_from(data, at)
             if (queue, tail, server) == (_QUEUE_S, _TAIL_S, _SERVER_S):
-                refusal, tensors = frame.head
+                refusal, retry_after_s, tensors = frame.head
                 if frame.views is not None:
                     arrays = read_views(frame.views, data)
                 else:
                     arrays = _arrays(tensors, memoryview(data)[frame.payload_start :])
-                return Reply(request_id, arrays, refusal, queue_s, tail_s, server_s)
+                return Reply(request_id, arrays, refusal, retry_after_s, queue_s, tail_s, server_s)
     envelope = _open(data, wire)
     header = _parsed(pb.ReplyHeader, envelope.header)
     refusal = (header.refusal.code, header.refusal.message) if header.HasField("refusal") else None
+    retry_after_s = header.refusal.retry_after_ms / 1e3
     tensors = _records(header.tensors, len(envelope.payload), wire)
     times = header.queue_s, header.tail_s, header.server_s
     changing = varint(header.request_id)
     changing += _TIMES.pack(_QUEUE_S, header.queue_s, _TAIL_S, header.tail_s, _SERVER_S, header.server_s)
-    _keep(_reply_frames, data, envelope, header, (_REPLY_ID, changing), (refusal, tensors), tensors, wire)
-    return Reply(header.request_id, _arrays(tensors, envelope.payload), refusal, *times)
+    head = refusal, retry_after_s, tensors
+    _keep(_reply_frames, data, envelope, header, (_REPLY_ID, changing), head, tensors, wire)
+    return Reply(header.request_id, _arrays(tensors, envelope.payload), refusal, retry_after_s, *times)
 
 
 @lru_cache(_KEPT_FRAMES)
@@ -385,12 +391,17 @@ def _request_frame(
 
 @lru_cache(_KEPT_FRAMES)
 def _reply_frame(
-    refusal: tuple[int, str] | None, records: tuple[Record, ...], payload_bytes: int, changing_bytes: int
+    refusal: tuple[int, str] | None,
+    retry_after_ms: int,
+    records: tuple[Record, ...],
+    payload_bytes: int,
+    changing_bytes: int,
 ) -> tuple[bytes, bytes]:
     """Return the bytes of a reply before its id and after its times, up to the payload."""
     header = pb.ReplyHeader(tensors=[record.header() for record in records])
     if refusal is not None:
         header.refusal.code, header.refusal.message = refusal
+        header.refusal.retry_after_ms = retry_after_ms
     return _around(_REPLY_ID, changing_bytes, header.SerializeToString(), payload_bytes)
 
 
@@ -416,7 +427,7 @@ class _Frame(Generic[_Head]):
 
 
 _request_frames: dict[int, _Frame[RequestHead]] = {}
-_reply_frames: dict[int, _Frame[tuple[tuple[int, str] | None, tuple[Record, ...] | InputError]]] = {}
+_reply_frames: dict[int, _Frame[tuple[tuple[int, str] | None, float, tuple[Record, ...] | InputError]]] = {}
 
 
 def _keep(

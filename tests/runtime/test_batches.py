@@ -148,6 +148,33 @@ def test_a_run_that_does_not_end_shows() -> None:
     assert held.turns.stuck_s() == 0.0
 
 
+def test_who_would_wait_too_long_is_refused_and_told_how_long() -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    def run(key: str, works: list[str]) -> list[str]:
+        if works == ["slow"]:
+            entered.set()
+            assert release.wait(30)
+        time.sleep(0.02)
+        return works
+
+    turns = Turns(1, run, max_wait_s=0.015)
+    turns.take("tail", "first")  # takes more than 0.02 s, so one that waits is over the limit
+    with ThreadPoolExecutor(2) as threads:
+        slow = threads.submit(turns.take, "tail", "slow")
+        assert entered.wait(30)
+        waits = threads.submit(turns.take, "tail", "waits")
+        while not turns.waiting:
+            time.sleep(0.001)
+        assert turns.backlog_s >= 0.02
+        with pytest.raises(RemoteError, match="try again later") as refused:
+            turns.take("tail", "refused")
+        assert refused.value.status == "RESOURCE_EXHAUSTED"
+        release.set()
+        assert (slow.result(30).result, waits.result(30).result) == ("slow", "waits")
+    assert turns.take("tail", "later").result == "later"
+
+
 def test_whoever_fails_around_a_batch_holds_nobody_up() -> None:
     held = Held()
     turns = [held.queue("a", work) for work in range(3)]

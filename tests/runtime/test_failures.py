@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -20,7 +21,7 @@ from splitinfer.graph import SplitModel
 from splitinfer.runtime import ClientSettings, EdgeClient, EdgeServer, ModelId, ServerSettings
 from splitinfer.runtime.events import Event, Repeated, TailServed
 from splitinfer.runtime.once import Once
-from splitinfer.runtime.perseverance import Breaker
+from splitinfer.runtime.perseverance import Attempts, Breaker
 from splitinfer.runtime.statuses import error_of_status
 from splitinfer.runtime.transport import INFER, INFER_STREAM, SENDER
 from splitinfer.runtime.verify import check_answer
@@ -295,6 +296,63 @@ def test_a_busy_edge_says_when_to_ask_again(models: dict[str, SplitModel]) -> No
                 assert refused.value.retry_after_s == 0.2
             small.release.set()
             asked.result(30)
+
+
+@pytest.mark.usefixtures("held")
+def test_a_busy_edge_is_left_alone_for_as_long_as_it_asked(models: dict[str, SplitModel]) -> None:
+    split, slow = models["plain"], models["waiting"]
+    events: list[Event] = []
+    settings = ServerSettings(parallel_tails=1, max_wait_s=1e-9, retry_after_s=30.0, longest_retry_after_s=30.0)
+    once = ClientSettings(retries=0)
+    with (
+        EdgeServer([split, slow], settings, observer=events.append) as server,
+        ThreadPoolExecutor(2) as threads,
+        EdgeClient(server.address) as first,
+        EdgeClient(server.address, once) as client,
+    ):
+        first.infer(split, 0, IMAGE)  # so that the edge knows how long a tail takes
+        held = threads.submit(first.infer, slow, 0, IMAGE)
+        assert small.entered.wait(30)
+        waits = threads.submit(first.infer, slow, 0, IMAGE)
+        while not server.waiting:
+            time.sleep(0.001)
+        with pytest.raises(RemoteError, match="requests that wait at this edge") as refused:
+            client.infer(split, 0, IMAGE)
+        assert refused.value.retry_after_s == 30.0
+        with pytest.raises(RemoteError, match="asked to be left alone") as refused:
+            client.infer(split, 0, IMAGE)
+        assert refused.value.status == "RESOURCE_EXHAUSTED"
+        assert refused.value.retry_after_s is not None
+        assert 0 < refused.value.retry_after_s <= 45.0
+        here = client.infer(split, 0, IMAGE, on_failure="fallback")
+        assert here.ran_at == "device"
+        assert torch.equal(here.output, split(IMAGE))
+        assert [type(event).__name__ for event in events].count("Refused") == 1  # it was asked once
+        with EdgeClient(server.address, once) as other:
+            results = list(other.stream(split, 0, [IMAGE] * 2))
+            assert [result.error.status for result in results if result.error] == ["RESOURCE_EXHAUSTED"] * 2
+            assert [r.ran_at for r in other.stream(split, 0, [IMAGE], on_failure="fallback")] == ["device"]
+        small.release.set()
+        held.result(30)
+        waits.result(30)
+
+
+def test_the_time_that_a_busy_edge_asked_for_passes() -> None:
+    now = [0.0]
+    breaker = Breaker(2, 1.0, 8.0, clock=lambda: now[0], draw=lambda: 1.0)
+    attempts = Attempts(ClientSettings(retries=3), "fail", breaker)
+    attempts.check_busy()
+    busy = RemoteError("no place", status="RESOURCE_EXHAUSTED", retry_after_s=2.0)
+    assert attempts.failed(busy) == 3.0  # devices that were told the same come back one by one
+    for later, left_s in ((1.0, 2.0), (2.5, 0.5)):
+        now[0] = later
+        with pytest.raises(RemoteError) as refused:
+            attempts.check_busy()
+        assert refused.value.retry_after_s == left_s
+        assert attempts.failed(refused.value) >= left_s
+        assert breaker.busy_s == left_s  # and not longer because of that
+    now[0] = 3.0
+    attempts.check_busy()
 
 
 def test_wrong_words_are_refused(models: dict[str, SplitModel]) -> None:

@@ -63,7 +63,7 @@ def test_an_edge_counts_what_it_does(models: dict[str, SplitModel]) -> None:
     assert seen["splitinfer_inference_request_failure_total", "reason=INVALID_ARGUMENT"] == 1
     assert seen["splitinfer_inference_request_bytes_total", "model=plain"] == 3 * result.bytes_up
     assert seen["splitinfer_open_calls",] == 1
-    assert seen["splitinfer_max_calls",] == 64
+    assert seen["splitinfer_max_calls",] == 256
     for stage in ("request", "queue", "compute_infer"):
         assert seen[f"splitinfer_inference_{stage}_duration_seconds_count", "model=plain"] == 3
 
