@@ -169,9 +169,12 @@ def own_policy_digest(name: str) -> str:
     return own_source_digest(name, "policy")
 
 
+_METHODS = ("reset", "cuts")
+
+
 def _own(name: str) -> Policy:
-    policy: Policy = make_own(name, "policy")
-    missing = [method for method in ("reset", "cuts") if not callable(getattr(policy, method, None))]
+    policy: Policy = make_own(name, "policy", _METHODS)
+    missing = [method for method in _METHODS if not callable(getattr(policy, method, None))]
     if missing:
         raise InputError(f"policy: {name} is no policy: it has no method {' and no '.join(missing)}")
     if not isinstance(getattr(policy, "name", None), str):

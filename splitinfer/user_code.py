@@ -1,24 +1,34 @@
 """Code of the user's own, named as ``package.module:attribute``: imported, called, and its failures told in one line.
 
-Importing a module runs it. Nothing here is for names that come from strangers.
+Names also stand in files (cards, scenarios, sweeps), and a file may come from elsewhere. What lies in the working
+folder or on the user's own path is taken for the user's; of installed packages a name gets classes of the wanted kind,
+not whatever function could be called with the file's arguments, unless ``SPLITINFER_TRUST_CODE`` says so. Python's own
+modules make nothing that is wanted here.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
 import os
 import re
+import site
 import sys
+import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from splitinfer.errors import InputError, SplitInferError
+
+TRUST_VARIABLE = "SPLITINFER_TRUST_CODE"
+"""Environment variable: at 1, names in files may mean any installed code. ``splitinfer --trust-code`` sets it."""
 
 _PACKAGE = Path(__file__).parent
 
@@ -63,18 +73,64 @@ def import_user_module(name: str, what: str) -> ModuleType:
             raise
 
 
-def find_attribute(module: str, attribute: str, what: str, *, kind: str) -> Any:
-    """Return a callable of a module; dots in the attribute's name go into classes. ``kind`` is what errors call it.
+def find_attribute(
+    module: str, attribute: str, what: str, *, kind: str, fits: Callable[[Any], bool] = lambda target: False
+) -> Any:
+    """Return a callable of a module; dots in the attribute's name go into classes.
+
+    Args:
+        module, attribute: its name.
+        what: what it is for, the start of an error's line.
+        kind: what errors call it.
+        fits: whether a callable of an installed package is taken; it is not called for the user's own.
 
     Raises:
-        InputError: there is no such module or callable.
+        InputError: there is no such module or callable, or it is code that a name does not get.
     """
     target: Any = import_user_module(module, what)
-    for part in attribute.split("."):
+    for number, part in enumerate(attribute.split(".")):
+        if number and isinstance(target, ModuleType):  # torch:os.system
+            raise InputError(f"{what}: {target.__name__} is a module: write its name before the colon")
         target = getattr(target, part, None)
     if not callable(target):
         raise InputError(f"{what}: {module} has no {kind} {attribute!r}")
+    homes = _homes(target, module)
+    if any(home.partition(".")[0] in sys.stdlib_module_names for home in homes):
+        raise InputError(
+            f"{what}: {module}:{attribute} is Python's own ({homes[-1]}), which makes no models, policies or rules"
+        )
+    if any(map(_is_installed, homes)) and not fits(target) and os.environ.get(TRUST_VARIABLE, "0") in ("", "0"):
+        raise InputError(
+            f"{what}: {module}:{attribute} is no {kind} of yours but code of the installed package "
+            f"{homes[-1].partition('.')[0]}, which a name in a file must not run; if you trust what names it: "
+            "splitinfer --trust-code"
+        )
     return target
+
+
+def _homes(target: Any, module: str) -> list[str]:
+    """Return the modules that something callable comes from; what a ``partial`` calls has one, too."""
+    if isinstance(target, partial):
+        return _homes(target.func, module)
+    owner = getattr(target, "__self__", None)
+    home = getattr(target, "__module__", None) or getattr(
+        owner if isinstance(owner, type) else type(owner), "__module__", None
+    )
+    return [module, home] if isinstance(home, str) else [module]
+
+
+def _is_installed(module: str) -> bool:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:  # a part of a compiled module; or made at run time, as a notebook's __main__ is
+        return "." in module and _is_installed(module.rpartition(".")[0])
+    return any(Path(file).resolve().is_relative_to(root) for root in _installed_roots())
+
+
+@cache
+def _installed_roots() -> tuple[Path, ...]:
+    paths = [sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")]
+    paths += [*site.getsitepackages(), site.getusersitepackages(), str(_PACKAGE)]
+    return tuple({Path(path).resolve() for path in paths})
 
 
 def is_own(name: str) -> bool:
@@ -92,18 +148,23 @@ def own_source_digest(name: str, what: str) -> str:
     return hashlib.sha256(Path(file).read_bytes() if file else b"").hexdigest()
 
 
-def make_own(name: str, what: str) -> Any:
+def make_own(name: str, what: str, methods: Sequence[str]) -> Any:
     """Return a new object of a user's own class, or what the user's own function returns.
 
     Args:
         name: ``package.module:Class``, with literal arguments where it needs some: ``module:Class(k=3)``.
         what: the field or option, the start of an error's line.
+        methods: of the objects that are wanted: a class of an installed package has them.
 
     Raises:
         InputError: the name has another form, there is no such class, or making the object fails.
     """
     match = _parts(name, what)
-    make = find_attribute(match["module"], match["attribute"], what, kind="class")
+
+    def fits(target: Any) -> bool:
+        return inspect.isclass(target) and all(callable(getattr(target, method, None)) for method in methods)
+
+    make = find_attribute(match["module"], match["attribute"], what, kind="class", fits=fits)
     args, kwargs = _literals(name, match["arguments"] or "", what)
     with user_code(f"{what}: {name}"):
         return make(*args, **kwargs)

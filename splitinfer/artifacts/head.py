@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,7 +56,8 @@ class ExportedHead:
         options.log_severity_level = 4  # what it refuses it raises, too
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            # From memory: such a file can name no other one of this machine as its weights.
+            # A file can name others as its weights: none of this machine's, whose bytes would go to the edge.
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
             content = (self._folder / name).read_bytes()
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 - the runtime refuses files with classes of its own

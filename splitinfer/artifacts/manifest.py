@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from splitinfer.errors import InputError
-from splitinfer.files import read_text, replacing
+from splitinfer.files import check_file, read_text, replacing
 from splitinfer.models.card import Preprocessing
 
 MANIFEST = "manifest.json"
@@ -130,6 +130,7 @@ def file_checksum(path: Path) -> str:
     """
     digest = hashlib.sha256()
     try:
+        check_file(path)
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

@@ -189,7 +189,7 @@ def _compare(
     from splitinfer.runtime.validation import measure_ways
 
     set_threads(1)
-    card = load_card(profile.model if model.endswith(".json") else model)
+    card = load_card(profile.model, in_file=True) if model.endswith(".json") else load_card(model)
     target = checked_target(target)
     with EdgeClient(target, ClientSettings(security=security)) as near:
         near.describe()  # before what takes long, and by its own address where there is a relay

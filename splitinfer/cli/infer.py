@@ -93,7 +93,8 @@ def infer(
 ) -> None:
     """Run the head of a model on pictures here, and the tail on an edge server.
 
-    A card file, a factory and preprocess_with are code: only run those you trust.
+    A card file, a factory and preprocess_with are code: only run those you trust. A card may name models and code of
+    your own; splitinfer --trust-code lets it name any installed code.
 
     Example:
       splitinfer infer resnet18 --cut layer2.0.conv1 --input photo.jpg --check

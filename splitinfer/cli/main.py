@@ -105,7 +105,16 @@ app = typer.Typer(
 @app.callback(help="Split DNN inference that is real: cut a PyTorch model, run the halves, schedule energy and queues.")
 def _options(
     version: bool = typer.Option(False, "--version", help="Print the version and leave.", is_eager=True),
+    trust_code: bool = typer.Option(
+        False,
+        "--trust-code",
+        help="Let cards and scenarios name any installed code, not models and your own code alone: it runs.",
+    ),
 ) -> None:
+    if trust_code:
+        from splitinfer.user_code import TRUST_VARIABLE
+
+        os.environ[TRUST_VARIABLE] = "1"  # child processes read the same files
     if version:
         from splitinfer import __version__
 

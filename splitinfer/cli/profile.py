@@ -55,7 +55,8 @@ def profile(
     """Measure a model: MACs, crossing tensors and latency at every cut.
 
     c^k is the share of the model's MACs before cut k, d^k the bits that cross cut k over the bits of the input.
-    Latencies are medians of this machine.
+    Latencies are medians of this machine. A card file is code: it names models, or functions of your own, that run;
+    splitinfer --trust-code profile CARD lets it name any installed code.
 
     Example:
       splitinfer profile resnet18 --no-latency

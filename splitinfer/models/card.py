@@ -149,13 +149,14 @@ class ModelCard(_Frozen):
         return class_names(self)
 
 
-def load_card(ref: str | Path) -> ModelCard:
+def load_card(ref: str | Path, *, in_file: bool = False) -> ModelCard:
     """Return the card of a model.
 
     Args:
         ref: the name of a shipped card; the path of a card file (``.toml``); a model's name in torchvision,
             ``timm:NAME`` or ``hf:NAME``, at the library's own input and preprocessing; or
             ``"package.module:factory"``, which means a model that takes one float32 image of 3x224x224.
+        in_file: the name stands in a file, as a scenario's services do: a factory is held to what a card may name.
 
     Raises:
         InputError: there is no such card, or a field of it is wrong; the message names the field.
@@ -174,7 +175,7 @@ def load_card(ref: str | Path) -> ModelCard:
     if ":" in text:
         record = {"source": text, "description": "a factory without a card"}
         _say_what_is_assumed(text)
-        return card_from(record, name=text, folder=Path(), where=text)
+        return card_from(record, name=text, folder=Path.cwd() if in_file else Path(), where=text)
     path = data_folder("models") / f"{text}.toml"
     if not text or Path(text).name != text or not path.is_file():
         from splitinfer.models.libraries import library_card

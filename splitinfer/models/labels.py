@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from splitinfer.errors import InputError
+from splitinfer.files import read_text
 from splitinfer.models.card import ModelCard, check_inside
 
 
@@ -21,7 +22,7 @@ def class_names(card: ModelCard) -> tuple[str, ...] | None:
     check_inside(card, "labels", card.labels)
     path = card.folder / card.labels
     try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
+        return tuple(read_text(path).splitlines())
     except UnicodeDecodeError:
         raise InputError(f"model {card.name}: labels: {path} is no UTF-8 text") from None
     except OSError as error:

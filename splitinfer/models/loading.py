@@ -98,8 +98,28 @@ def _factory(card: ModelCard) -> Callable[..., Any]:
 
     module, _, attribute = card.source.partition(":")
     prepare_torchvision()  # also a module of the user's own may import it
-    factory: Callable[..., Any] = find_attribute(module, attribute, f"model {card.name}", kind="factory")
+
+    def fits(target: Any) -> bool:
+        # Who types a factory's name gives it no arguments; a card does, and may come from elsewhere.
+        return not card.folder.parts or _only_builds(target, card)
+
+    factory: Callable[..., Any] = find_attribute(module, attribute, f"model {card.name}", kind="factory", fits=fits)
     return factory
+
+
+def _only_builds(target: Any, card: ModelCard) -> bool:
+    """Whether an installed factory does nothing but make a model, whatever a card has it called with."""
+    import torch
+
+    from splitinfer.models.libraries import build_hf
+
+    if inspect.isclass(target):
+        return issubclass(target, torch.nn.Module)
+    home = getattr(target, "__module__", None) or ""
+    if home.startswith("timm."):  # these load files and configurations of others
+        names = str(card.kwargs.get("model_name", ""))
+        return ":" not in names and not {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"} & {*card.kwargs}
+    return home.startswith("torchvision.models.") or target is build_hf
 
 
 def _draw_zero_weights(model: torch.nn.Module) -> None:

@@ -67,6 +67,17 @@ def profile(
     return _to_profile(split, latencies, host)
 
 
+def profile_named_in_file(name: str) -> Profile:
+    """Measure a model whose name stands in a file, which may come from elsewhere.
+
+    Raises:
+        InputError: as ``profile``, or it is a factory that a file may not name.
+    """
+    from splitinfer.models import load_card
+
+    return profile(load_card(name, in_file=True))
+
+
 def _capture(
     model: str | Path | ModelCard | torch.nn.Module,
     inputs: tuple[Any, ...] | None,

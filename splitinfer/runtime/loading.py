@@ -9,15 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import splitinfer
+from splitinfer.files import check_file
 from splitinfer.graph import SplitModel
 from splitinfer.graph.kept import cache_folder
 from splitinfer.models import CaptureOptions, ModelCard, load_card, load_model
-from splitinfer.models.card import inputs_explained
+from splitinfer.models.card import check_inside, inputs_explained
 
 _LIBRARIES = {"torchvision": "torchvision", "timm": "timm", "splitinfer": "transformers"}
 """By the package of a factory, the one whose version says what it builds; ``hf:`` models are built by our own."""
-
-_IS_WEIGHT_ENUM = "_Weights."
 
 
 def capture_card(ref: str | Path | ModelCard, options: CaptureOptions | None = None) -> SplitModel:
@@ -88,13 +87,19 @@ def _kept_at(card: ModelCard, options: CaptureOptions) -> Path | None:
 
 def _weights_key(card: ModelCard, options: CaptureOptions) -> str | None:
     """What tells a model's weights from others: nothing for random ones, an enum's name, what a file holds."""
+    from splitinfer.models.weights import is_weight_enum
+
     chosen = options.weights if options.weights is not None else card.weights
-    if chosen is None or _IS_WEIGHT_ENUM in chosen:
+    if chosen is None or is_weight_enum(chosen):
         return chosen or ""
     name, _, part = chosen.partition("#")
     folder = Path() if options.weights is not None else card.folder
+    if options.weights is None:
+        check_inside(card, "weights", name)
+    path = folder / Path(name).expanduser()
     try:
-        with (folder / Path(name).expanduser()).open("rb") as file:
+        check_file(path)
+        with path.open("rb") as file:
             return f"{hashlib.file_digest(file, 'sha256').hexdigest()}#{part}"
     except OSError:
         return None

@@ -254,17 +254,17 @@ def within(rule: AllocationRule, wanted: Floats, most: Floats, limit: float | Ca
     return served * (ceiling / total) if total > ceiling else served
 
 
+RULE_METHODS = ("start", "observe", "local", "transmission", "edge")
+"""What an allocation rule has."""
+
+
 def checked_rule(rule: Any) -> AllocationRule:
     """``rule``, if it has what a rule needs.
 
     Raises:
         InputError: a method is missing.
     """
-    missing = [
-        method
-        for method in ("start", "observe", "local", "transmission", "edge")
-        if not callable(getattr(rule, method, None))
-    ]
+    missing = [method for method in RULE_METHODS if not callable(getattr(rule, method, None))]
     if missing or isinstance(rule, type):
         what = "is a class, not an object" if isinstance(rule, type) else f"has no method {', no '.join(missing)}"
         raise InputError(f"allocation: {type(rule).__name__} is no allocation rule: it {what}")

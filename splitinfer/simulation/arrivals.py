@@ -143,7 +143,7 @@ def start_own(field: str, name: str, arguments: tuple[Any, ...]) -> Any:
     Raises:
         InputError: it is none, or fails.
     """
-    model = make_own(name, field)
+    model = make_own(name, field, ("start",))
     if not callable(getattr(model, "start", None)):
         raise InputError(f"{field}: {name} has no method start")
     with user_code(f"{field}: {name}"):

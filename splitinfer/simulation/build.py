@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from splitinfer.energy.processor import cubic_row, stack_rows
 from splitinfer.energy.transmitter import RADIATED_ROW
-from splitinfer.scheduling.rules import ALLOCATIONS, AllocationRule, checked_rule
+from splitinfer.scheduling.rules import ALLOCATIONS, RULE_METHODS, AllocationRule, checked_rule
 from splitinfer.scheduling.setting import Setting
 from splitinfer.simulation.scenario import Scenario
 from splitinfer.simulation.surroundings import channel_law
@@ -69,7 +69,7 @@ def rule_of(scenario: Scenario) -> AllocationRule:
     """
     if scenario.allocation in ALLOCATIONS:
         return ALLOCATIONS[scenario.allocation]()
-    return checked_rule(make_own(scenario.allocation, "allocation"))
+    return checked_rule(make_own(scenario.allocation, "allocation", RULE_METHODS))
 
 
 def _card_names(scenario: Scenario) -> tuple[str, ...]:

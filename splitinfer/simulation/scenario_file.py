@@ -15,6 +15,7 @@ from splitinfer.errors import ScenarioError
 from splitinfer.files import read_toml, replacing, toml_of
 from splitinfer.profiling.profile import Profile
 from splitinfer.simulation.scenario import Scenario
+from splitinfer.user_code import is_own
 
 
 def preset_names() -> list[str]:
@@ -123,7 +124,8 @@ def _value(text: str) -> Any:
     try:
         return toml_of(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return [_value(part.strip()) for part in text.split(",")] if "," in text else text
+        is_list = "," in text and not is_own(text)  # module:Class(k=3, j=4) is a name
+        return [_value(part.strip()) for part in text.split(",")] if is_list else text
 
 
 def _beside(services: Any, folder: Path) -> Any:

@@ -46,10 +46,10 @@ def model_ref(service: str | Profile) -> str | None:
 
 @lru_cache(maxsize=64)
 def _measured(service: str, modified_ns: int) -> Profile:
-    from splitinfer.profiling import profile
+    from splitinfer.profiling.measure import profile_named_in_file
 
     try:
-        return profile(service)
+        return profile_named_in_file(service)
     except InputError as error:
         if "unknown model" not in str(error):
             raise

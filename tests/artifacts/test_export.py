@@ -170,16 +170,17 @@ def test_an_onnx_file_that_is_not_ours(folder, tmp_path):
         ExportedHead(damage(folder, tmp_path, change))
 
 
-def test_an_onnx_file_reads_no_other_file_of_this_machine(folder, tmp_path):
+def test_an_onnx_file_reads_no_other_file_of_this_machine(folder, tmp_path, monkeypatch):
     """A weight kept outside of the file would be read from wherever the file says."""
     import onnx
     from onnx.external_data_helper import set_external_data
 
     secret = tmp_path / "secret.bin"
     secret.write_bytes(b"s" * 12)
+    monkeypatch.chdir(tmp_path)
 
     def change(copy):
-        for where in (str(secret), "../secret.bin", "beside.bin"):
+        for where in (str(secret), "../secret.bin", "beside.bin", "secret.bin"):
             (copy / "beside.bin").write_bytes(b"s" * 12)
             weight = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[3], raw_data=b"s" * 12)
             set_external_data(weight, where)

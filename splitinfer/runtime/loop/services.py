@@ -171,7 +171,8 @@ class ServiceLoader:
     def _capture(self, profile: Profile) -> SplitModel:
         held = self._captured.get(profile.model)
         if held is None:
-            card = load_card(self._cards.get(profile.model) or self._refs.get(profile.model) or profile.model)
+            ref = self._cards.get(profile.model) or self._refs.get(profile.model) or profile.model
+            card = load_card(ref, in_file=True)
             held = card, capture_card(card, self._options)
             for k in range(held[1].num_cuts + 1):  # not in the slot that first needs the cut
                 held[1].warm(k)
