@@ -31,10 +31,14 @@ def advise(
         str | None,
         typer.Option(metavar="RATE", help="Of the answer's way back: 50Mbps. Left out: the answer takes no time."),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="CARD", help="Device card: see splitinfer devices.")] = "paper",
+    device: Annotated[
+        str,
+        typer.Option(metavar="CARD|FILE", help="Device card (see splitinfer devices), or calibrate's file from there."),
+    ] = "paper",
     edge: Annotated[
-        float, typer.Option(min=0.001, metavar="GMACS", help="How fast the edge computes, GMACs/s.")
-    ] = 160.0,
+        str,
+        typer.Option(metavar="GMACS|FILE", help="How fast the edge computes, GMACs/s, or calibrate's file from there."),
+    ] = "160",
     objective: Annotated[str, typer.Option(help="latency, energy or bits.")] = "latency",
     min_accuracy: Annotated[
         float | None,
@@ -63,11 +67,12 @@ def advise(
     Example:
       splitinfer advise resnet50 --bandwidth 20Mbps --rtt 10ms --device pixel6:wifi
       splitinfer advise resnet50 --bandwidth 2Mbps --objective energy --device snapdragon865:lte --json
+      splitinfer advise resnet18 --bandwidth 20Mbps --device device.toml --edge edge.toml
       splitinfer advise resnet18 --bandwidth 20Mbps --validate 127.0.0.1:50051 --emulate-link
     """
     from splitinfer.cli.output import print_table, shown_layer
     from splitinfer.energy.card import load_device
-    from splitinfer.experiments.advise import OBJECTIVES, PICTURE_FILE, parse_rate_bps, parse_time_s
+    from splitinfer.experiments.advise import OBJECTIVES, PICTURE_FILE, edge_speed, parse_rate_bps, parse_time_s
     from splitinfer.experiments.advise import advise as find
     from splitinfer.simulation.services import profile_of
 
@@ -82,12 +87,14 @@ def advise(
     down = parse_rate_bps(downlink, "--downlink") if downlink is not None else None
     card = load_device(device)
     profile = profile_of(model if Path(model).suffix != ".json" or Path(model).is_file() else _absent(model))
+    speed = edge_speed(edge, profile.model)
     advice = find(
         profile,
         card,
         bandwidth_bps=rate,
         rtt_s=delay,
-        edge_macs_per_s=edge * 1e9,
+        edge_macs_per_s=speed.macs_per_s,
+        edge_core_hz=speed.core_hz,
         objective=chosen,
         min_accuracy=min_accuracy,
         downlink_bps=down,
@@ -120,7 +127,7 @@ def advise(
     back = "" if down is None else f", {profile.output_bits / 8192:.1f} KiB back at {down / 1e6:g} Mbit/s"
     print(
         f"{profile.model} on {card.name} ({card.used_core.name}, {card.radio}), {rate / 1e6:g} Mbit/s up, "
-        f"{delay * 1e3:g} ms round trip{back}, edge {edge:g} GMACs/s; best {objective} first"
+        f"{delay * 1e3:g} ms round trip{back}, edge {speed.words}; best {objective} first"
     )
     print()
     rows = [
@@ -129,7 +136,9 @@ def advise(
             shown_layer(one.layer),
             one.codec or "-",
             f"{one.head_s * 1e3:.1f}",
+            f"{one.encode_s * 1e3:.1f}",
             f"{one.wire_s * 1e3:.1f}",
+            f"{one.decode_s * 1e3:.1f}",
             f"{one.tail_s * 1e3:.1f}",
             f"{one.total_s * 1e3:.1f}",
             f"{one.energy_j * 1e3:.2f}",
@@ -138,12 +147,15 @@ def advise(
         ]
         for one in advice.options[:_SHOWN]
     ]
-    columns = ["k", "after layer", "codec", "head ms", "wire ms", "tail ms", "total ms", "mJ", "KiB", "limited by"]
+    times = ["head ms", "encode", "wire", "decode", "tail", "total"]
+    columns = ["k", "after layer", "codec", *times, "mJ", "KiB", "limited by"]
     print_table(columns, rows, left=("after layer", "codec", "limited by"))
     print()
     print(advice.words)
     if profile.codecs_from:
         print(f"bits of codecs: {profile.codecs_from}")
+    if any(one.codec == PICTURE_FILE for one in advice.options):
+        print(f"{PICTURE_FILE}: decoded and preprocessed at the edge; every other way begins with the model's input")
     for at, cut in advice.changes:
         print(f"from {at / 1e6:.3g} Mbit/s on, cut {cut} ({profile.cut(cut).name}) is best")
     for reason, count in advice.refused.items():
@@ -236,15 +248,17 @@ def _show_compared(compared: Sequence[_Compared], *, emulate_link: bool) -> None
 
     print()
     link = "over an emulated link" if emulate_link else "over the link that there is"
-    print(f"measured {link}, the quickest of each; from parts: the head alone here, the tail")
-    print("asked without the link, and the bits that were sent over the bandwidth, with the round trip")
+    print(f"measured {link}, medians; from parts: the head alone here, the tail asked without")
+    print("the link, and the bits that were sent over the bandwidth, with the round trip; off by: seen")
+    print("beside what was predicted")
     rows = [
         [
             str(one.cut),
             one.codec or "-",
-            f"{one.predicted_s * 1e3:.1f}",
-            f"{one.from_parts_s * 1e3:.1f}",
             f"{one.seen_s * 1e3:.1f}",
+            f"{one.predicted_s * 1e3:.1f}",
+            f"{one.seen_s / one.predicted_s - 1:+.0%}",
+            f"{one.from_parts_s * 1e3:.1f}",
             f"{one.seen_s / one.from_parts_s - 1:+.0%}",
             f"{one.seen_head_s * 1e3:.1f}",
             f"{one.seen_wire_s * 1e3:.1f}",
@@ -254,7 +268,7 @@ def _show_compared(compared: Sequence[_Compared], *, emulate_link: bool) -> None
         ]
         for one in compared
     ]
-    times = ["for the card ms", "from parts", "seen", "off by", "head", "wire", "tail"]
+    times = ["seen ms", "for the card", "off by", "from parts", "off by", "head", "wire", "tail"]
     columns = ["k", "codec", *times, "KiB predicted", "sent"]
     print_table(columns, rows, left=("codec",))
 

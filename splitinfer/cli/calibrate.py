@@ -6,12 +6,15 @@ import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from splitinfer.cli.options import AsJson, EngineName
 from splitinfer.errors import InputError
+
+if TYPE_CHECKING:
+    from splitinfer.simulation import Scenario
 
 
 def calibrate(
@@ -27,6 +30,10 @@ def calibrate(
         str | None, typer.Option(help="Preset or TOML file to fit; --out is then a scenario ready to use.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result as TOML.")] = None,
+    device: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What calibrate wrote on the device: fit --scenario to it.")
+    ] = None,
+    edge: Annotated[Path | None, typer.Option(metavar="FILE", help="What calibrate wrote on the edge.")] = None,
     power_profile: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Android power_profile.xml: write its device card to --out instead."),
@@ -37,13 +44,15 @@ def calibrate(
     """Measure this host's cycles per MAC for each model, and, with a meter, its energy coefficient.
 
     Where the host changed its frequency between models, P0, a and delta of P0 + a f + delta f^3 are fitted too. With
-    --power-profile nothing is measured: a phone maker's table becomes a device card.
+    --device and --edge nothing is measured: a scenario gets what was measured on two hosts. With --power-profile a
+    phone maker's table becomes a device card.
 
     What the host does not tell is said, and stays as the scenario has it.
 
     Example:
       splitinfer calibrate --models resnet50,mobilenet_v2 --threads 1,2 --out device.toml
       splitinfer calibrate --scenario table2 --out here.toml
+      splitinfer calibrate --scenario table2 --device device.toml --edge edge.toml --out world.toml
       splitinfer calibrate --power-profile power_profile.xml --out phone.toml
     """
     import tomli_w
@@ -69,6 +78,11 @@ def calibrate(
         raise InputError("--scenario needs --out FILE for the fitted scenario")
     if out is not None and not out.absolute().parent.is_dir():
         raise InputError(f"--out: there is no folder {out.absolute().parent}")
+    if device is not None or edge is not None:
+        if base is None or out is None or device is None or edge is None:
+            raise InputError("--device and --edge go together, with --scenario and --out FILE for the fitted scenario")
+        _merge(base, device, edge, out, as_json)
+        return
     found, about = find_meter(meter)
     result = measure(_runs(names, counts, engine), repeats=repeats, meter=found, engine=engine)
     if out is not None and base is not None:
@@ -102,6 +116,22 @@ def calibrate(
         print(line)
     if out is not None:
         print(f"wrote {out}")
+
+
+def _merge(base: Scenario, device: Path, edge: Path, out: Path, as_json: bool) -> None:
+    from splitinfer.energy.calibration import load_calibration
+
+    names = list(dict.fromkeys(profile.model for own in base.profiles for profile in own))
+    fields = load_calibration(edge, "--edge").edge_fields(names)
+    load_calibration(device, "--device")
+    base.replace(device=str(device), **fields).save(out)
+    if as_json:
+        print(json.dumps({"device": str(device), **fields}))
+        return
+    print(f"device = {device}")
+    for field, value in fields.items():
+        print(f"{field} = {value:.4g}, of the edge")
+    print(f"wrote {out}")
 
 
 def _import(profile: Path, voltage_v: float, out: Path | None, as_json: bool) -> None:

@@ -98,7 +98,7 @@ def _with_codecs(
 
     from splitinfer.cli.output import progress_bar
     from splitinfer.models import CaptureOptions, load_card
-    from splitinfer.profiling.codecs import described, measure_codecs, sample_photos
+    from splitinfer.profiling.codecs import described, measure_codecs, measure_picture_codecs, sample_photos
     from splitinfer.runtime.loading import capture_card
     from splitinfer.scheduling import pareto_cuts
 
@@ -111,6 +111,8 @@ def _with_codecs(
     with progress_bar("measuring codecs") as progress:
         pictures = sample_photos(images)
         records = measure_codecs(split, card, pictures, cuts=cuts, progress=progress)
+        if card.preprocessing is not None and len(card.inputs) == 1:
+            records = (*measure_picture_codecs(split, card, pictures), *records)
     return replace(measured, codecs=records, codecs_from=described(pictures, card, weights))
 
 
@@ -176,7 +178,7 @@ def show(measured: Profile) -> None:
 
 
 def show_codecs(measured: Profile) -> None:
-    """Print what codecs make of each Pareto cut."""
+    """Print what codecs make of each Pareto cut, and of pictures that are sent themselves."""
     from splitinfer.cli.output import print_table
 
     rows = [

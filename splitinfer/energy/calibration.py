@@ -7,15 +7,18 @@ processor's frequency over MACs. It differs from model to model and with the num
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from splitinfer.energy.meter import EnergyMeter
 from splitinfer.errors import InputError
+from splitinfer.files import read_toml
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,34 @@ class Calibration:
             fields["energy_coefficient"] = statistics.median(deltas)
         return fields
 
+    def model_cycles_per_mac(self) -> dict[str, float]:
+        """Return rho of each model that was timed, at the number of threads that was quickest."""
+        found: dict[str, float] = {}
+        for one in self.timings:
+            if one.cycles_per_mac is not None:
+                found[one.model] = min(one.cycles_per_mac, found.get(one.model, math.inf))
+        return found
+
+    def macs_per_s(self, model: str) -> float:
+        """Return how fast this host computes a model, or, where it was not timed, the middle one of those that were."""
+        quickest: dict[str, float] = {}
+        for one in self.timings:
+            quickest[one.model] = max(one.macs / one.median_s, quickest.get(one.model, 0.0))
+        return quickest.get(model) or statistics.median(quickest.values())
+
+    def edge_fields(self, models: Iterable[str]) -> dict[str, float]:
+        """Return the scenario's fields of this host as its edge: the middle of those of the models that were timed.
+
+        Raises:
+            InputError: the processor's frequency is not known.
+        """
+        if self.frequency_hz is None:
+            raise InputError("--edge: the processor's frequency could not be read on that host")
+        timed = {one.model for one in self.timings}
+        names = [name for name in models if name in timed] or [""]
+        rho = self.frequency_hz / statistics.median(self.macs_per_s(name) for name in names)
+        return {"cycles_per_mac": rho, "max_edge_frequency_hz": self.frequency_hz}
+
     def missing(self) -> list[str]:
         """Return one line for each thing that this host does not tell."""
         lines = []
@@ -142,6 +173,78 @@ class Calibration:
             {name: value for name, value in vars(one).items() if value is not None} for one in self.timings
         ]
         return record
+
+
+def is_calibration(content: Mapping[str, Any]) -> bool:
+    """Whether a TOML file is what ``Calibration.to_dict`` returned."""
+    return "measured" in content and "engine" in content
+
+
+def calibration_of(content: Mapping[str, Any], what: str) -> Calibration:
+    """Return what was measured, from what ``Calibration.to_dict`` returned.
+
+    Args:
+        content: of the file.
+        what: the start of an error's line.
+
+    Raises:
+        InputError: it is no such file, or a number in it is none.
+    """
+    if not is_calibration(content):
+        raise InputError(f"{what} is not what 'splitinfer calibrate --out FILE' writes")
+    try:
+        timings = tuple(
+            ModelTiming(
+                model=str(one["model"]),
+                threads=int(one["threads"]),
+                macs=int(_positive(one["macs"])),
+                median_s=_positive(one["median_s"]),
+                cycles_per_mac=_positive(one["cycles_per_mac"]) if "cycles_per_mac" in one else None,
+                energy_coefficient=_positive(one["energy_coefficient"]) if "energy_coefficient" in one else None,
+            )
+            for one in content["measured"]
+        )
+        law = content.get("power_law")
+        hz = content.get("max_local_frequency_hz")
+        found = Calibration(
+            frequency_hz=None if hz is None else _positive(hz),
+            meter=None,
+            idle_power_w=None,
+            timings=timings,
+            power_law=None if law is None else PowerLaw(**{one.name: float(law[one.name]) for one in fields(PowerLaw)}),
+            engine=str(content["engine"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{what} is no calibration: bad or missing {error}") from None
+    if not timings:
+        raise InputError(f"{what} is no calibration: no model was timed")
+    return found
+
+
+def load_calibration(path: str | Path, option: str) -> Calibration:
+    """Read what ``splitinfer calibrate --out`` wrote.
+
+    Args:
+        path: of the file.
+        option: that named it, for an error's line.
+
+    Raises:
+        InputError: the file is absent, no TOML, or another's.
+    """
+    try:
+        content = read_toml(path)
+    except OSError as error:
+        raise InputError(f"{option}: cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{option}: {path} is no TOML file: {error}") from None
+    return calibration_of(content, f"{option}: {path}")
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"number {value}")
+    return number
 
 
 def calibrate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from splitinfer.data import data_folder
+from splitinfer.energy.calibration import Calibration, calibration_of, is_calibration
 from splitinfer.energy.processor import CUBIC, cubic_row, processor_power_w, table_row
 from splitinfer.energy.transmitter import radio_row
 from splitinfer.errors import InputError
@@ -39,6 +41,7 @@ class Core(_Part):
         energy_coefficient: delta, W s^3.
         max_frequency_hz: F^l; the table's highest row by default.
         cycles_per_mac: rho on this core.
+        model_cycles_per_mac: rho of models that were timed on it, by name.
         source, licence: of the numbers.
     """
 
@@ -50,6 +53,7 @@ class Core(_Part):
     energy_coefficient: NonNegative = 0.0
     max_frequency_hz: Positive | None = None
     cycles_per_mac: Positive
+    model_cycles_per_mac: dict[str, Positive] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -66,6 +70,10 @@ class Core(_Part):
     def limit_hz(self) -> float:
         """F^l."""
         return max(self.frequency_hz) if self.max_frequency_hz is None else self.max_frequency_hz
+
+    def rho(self, model: str) -> float:
+        """Cycles per MAC of a model: its own where it was timed, else the core's."""
+        return self.model_cycles_per_mac.get(model, self.cycles_per_mac)
 
     def row(self) -> Floats:
         """The core as a row of ``splitinfer.energy.processor``."""
@@ -173,8 +181,9 @@ def load_device(name: str) -> DeviceCard:
     """Return a device card.
 
     Args:
-        name: a shipped card's, or the path of a TOML file; ``NAME:RADIO`` or ``NAME:CORE`` or both takes another radio
-            or core of the card.
+        name: a shipped card's, or the path of a TOML file: of a card, or of what ``splitinfer calibrate`` found of a
+            host, which takes from the paper's card what was not measured. ``NAME:RADIO`` or ``NAME:CORE`` or both takes
+            another radio or core of the card.
 
     Raises:
         InputError: there is no such card, or it is not one; the line names the field.
@@ -183,6 +192,8 @@ def load_device(name: str) -> DeviceCard:
     path = Path(base) if base.endswith(".toml") else data_folder("devices") / f"{base}.toml"
     try:
         content = read_toml(path)
+        if is_calibration(content):
+            content = _measured_fields(calibration_of(content, f"device: {path.name}"), path.name)
         card = DeviceCard(**{"name": path.stem, **content})
     except FileNotFoundError:
         raise InputError(
@@ -205,6 +216,42 @@ def load_device(name: str) -> DeviceCard:
                 f"{', '.join(core.name for core in card.cores)}"
             )
     return card
+
+
+def _measured_fields(found: Calibration, name: str) -> dict[str, Any]:
+    """The fields of the card of a host that was calibrated."""
+    measured = found.device_fields()
+    if "cycles_per_mac" not in measured:
+        raise InputError(f"device: {name} tells no cycles: the processor's frequency could not be read on that host")
+    paper = load_device("paper")
+    source = f"splitinfer calibrate, {found.engine}"
+    law: Mapping[str, float]
+    if found.power_law is not None:
+        fitted = found.power_law
+        law = {
+            "base_w": fitted.base_w,
+            "linear_j": fitted.linear_j,
+            "energy_coefficient": fitted.energy_coefficient,
+        }
+    else:
+        law = {"energy_coefficient": measured.get("energy_coefficient", paper.used_core.energy_coefficient)}
+        source += "" if "energy_coefficient" in measured else "; without a meter, so that delta is the paper's"
+    core = {
+        "name": "cpu",
+        **law,
+        "max_frequency_hz": measured["max_local_frequency_hz"],
+        "cycles_per_mac": measured["cycles_per_mac"],
+        "model_cycles_per_mac": found.model_cycles_per_mac(),
+        "source": source,
+        "licence": "measured",
+    }
+    return {
+        "description": "A host that was calibrated, with the paper's radio",
+        "core": "cpu",
+        "cores": [core],
+        "radio": paper.radio,
+        "radios": {name: radio.model_dump(exclude_none=True) for name, radio in paper.radios.items()},
+    }
 
 
 def _first(error: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,13 +13,15 @@ import torch
 from splitinfer.errors import InputError
 from splitinfer.graph import SplitModel
 from splitinfer.models import ModelCard
-from splitinfer.models.sent_pictures import wanted_picture_codec
+from splitinfer.models.sent_pictures import PictureCodec, Preparation, wanted_picture_codec
 from splitinfer.profiling.profile import CodecRecord
 from splitinfer.wire.codecs import INSTALLED, Buffer, Codec, codecs_named
 from splitinfer.wire.codecs.zstd import ZstdCodec
 from splitinfer.wire.dtypes import Array
 from splitinfer.wire.layout import ArraySpec, dense
 from splitinfer.wire.torch_tensors import from_torch, to_torch
+
+T = TypeVar("T")
 
 PICTURE_CODECS = ("uint8", "uint8+zstd", "jpeg", "jpeg:75", "webp:75")
 """Of the pictures themselves at cut 0; ``jpeg`` is the file as it is."""
@@ -97,6 +99,36 @@ def measure_codecs(
     return tuple(records)
 
 
+def measure_picture_codecs(
+    split: SplitModel, card: ModelCard, pictures: Sequence[Path], *, codecs: Sequence[str] = PICTURE_CODECS
+) -> tuple[CodecRecord, ...]:
+    """Measure pictures that are sent themselves, at cut 0: decoding is what the edge makes a model's input with.
+
+    Args:
+        split: the model.
+        card: how a picture becomes its input.
+        pictures: files.
+        codecs: of pictures.
+
+    Raises:
+        InputError: a picture cannot be read, or the card takes none.
+    """
+    prepare = Preparation(card)
+    answers = [_first(split(card.preprocess(picture))) for picture in pictures]
+    records = []
+    for name in codecs:
+        codec, measured = wanted_picture_codec(name), []
+        (wire,) = codecs_named([codec.wire])
+        for picture, answer in zip(pictures, answers, strict=True):
+            (data, spec), encode_s = _timed(_encoded_picture, codec, wire, picture)
+            inputs, decode_s = _timed(_opened_picture, prepare, wire, data, spec)
+            error, same = _compared(_first(split(*inputs)), answer)
+            measured.append((8.0 * data.nbytes, encode_s, decode_s, error, same))
+        columns = (float(np.mean(column)) for column in zip(*measured, strict=True))
+        records.append(CodecRecord(0, name, *columns))
+    return tuple(records)
+
+
 def measure_codec_bits(
     split: SplitModel, card: ModelCard, pictures: Sequence[Path], *, codecs: Sequence[Codec] = INSTALLED
 ) -> tuple[CodecRecord, ...]:
@@ -160,26 +192,50 @@ def _through(
         spec, stored = dense(from_torch(tensor))
         data = None
         if codec.takes(spec.dtype):
-            start = time.perf_counter()
-            data = codec.encode(stored, spec)
-            encode_s += time.perf_counter() - start
+            data, took_s = _timed(codec.encode, stored, spec)
+            encode_s += took_s
         if data is None:
             bits += spec.nbytes * 8
             received.append(tensor)
             continue
         bits += len(data) * 8
-        start = time.perf_counter()
-        flat = codec.decode(memoryview(data), spec)
-        decode_s += time.perf_counter() - start
+        flat, took_s = _timed(codec.decode, memoryview(data), spec)
+        decode_s += took_s
         received.append(to_torch(spec.arrange(np.array(flat))))
-    found = _first(split.run_tail(k, *received)).double()
-    expected = answer.double()
+    error, same = _compared(_first(split.run_tail(k, *received)), answer)
+    return float(bits), encode_s, decode_s, error, same
+
+
+def _encoded_picture(codec: PictureCodec, wire: Codec, picture: Path) -> tuple[memoryview, ArraySpec]:
+    spec, stored = dense(codec.encode(picture))
+    data = wire.encode(stored, spec)
+    assert data is not None  # bytes are never refused
+    return memoryview(data).cast("B"), spec
+
+
+def _opened_picture(prepare: Preparation, wire: Codec, data: memoryview, spec: ArraySpec) -> tuple[Any, ...]:
+    return prepare(np.array(wire.decode(data, spec)).reshape(spec.shape))
+
+
+def _timed(work: Callable[..., T], *arguments: Any) -> tuple[T, float]:
+    """The result, and the middle of three times: the first call of its kind takes many times as long."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = work(*arguments)
+        times.append(time.perf_counter() - start)
+    return result, sorted(times)[1]
+
+
+def _compared(found: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]:
+    """Relative error of an answer, and whether its largest entry is the same."""
+    found, expected = found.double(), expected.double()
     scale = float(expected.pow(2).mean().sqrt()) or 1.0
     error = float((found - expected).pow(2).mean().sqrt()) / scale
     same = (
         float((found.flatten(1).argmax(1) == expected.flatten(1).argmax(1)).double().mean()) if found.dim() > 1 else 1.0
     )
-    return float(bits), encode_s, decode_s, error, same
+    return error, same
 
 
 def _first(output: Any) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """What ways to split a model really take against a server, and what their parts take alone.
 
 Every round runs each way as a whole and each of its parts by itself, one after the other, so that whatever else the
-machines do is shared by all, and of each the quickest counts, which other work disturbed the least.
+machines do is shared by all. Medians over the rounds count: whoever shares the machines makes the whole and its parts
+slower alike, while the quickest round of a sum is slower than the sum of the quickest.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from splitinfer.errors import InputError
@@ -23,7 +25,7 @@ _PAUSE_S = 0.02
 
 @dataclass(frozen=True)
 class Seen:
-    """The quickest of the rounds, seconds.
+    """Medians over the rounds, seconds.
 
     Attributes:
         cut: k.
@@ -93,19 +95,20 @@ def measure_ways(
             own.append((head_s, rest_s, whole or _whole(client, split, cut, codec, inputs)))
     found = []
     for (cut, codec), own in zip(ways, runs, strict=True):
-        run = min((run for _, _, run in own[1:]), key=lambda run: run.timing.total_s)
-        times = run.timing
-        link_s = 0.0 if cut == split.num_cuts else run.bytes_up * 8 / bandwidth_bps + rtt_s
+        counted = own[1:]
+        times = [run.timing for _, _, run in counted]
+        bits = counted[0][2].bytes_up * 8
+        link_s = 0.0 if cut == split.num_cuts else bits / bandwidth_bps + rtt_s
         found.append(
             Seen(
                 cut,
                 codec,
-                times.head_s,
-                times.encode_s + times.wire_s + times.decode_s,
-                times.queue_s + times.tail_s,
-                times.total_s,
-                run.bytes_up * 8,
-                link_s + min(head_s for head_s, _, _ in own[1:]) + min(rest_s for _, rest_s, _ in own[1:]),
+                median(one.head_s for one in times),
+                median(one.encode_s + one.wire_s + one.decode_s for one in times),
+                median(one.queue_s + one.tail_s for one in times),
+                median(one.total_s for one in times),
+                bits,
+                link_s + median(head_s + rest_s for head_s, rest_s, _ in counted),
             )
         )
     return found

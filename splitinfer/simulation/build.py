@@ -96,7 +96,7 @@ def _work_tables(scenario: Scenario) -> tuple[Array, Array, Array]:
             choices = scenario.choices[device][service]
             own = device, service, slice(len(choices))
             share = np.array([profile.compute_share(one.cut) for one in choices])
-            head = share * (profile.total_macs * scenario.device_cycles_per_mac(device))
+            head = share * (profile.total_macs * scenario.device_cycles_per_mac(device, profile.model))
             local[own] = head + np.array([one.encode_cycles for one in choices])
             edge[own] = (1 - share) * (profile.total_macs * scenario.cycles_per_mac)
             bits[own] = [one.bits for one in choices]

@@ -106,9 +106,17 @@ def _bits_of(tensor: TensorRecord, codec: Codec) -> float:
 
 def encode_cycles(cut: CutRecord, codec: Codec) -> float:
     """Return a codec's estimate of the device's cycles to encode what crosses at a cut."""
+    return _coded_elements(cut, codec) * getattr(codec, "encode_cycles_per_element", 0.0)
+
+
+def decode_cycles(cut: CutRecord, codec: Codec) -> float:
+    """Return a codec's estimate of the cycles to decode what crosses at a cut, on one core of the edge."""
+    return _coded_elements(cut, codec) * getattr(codec, "decode_cycles_per_element", 0.0)
+
+
+def _coded_elements(cut: CutRecord, codec: Codec) -> int:
     taken = ((DTYPES.get(tensor.dtype), tensor.elements) for tensor in cut.crossing)
-    elements = sum(elements for dtype, elements in taken if dtype is not None and codec.takes(dtype))
-    return elements * getattr(codec, "encode_cycles_per_element", 0.0)
+    return sum(elements for dtype, elements in taken if dtype is not None and codec.takes(dtype))
 
 
 def _allowed(profile: Profile, names: Sequence[str] | None, min_accuracy: float | None) -> list[Codec] | None:

@@ -285,11 +285,12 @@ class Scenario(Settings):
             row = []
             for n, profile in enumerate(profiles):
                 accuracy = None if self.min_accuracy is None else float(spread[m, n])
-                key = id(profile), sets[n], accuracy, self.device_cycles_per_mac(m)
+                rho = self.device_cycles_per_mac(m, profile.model)
+                key = id(profile), sets[n], accuracy, rho
                 if key not in made:
                     made[key] = choices_of(
                         profile,
-                        cycles_per_mac=self.device_cycles_per_mac(m),
+                        cycles_per_mac=rho,
                         bits_per_element=self.bits_per_element,
                         cuts=self.cuts,
                         codecs=sets[n],
@@ -312,10 +313,10 @@ class Scenario(Settings):
             raise ScenarioError(f"codecs: has lists for {len(self.codecs)} services, but there are {services}")
         return [tuple(names) for names in self.codecs]
 
-    def device_cycles_per_mac(self, device: int) -> float:
-        """Return rho of a device: its card's, or ``cycles_per_mac`` with the card ``paper``."""
+    def device_cycles_per_mac(self, device: int, model: str = "") -> float:
+        """Return rho of a model on a device: its card's, or ``cycles_per_mac`` with the card ``paper``."""
         name = self.device if isinstance(self.device, str) else self.device[device]
-        return self.cycles_per_mac if name == "paper" else self._cards[device].used_core.cycles_per_mac
+        return self.cycles_per_mac if name == "paper" else self._cards[device].used_core.rho(model)
 
     @property
     def choices(self) -> tuple[tuple[tuple[Choice, ...], ...], ...]:

@@ -37,7 +37,7 @@ def load_preset(name: str) -> Scenario:
 
 
 def load_scenario(path: str | Path) -> Scenario:
-    """Read a scenario from a TOML file; paths of profiles and traces in it are relative to the file.
+    """Read a scenario from a TOML file; paths of profiles, device cards and traces in it are relative to the file.
 
     Raises:
         ScenarioError: the file is absent, is not TOML, or a field is wrong.
@@ -51,8 +51,9 @@ def load_scenario(path: str | Path) -> Scenario:
         raise ScenarioError(f"scenario: {path} is not TOML: {error}") from None
     if not values:
         raise ScenarioError(f"scenario: {path} sets no field; write at least one, for example num_devices = 4")
-    if "services" in values:
-        values["services"] = _beside(values["services"], path.parent)
+    for field in ("services", "device"):
+        if field in values:
+            values[field] = _beside(values[field], path.parent)
     for part in ("arrivals", "channel"):
         if isinstance(values.get(part), dict) and "path" in values[part]:
             held = values[part]["path"]
@@ -128,12 +129,14 @@ def _value(text: str) -> Any:
         return [_value(part.strip()) for part in text.split(",")] if is_list else text
 
 
-def _beside(services: Any, folder: Path) -> Any:
-    if isinstance(services, list):
-        return [_beside(service, folder) for service in services]
-    if isinstance(services, str) and services.endswith((".json", ".toml")):
-        return str(folder / services)
-    return services
+_FILE = re.compile(r"[^:]*\.(json|toml)(:.*)?")
+"""A file, perhaps with a radio or core of the device card in it."""
+
+
+def _beside(names: Any, folder: Path) -> Any:
+    if isinstance(names, list):
+        return [_beside(name, folder) for name in names]
+    return str(folder / names) if isinstance(names, str) and _FILE.fullmatch(names) else names
 
 
 def _storable(value: Any, path: Path) -> Any:
@@ -141,7 +144,7 @@ def _storable(value: Any, path: Path) -> Any:
         name = f"{path.stem}.{re.sub(r'[^A-Za-z0-9_.-]+', '-', value.model)}.json"
         value.save(path.parent / name)
         return name
-    if isinstance(value, str) and value.endswith((".json", ".toml")):
+    if isinstance(value, str) and _FILE.fullmatch(value):
         return str(Path(value).resolve())
     if isinstance(value, tuple):
         return [_storable(item, path) for item in value]

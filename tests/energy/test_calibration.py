@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 
 import pytest
+import tomli_w
 
 from splitinfer.cli.main import main
 from splitinfer.energy.calibration import calibrate, host_frequency_hz
@@ -99,6 +100,26 @@ def test_the_verb_writes_a_scenario_that_runs_here(tmp_path, capsys):
         assert fitted.cycles_per_mac != Scenario.preset("table2").cycles_per_mac
     assert fitted.energy_coefficient == Scenario.preset("table2").energy_coefficient
     assert tomllib.loads(out.read_text())["num_devices"] == 4
+
+
+def test_a_scenario_takes_what_was_calibrated_on_two_hosts(tmp_path, capsys, monkeypatch):
+    """On the device 1e9 MACs in 40 ms at 2 GHz, at the edge four times as fast at 4 GHz."""
+    host = Host()
+    device = calibrate([("resnet50", 1, 10**9, host.run)], repeats=1, frequency_hz=lambda: 2e9, now=host.now)
+    edge = calibrate([("resnet50", 1, 4 * 10**9, host.run)], repeats=1, frequency_hz=lambda: 4e9, now=host.now)
+    monkeypatch.chdir(tmp_path)
+    for name, one in (("device", device), ("edge", edge)):
+        (tmp_path / f"{name}.toml").write_text(tomli_w.dumps(one.to_dict()), "utf-8")
+    fitting = ["calibrate", "--scenario", "table2", "--device", "device.toml", "--out", "world.toml"]
+    assert main([*fitting, "--edge", "edge.toml"]) == 0
+    monkeypatch.chdir("/")  # its paths are its own
+    world = Scenario.load(tmp_path / "world.toml")
+    assert (world.cycles_per_mac, world.max_edge_frequency_hz) == pytest.approx((0.04, 4e9))
+    assert [card.used_core.limit_hz for card in world.cards] == [2e9] * 4
+    assert world.device_cycles_per_mac(0, "resnet50") == pytest.approx(0.08)
+    capsys.readouterr()
+    assert main(fitting) == 2
+    assert "--device and --edge go together" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnxruntime"])

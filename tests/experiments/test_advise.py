@@ -10,8 +10,18 @@ import pytest
 from splitinfer.cli.main import main
 from splitinfer.energy.card import load_device
 from splitinfer.errors import InputError
-from splitinfer.experiments.advise import advise, options_of, parse_rate_bps, parse_time_s
-from splitinfer.profiling.profile import CodecRecord, TensorRecord, WeightsRecord
+from splitinfer.experiments.advise import (
+    BYTE_S,
+    CALL_S,
+    EDGE_CORE_HZ,
+    FILE_CYCLES_PER_PIXEL,
+    advise,
+    edge_speed,
+    options_of,
+    parse_rate_bps,
+    parse_time_s,
+)
+from splitinfer.profiling.profile import CodecRecord, LatencyRecord, TensorRecord, WeightsRecord
 from splitinfer.runtime import EdgeServer
 from splitinfer.runtime.loading import capture_card
 from splitinfer.simulation.services import profile_of
@@ -37,11 +47,14 @@ def test_times_and_energies_are_the_sums_worked_out_by_hand():
     options = {(one.cut, one.codec): one for one in options_of(BIG, PAPER, **LINK)}
     raw = options[2, "raw"]
     assert raw.head_s == pytest.approx(0.9e9 * 0.12 / 1.5e9)
-    assert raw.wire_s == pytest.approx(8000 * 32 / 1e6 + 0.01)
+    assert raw.wire_s == pytest.approx(8000 * 32 / 1e6 + 0.01 + CALL_S + 8000 * 4 * BYTE_S)
+    assert (raw.encode_s, raw.decode_s) == (0.0, 0.0)
     assert raw.tail_s == pytest.approx(0.1e9 / 1e11)
     assert raw.energy_j == pytest.approx(raw.head_s * 1e-28 * 1.5e9**3 + 8000 * 32 / 1e6 * 0.3)
     assert (raw.limit, raw.same_top) == ("link", 1.0)
-    assert options[2, "int8"].bits == 8000 * 8
+    coded = options[2, "int8"]
+    assert (coded.bits, coded.encode_s, coded.decode_s) == (8000 * 8, 8000 * 7 / 1.5e9, 8000 * 2 / EDGE_CORE_HZ)
+    assert coded.total_s == pytest.approx(raw.head_s + coded.encode_s + coded.wire_s + coded.decode_s + raw.tail_s)
     local = options[3, ""]
     assert (local.wire_s, local.tail_s, local.bits) == (0.0, 0.0, 0.0)
 
@@ -61,6 +74,63 @@ def test_the_memory_of_a_head_is_that_of_the_weights_it_holds():
     heavy = replace(BIG, cuts=tuple(replace(cut, head_weights=WeightsRecord(0, 8000 * cut.index)) for cut in BIG.cuts))
     memory = {one.cut: one.memory_bytes for one in options_of(heavy, PAPER, **LINK)}
     assert memory[2] == 2000 + (BIG.input_bits + BIG.cuts[2].crossing_bits) / 8
+
+
+def test_heads_and_tails_share_the_time_that_was_measured_rather_than_macs():
+    timed = tuple(
+        replace(cut, head_latency=LatencyRecord(0.03, 0.0), tail_latency=LatencyRecord(0.01, 0.0))
+        if cut.index == 2
+        else cut
+        for cut in BIG.cuts
+    )
+    by_cut = {one.cut: one for one in options_of(replace(BIG, cuts=timed), PAPER, **LINK)}
+    assert by_cut[2].head_s == pytest.approx(0.75 * 1e9 * 0.12 / 1.5e9)
+    assert by_cut[2].tail_s == pytest.approx(0.25 * 1e9 / 1e11)
+    assert by_cut[1].head_s == pytest.approx(BIG.cuts[1].macs_before * 0.12 / 1.5e9)
+
+
+CALIBRATED = """\
+engine = "torch"
+max_local_frequency_hz = 2e9
+cycles_per_mac = 0.3
+
+[[measured]]
+model = "big"
+threads = 1
+macs = 1_000_000_000
+median_s = 0.1
+cycles_per_mac = 0.2
+
+[[measured]]
+model = "other"
+threads = 1
+macs = 1_000_000
+median_s = 0.0002
+cycles_per_mac = 0.4
+"""
+
+
+def test_what_was_calibrated_on_device_and_edge_is_taken_together(tmp_path):
+    device, edge = tmp_path / "device.toml", tmp_path / "edge.toml"
+    device.write_text(CALIBRATED, "utf-8")
+    edge.write_text(CALIBRATED.replace("0.1", "0.05").replace("2e9", "4e9"), "utf-8")
+    card, speed = load_device(str(device)), edge_speed(str(edge), "big")
+    assert (speed.macs_per_s, speed.core_hz) == (2e10, 4e9)
+    assert edge_speed(str(edge), "never timed").macs_per_s == pytest.approx((2e10 + 5e9) / 2)
+    link = LINK | {"edge_macs_per_s": speed.macs_per_s, "edge_core_hz": speed.core_hz}
+    found = {(one.cut, one.codec): one for one in options_of(BIG, card, **link)}
+    assert found[3, ""].head_s == pytest.approx(0.1)  # the model's own time, not the middle of all
+    assert found[0, "raw"].tail_s == pytest.approx(0.05)
+    assert found[0, "int8"].decode_s == pytest.approx(40_000 * 2 / 4e9)
+    for wrong, says in (("fast", "GMACs/s"), ("0", "GMACs/s"), (str(tmp_path / "no.toml"), "cannot read")):
+        with pytest.raises(InputError, match=says):
+            edge_speed(wrong, "big")
+    edge.write_text('name = "a scenario"', "utf-8")
+    with pytest.raises(InputError, match="is not what 'splitinfer calibrate"):
+        edge_speed(str(edge), "big")
+    edge.write_text(CALIBRATED.replace("0.1", "-1"), "utf-8")
+    with pytest.raises(InputError, match="bad or missing number -1"):
+        edge_speed(str(edge), "big")
 
 
 def best(objective="latency", **changes):
@@ -87,26 +157,35 @@ def test_codecs_that_change_bits_have_to_be_measured():
     assert any("with answers that the profile does not know" in reason for reason in advice.refused)
     assert {one.codec for one in advise(BIG, PAPER, min_accuracy=0.0, **LINK).options} > {"raw", "int4", ""}
     records = [
-        CodecRecord(2, "int4", 33_000.0, 1e-4, 1e-4, 0.01, 1.0),
+        CodecRecord(2, "int4", 33_000.0, 1e-4, 2e-4, 0.01, 1.0),
         CodecRecord(2, "int2", 17_000.0, 0, 0, 0.3, 0.5),
     ]
     measured = replace(BIG, codecs=tuple(records))
     found = {one.codec: one for one in advise(measured, PAPER, **LINK).options if one.cut == 2}
-    assert found["int4"].wire_s == pytest.approx(0.033 + 0.01 + 2e-4)
+    assert found["int4"].wire_s == pytest.approx(0.033 + 0.01 + CALL_S + 33_000 / 8 * BYTE_S)
+    assert (found["int4"].encode_s, found["int4"].decode_s) == (1e-4, 2e-4)
     assert "int2" not in found
     assert any(one.codec == "int2" for one in advise(measured, PAPER, min_accuracy=0.5, **LINK).options)
 
 
 def test_a_picture_that_is_a_file_may_be_the_least_to_send():
-    records = (CodecRecord(0, "jpeg", 90_000.0), CodecRecord(0, "raw+zstd", 300_000.0))
+    pixels = CodecRecord(0, "uint8", 640 * 427 * 24.0)
+    records = (CodecRecord(0, "jpeg", 90_000.0), CodecRecord(0, "raw+zstd", 300_000.0), pixels)
     advice = advise(replace(BIG, codecs=records), PAPER, **LINK | {"bandwidth_bps": 1e7})
     first = advice.options[0]
     assert (first.cut, first.codec) == (0, "jpeg")
-    assert first.total_s == pytest.approx(90_000 / 1e7 + 0.01 + 1e9 / 1e11)
+    assert first.wire_s == pytest.approx(90_000 / 1e7 + 0.01 + CALL_S + 90_000 / 8 * BYTE_S)
+    # Decoded and preprocessed at the edge, by an estimate for each pixel of the picture.
+    assert first.decode_s == pytest.approx(640 * 427 * FILE_CYCLES_PER_PIXEL / EDGE_CORE_HZ)
+    assert first.total_s == pytest.approx(first.wire_s + first.decode_s + 1e9 / 1e11)
+    measured = replace(BIG, codecs=(CodecRecord(0, "jpeg", 90_000.0, 1e-3, 7e-3, 0.0, 1.0),))
+    timed = next(one for one in options_of(measured, PAPER, **LINK) if one.codec == "jpeg")
+    assert (timed.encode_s, timed.decode_s) == (1e-3, 7e-3)
     assert advice.words.startswith("Do not split: send the picture's own file (jpeg, 11 KiB)")
     packed = next(one for one in advice.options if one.codec == "raw+zstd")
     # What a profile of bits alone does not know, the codec's own estimate of its work says.
-    assert packed.wire_s == pytest.approx(300_000 / 1e7 + 0.01 + 40_000 * 24 / 1.5e9)
+    assert packed.encode_s == pytest.approx(40_000 * 24 / 1.5e9)
+    assert packed.decode_s == pytest.approx(40_000 * 12 / EDGE_CORE_HZ)
     assert packed.energy_j == pytest.approx(0.3 * 300_000 / 1e7 + 1e-28 * 1.5e9**3 * 40_000 * 24 / 1.5e9)
     assert "jpeg" not in {one.codec for one in advise(replace(BIG, codecs=records), PAPER, files=False, **LINK).options}
 

@@ -47,6 +47,7 @@ class AffineCodec:
         self._bits = bits
         self._levels = 2**bits - 1
         self.encode_cycles_per_element = 7.0 if bits == 8 else 16.0  # fewer bits are packed, and their range searched
+        self.decode_cycles_per_element = 2.0 if bits == 8 else 4.0
 
     def takes(self, dtype: DType) -> bool:
         return dtype in _WIDER

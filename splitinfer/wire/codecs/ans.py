@@ -43,6 +43,7 @@ class AnsCodec:
     version = 1
     exact = False
     encode_cycles_per_element = 40.0
+    decode_cycles_per_element = 25.0
 
     def __init__(self, name: str, number: int, *, levels: int, step: float, bits: float) -> None:
         self.name = name

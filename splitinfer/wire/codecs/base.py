@@ -25,7 +25,8 @@ class Codec(Protocol):
         version: on the wire, raised when the bytes change their meaning.
         exact: whether every bit comes back.
 
-    It may have ``encode_cycles_per_element``, an estimate of what encoding costs the device; without, nothing.
+    It may have ``encode_cycles_per_element`` and ``decode_cycles_per_element``, estimates of what encoding costs the
+    device and decoding the edge; without, nothing.
     """
 
     name: str

@@ -19,6 +19,7 @@ class BFloat16Codec:
     version = 1
     exact = False
     encode_cycles_per_element = 2.0
+    decode_cycles_per_element = 1.0
 
     def takes(self, dtype: DType) -> bool:
         return dtype in _WIDER

@@ -19,6 +19,7 @@ class Float16Codec:
     version = 1
     exact = False
     encode_cycles_per_element = 12.0
+    decode_cycles_per_element = 9.0
 
     def takes(self, dtype: DType) -> bool:
         return dtype in _WIDER

@@ -38,6 +38,7 @@ class ZstdCodec:
         self.inner = inner
         compressed_bytes = inner.bits_per_element(np.dtype(np.float32)) / 8
         self.encode_cycles_per_element = getattr(inner, "encode_cycles_per_element", 0.0) + 6.0 * compressed_bytes
+        self.decode_cycles_per_element = getattr(inner, "decode_cycles_per_element", 0.0) + 3.0 * compressed_bytes
 
     def takes(self, dtype: DType) -> bool:
         return self.inner.takes(dtype)
