@@ -37,6 +37,7 @@ class Started(Event):
     """A live run begins: what runs, how fast, and on which services, one list per device.
 
     ``choices`` says what each service's cuts 0, 1, ... stand for: a cut, and the codec it is sent in if there is one.
+    ``targets_s`` are the latency targets of the 95th percentile, 0 for a service without one; empty where nothing has.
     """
 
     kind: ClassVar[str] = "start"
@@ -51,6 +52,7 @@ class Started(Event):
     num_cuts: list[list[int]]
     tolerance: float = 0.0
     choices: list[list[list[str]]] = dataclasses.field(default_factory=list)
+    targets_s: list[list[float]] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class PeriodEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class TaskDone(Event):
-    """A task of a live run is finished."""
+    """A task of a live run is finished; its tail was computed together with ``batch`` - 1 others, 0: it had none."""
 
     kind: ClassVar[str] = "task"
     device: int
@@ -85,6 +87,7 @@ class TaskDone(Event):
     cut: int
     arrival_slot: int
     finish_slot: int
+    batch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,15 @@ class DeviceReturned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FellBack(Event):
+    """A device that is back says how many tasks of each service it finished by itself while its edge was away."""
+
+    kind: ClassVar[str] = "fallback"
+    device: int
+    tasks: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Ended(Event):
     """A live run is over; what the edge knows of it."""
 
@@ -145,6 +157,7 @@ class TailServed(Event):
         tail_s: computing the tail, seconds.
         server_s: from the request's bytes to the output's tensors, seconds.
         request_id, sender: of the request; the sender is its name, if it has one, and the start of its client's.
+        batch: requests that were computed together, this one among them.
     """
 
     kind: ClassVar[str] = "tail"
@@ -157,6 +170,7 @@ class TailServed(Event):
     server_s: float = 0.0
     request_id: int = 0
     sender: str = ""
+    batch: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +198,17 @@ class BatchReleased(Event):
 
 @dataclass(frozen=True, slots=True)
 class Refused(Event):
-    """An edge refused a request; ``status`` is that of the answer, ``message`` what the client is told."""
+    """An edge refused a request; ``status`` is that of the answer, ``message`` what the client is told.
+
+    ``model`` is the one that was asked for, empty where the edge has none of that name.
+    """
 
     kind: ClassVar[str] = "refused"
     status: str
     message: str
     request_id: int = 0
     sender: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +242,7 @@ _KINDS: dict[str, type[Event]] = {
         DeviceLeft,
         DeviceLost,
         DeviceReturned,
+        FellBack,
         Ended,
         TailServed,
         BatchReleased,

@@ -161,11 +161,12 @@ class TailRunner:
             RefusedRequestError: why the request is refused, with its id.
         """
         start = time.perf_counter()
-        request_id, context = 0, b""
+        request_id, context, model = 0, b"", ""
         try:
             request = open_request(data, self._wire)
             context = request.trace_context
             request_id = request.request_id
+            model = request.head.model
             if sender is None:
                 return self._compute(request, len(data), start, is_wanted, sender)
             answer, is_first = self._once.answer(
@@ -176,7 +177,8 @@ class TailRunner:
             )
         except Exception as error:
             refused = RefusedRequestError(request_id, error)
-            self._tell(Refused(refused.code.name, refused.message, request_id, _who(sender)))
+            known = model if model in self.models else ""
+            self._tell(Refused(refused.code.name, refused.message, request_id, _who(sender), known))
             if self._tracing is not None and context:
                 said = {"splitinfer.request_id": request_id}
                 self._tracing.served(context, said, server_s=0.0, since_s=start, refused=refused.message)
@@ -209,7 +211,7 @@ class TailRunner:
         answer = encode_reply(reply, self._wire, tail.writer)
         if self._tell is not nobody:
             done = *tail.key, request_bytes, len(answer), queue_s, turn.run_s, server_s
-            self._tell(TailServed(*done, request.request_id, _who(sender)))
+            self._tell(TailServed(*done, request.request_id, _who(sender), turn.batch))
         if self._tracing is not None and request.trace_context:
             model, cut = tail.key
             self._tracing.served(

@@ -32,9 +32,10 @@ class Turn:
     Attributes:
         result: what was computed.
         queue_s, run_s: waited and computed, seconds; of a batch as a whole.
+        batch: requests that were computed together.
     """
 
-    __slots__ = ("arrived", "error", "is_wanted", "key", "leads", "queue_s", "result", "run_s", "wake", "work")
+    __slots__ = ("arrived", "batch", "error", "is_wanted", "key", "leads", "queue_s", "result", "run_s", "wake", "work")
 
     def __init__(self, key: Hashable, work: Any, is_wanted: Callable[[], bool]) -> None:
         self.key = key
@@ -42,6 +43,7 @@ class Turn:
         self.is_wanted = is_wanted
         self.arrived = time.perf_counter()
         self.queue_s = self.run_s = 0.0
+        self.batch = 1
         self.leads = False
         self.wake: threading.Lock | None = None
         self.result: Any = None
@@ -214,6 +216,7 @@ class Turns:
         self._mean_run_s += (each_s - self._mean_run_s) * (_FORGETTING if self._mean_run_s else 1.0)
         for turn in batch:
             turn.run_s = run_s
+            turn.batch = len(batch) if together else 1
 
     def _hand_over(self, first: Turn, batch: list[Turn]) -> None:
         """Give the processor to the next in line, and the batch its results."""

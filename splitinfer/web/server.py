@@ -56,7 +56,9 @@ class WebPage:
             raise InputError(f"--web-port: cannot listen on {host}:{port}: {error.strerror}") from None
         shown = f"[{host}]" if ":" in host else host
         self.address = f"http://{shown}:{self._socket.getsockname()[1]}/"
-        self._server = uvicorn.Server(uvicorn.Config(_app(self.state), log_level="error", lifespan="off"))
+        self._is_over = threading.Event()
+        app = _app(self.state, self._is_over)
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="splitinfer-web", daemon=True
         )
@@ -67,8 +69,10 @@ class WebPage:
 
     def close(self) -> None:
         """Stop listening."""
+        self._is_over.set()  # for pages that are open, whose streams would be waited for
         self._server.should_exit = True
-        self._server.force_exit = True  # pages that are open would be waited for
+        self._thread.join(2 * UPDATE_S)
+        self._server.force_exit = True  # those that do not read
         self._thread.join(START_S)
         self._socket.close()
 
@@ -84,17 +88,33 @@ def page_at(port: int | None) -> Iterator[WebPage | None]:
             page.close()
 
 
-def _app(state: LiveState) -> Any:
+_FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+    "/uplot.js": ("vendor/uplot/uPlot.iife.min.js", "text/javascript"),
+    "/uplot.css": ("vendor/uplot/uPlot.min.css", "text/css"),
+}
+"""What the page is made of, by path; all of it lies in this package."""
+
+_SECURITY_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'"
+"""A browser asks nobody but this server, and runs nothing that is written into the page."""
+
+
+def _app(state: LiveState, is_over: threading.Event) -> Any:
     from starlette.applications import Starlette
     from starlette.requests import Request
-    from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+    from starlette.responses import JSONResponse, Response, StreamingResponse
     from starlette.routing import Route
 
-    page = files("splitinfer.web").joinpath("page.html").read_text(encoding="utf-8")
-    policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
+    def file(name: str, kind: str) -> Any:
+        content = files("splitinfer.web").joinpath(name).read_bytes()
+        headers = {"Content-Security-Policy": _SECURITY_POLICY, "Cache-Control": "no-cache"}
 
-    async def show(request: Request) -> Response:
-        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+        async def show(request: Request) -> Response:
+            return Response(content, media_type=kind, headers=headers)
+
+        return show
 
     async def snapshot(request: Request) -> Response:
         return JSONResponse(state.since(_seen(request)))
@@ -102,7 +122,7 @@ def _app(state: LiveState) -> Any:
     async def follow(request: Request) -> Response:
         async def lines() -> AsyncIterator[str]:
             seen = _seen(request)
-            while not await request.is_disconnected():
+            while not (is_over.is_set() or await request.is_disconnected()):
                 news = state.since(seen)
                 if news["seen"] != seen:
                     seen = news["seen"]
@@ -111,7 +131,8 @@ def _app(state: LiveState) -> Any:
 
         return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
-    return Starlette(routes=[Route("/", show), Route("/state", snapshot), Route("/events", follow)])
+    pages = [Route(path, file(*name)) for path, name in _FILES.items()]
+    return Starlette(routes=[*pages, Route("/state", snapshot), Route("/events", follow)])
 
 
 def _seen(request: Any) -> str:

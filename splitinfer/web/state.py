@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from splitinfer.runtime.events import (
     DeviceReturned,
     Ended,
     Event,
+    FellBack,
     Inferred,
     PeriodEnded,
     Refused,
@@ -25,10 +27,15 @@ from splitinfer.runtime.events import (
 )
 
 PERIODS_KEPT = 2_000
-"""Points of every line; older ones are forgotten."""
+"""Points of every line. Beyond, every other one of the older half is forgotten: a long run is kept, ever coarser."""
+
+NUMBERS_KEPT = 64_000
+"""Points of all services' lines: with many services each has fewer, but no less than ``FEWEST_PERIODS``."""
+
+FEWEST_PERIODS = 400
 
 LATENCIES_KEPT = 500
-"""Tasks that percentiles are over, per service (or model)."""
+"""Tasks that percentiles and sizes of batches are over, per service (or model)."""
 
 
 class LiveState:
@@ -48,13 +55,14 @@ class LiveState:
     def _clear(self) -> None:
         self._number = 0
         self._run: dict[str, Any] | None = None
-        self._periods: deque[tuple[int, dict[str, Any]]] = deque(maxlen=PERIODS_KEPT)
+        self._periods: list[tuple[int, dict[str, Any]]] = []
+        self._periods_kept = PERIODS_KEPT
         self._energy_j: list[list[float]] = []
-        self._latency_s: dict[str, deque[float]] = {}
-        self._done: Counter[str] = Counter()
-        self._edge: Counter[str] = Counter()
-        self._batches: Counter[int] = Counter()
+        self._services: dict[str, _Tasks] = {}
+        self._models: dict[str, _Tasks] = {}
+        self._refused: Counter[str] = Counter()  # requests for no model that the edge has
         self._lost: dict[str, str] = {}  # why, by device
+        self._rejoined: Counter[str] = Counter()  # by device
         self._is_over = False
 
     def add(self, event: Event) -> None:
@@ -67,35 +75,46 @@ class LiveState:
                 self._period(event)
             elif isinstance(event, TaskDone) and self._run is not None:
                 slots = event.finish_slot + 1 - event.arrival_slot
-                self._task(f"{event.device}/{event.service}", slots * self._run["slot_s"])
+                own = self._services[f"{event.device}/{event.service}"]
+                own.done(self._number, slots * self._run["slot_s"], event.batch)
+            elif isinstance(event, FellBack):
+                for service, tasks in enumerate(event.tasks):
+                    if (one := self._services.get(f"{event.device}/{service}")) is not None:
+                        one.count(self._number, "fallbacks", tasks)
             elif isinstance(event, TailServed):
-                self._edge["answered"] += 1
-                self._edge["bytes_up"] += event.bytes_up
-                self._edge["bytes_down"] += event.bytes_down
-                self._task(event.model, event.queue_s + event.tail_s)
+                self._model(event.model).done(self._number, event.queue_s + event.tail_s, event.batch)
             elif isinstance(event, BatchReleased):
-                self._batches[event.size] += 1
-                self._edge["dropped"] += event.dropped
+                self._model(event.model).released(self._number, event.size, event.dropped)
+            elif isinstance(event, Refused) and event.model:
+                self._model(event.model).count(self._number, "refused")
             elif isinstance(event, Refused):
-                self._edge["refused"] += 1
+                self._refused[event.status] += 1
             elif isinstance(event, Repeated):
-                self._edge["repeated"] += 1
+                self._model(event.model).count(self._number, "repeated")
             elif isinstance(event, Inferred):
-                self._edge["retries"] += event.retries
-                self._edge["fallbacks"] += event.ran_at == "device"
+                self._model(event.model).count(self._number, "retries", event.retries)
+                self._model(event.model).count(self._number, "fallbacks", event.ran_at == "device")
             elif isinstance(event, DeviceLost):
                 self._lost[str(event.device)] = event.reason
             elif isinstance(event, DeviceReturned):
                 self._lost.pop(str(event.device), None)
+                self._rejoined[str(event.device)] += 1
             elif isinstance(event, Ended):
                 self._is_over = True
 
     def since(self, seen: str) -> dict[str, Any]:
-        """Return what a page needs that has seen everything up to here; anything but what ``seen`` was: everything."""
+        """Return what a page needs that has seen everything up to here; anything but what ``seen`` was: everything.
+
+        Of services and models, those that changed.
+        """
         epoch, _, digits = seen.partition(":")
         with self._lock:
             number = int(digits) if epoch == self.epoch and digits.isdigit() and len(digits) < 16 else 0
             is_new = number == 0 or number > self._number
+
+            def news(tasks: dict[str, _Tasks]) -> dict[str, Any]:
+                return {name: own.shown() for name, own in tasks.items() if is_new or own.changed > number}
+
             return {
                 "seen": f"{self.epoch}:{self._number}",
                 "reset": is_new,
@@ -103,10 +122,11 @@ class LiveState:
                 "over": self._is_over,
                 "references_j": self.references_j,
                 "lost": dict(self._lost),
+                "rejoined": dict(self._rejoined),
                 "periods": [period for at, period in self._periods if is_new or at > number],
-                "services": {name: self._service(name) for name in self._latency_s},
-                "edge": dict(self._edge),
-                "batches": {str(size): count for size, count in sorted(self._batches.items())},
+                "services": news(self._services),
+                "models": news(self._models),
+                "refused": dict(self._refused),
             }
 
     def _begin(self, event: Started) -> None:
@@ -121,11 +141,14 @@ class LiveState:
             "services": event.services,
             "num_cuts": event.num_cuts,
             "choices": event.choices,
+            "targets_s": event.targets_s,
         }
         self._energy_j = [[0.0, 0.0] for _ in event.services]
         for device, services in enumerate(event.services):
             for service in range(len(services)):
-                self._latency_s[f"{device}/{service}"] = deque(maxlen=LATENCIES_KEPT)
+                self._services[f"{device}/{service}"] = _Tasks(number)
+        fitting = NUMBERS_KEPT // max(len(self._services), 1)
+        self._periods_kept = min(max(fitting, FEWEST_PERIODS), PERIODS_KEPT)
 
     def _period(self, event: PeriodEnded) -> None:
         if self._run is None:
@@ -138,20 +161,68 @@ class LiveState:
             "time_s": end_s,
             "cuts": event.cuts,
             "slots": event.first_slot + event.slots,
-            "backlog": event.backlog,
-            "rate": event.service_rate,
-            "power_w": event.power_w,
+            "backlog": _rounded(event.backlog),
+            "rate": _rounded(event.service_rate[:2]),  # what the edge computes for a service is nowhere shown
+            "power_w": _rounded(event.power_w),
             "energy_j": [sum(own) for own in self._energy_j],
         }
         self._periods.append((self._number, record))
+        if len(self._periods) > self._periods_kept:
+            half = len(self._periods) // 2
+            self._periods = self._periods[:half:2] + self._periods[half:]
 
-    def _task(self, name: str, latency_s: float) -> None:
-        self._done[name] += 1
-        self._latency_s.setdefault(name, deque(maxlen=LATENCIES_KEPT)).append(latency_s)
+    def _model(self, name: str) -> _Tasks:
+        own = self._models.get(name)
+        if own is None:
+            own = self._models[name] = _Tasks(self._number)
+        return own
 
-    def _service(self, name: str) -> dict[str, Any]:
-        held = self._latency_s[name]
-        if not held:
-            return {"done": self._done[name], "p50_s": None, "p95_s": None}
-        p50, p95 = np.percentile(list(held), [50, 95]).tolist()
-        return {"done": self._done[name], "p50_s": p50, "p95_s": p95}
+
+class _Tasks:
+    """What became of the requests of a service, or of a model.
+
+    Attributes:
+        changed: number of the event that changed it last.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.changed = number
+        self._done = 0
+        self._latency_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self._batch: deque[int] = deque(maxlen=LATENCIES_KEPT)
+        self._sizes: Counter[int] = Counter()
+        self._counts: Counter[str] = Counter()
+
+    def done(self, number: int, latency_s: float, batch: int) -> None:
+        self.changed = number
+        self._done += 1
+        self._latency_s.append(latency_s)
+        if batch:
+            self._batch.append(batch)
+
+    def released(self, number: int, size: int, dropped: int) -> None:
+        self.changed = number
+        self._sizes[size] += 1
+        self._counts["dropped"] += dropped
+
+    def count(self, number: int, what: str, many: int = 1) -> None:
+        self.changed = number
+        self._counts[what] += many
+
+    def shown(self) -> dict[str, Any]:
+        p50_s = p95_s = None
+        if self._latency_s:
+            p50_s, p95_s = np.percentile(list(self._latency_s), [50, 95]).tolist()
+        return {
+            "done": self._done,
+            "p50_s": p50_s,
+            "p95_s": p95_s,
+            "batch": sum(self._batch) / len(self._batch) if self._batch else None,
+            "sizes": {str(size): count for size, count in sorted(self._sizes.items())},
+            "counts": {what: count for what, count in self._counts.items() if count},
+        }
+
+
+def _rounded(numbers: Iterable[Any]) -> list[Any]:
+    """Four digits are more than a line on a page shows, and a third of the bytes."""
+    return [float(f"{one:.4g}") if isinstance(one, (int, float)) else _rounded(one) for one in numbers]

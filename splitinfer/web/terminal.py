@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
+from rich.markup import escape
+from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
 from textual.coordinate import Coordinate
@@ -18,11 +20,32 @@ from splitinfer.errors import RemoteError
 POLL_S = 1.0
 TIMEOUT_S = 5.0
 
+WIDE = 132
+"""Columns of a terminal that hold every fact on one line; in a narrower one each row has two."""
+
+LONGEST = 20
+"""Characters of a model's name, or a cut's, that are shown."""
+
 _RUN = (
-    *("device", "service", "cut", "Mcycles", "kbit", "edge Mcycles"),
-    *("MHz", "kbit/s", "mW", "J", "done", "p50 ms", "p95 ms"),
+    ("device", "service"),
+    ("cut", "batch"),
+    ("Mcycles", "MHz"),
+    ("kbit", "kbit/s"),
+    ("edge Mc", "mW"),
+    ("J", "done"),
+    ("p50 ms", "p95 ms"),
+    ("target", "fallback"),
+    ("rejoin",),
 )
-_EDGE = ("model", "answered", "p50 ms", "p95 ms")
+"""Facts of a service, those of one cell of a narrow table together."""
+
+_EDGE = (
+    ("model", "batches"),
+    ("answered", "dropped"),
+    ("p50 ms", "p95 ms"),
+    ("repeated", "refused"),
+    ("retries", "fallback"),
+)
 
 
 def fetch(server: str, seen: str = "") -> dict[str, Any]:
@@ -64,6 +87,10 @@ class Top(App[None]):
         self._seen = ""
         self._run: dict[str, Any] | None = None
         self._last: dict[str, Any] | None = None
+        self._services: dict[str, Any] = {}
+        self._models: dict[str, Any] = {}
+        self._lost: dict[str, str] = {}
+        self._rejoined: dict[str, int] = {}
         self._is_paused = False
 
     def compose(self) -> ComposeResult:
@@ -94,23 +121,42 @@ class Top(App[None]):
             return
         self.call_from_thread(self.show, news)
 
+    def on_resize(self) -> None:
+        """Give each row one line or two, as there is room."""
+        self._show_table()
+
     def show(self, news: dict[str, Any]) -> None:
         """Take in an answer of the page."""
         self._seen = news["seen"]
         if news["reset"]:
-            self._run, self._last = news["run"], None
+            self._run, self._last, self._services, self._models = news["run"], None, {}, {}
         if news["periods"]:
             self._last = news["periods"][-1]
-        self._fill(_RUN if self._run else _EDGE, self._run_rows(news) if self._run else self._edge_rows(news))
+        self._services |= news["services"]
+        self._models |= news["models"]
+        self._lost, self._rejoined = news["lost"], news["rejoined"]
+        self._show_table()
         self.query_one("#head", Static).update(self._head(news))
 
-    def _fill(self, columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
+    def _show_table(self) -> None:
+        facts = list(self._of_run() if self._run else self._of_models())
+        layout = _RUN if self._run else _EDGE
+        if self.size.width >= WIDE:
+            layout = tuple((name,) for pair in layout for name in pair)
+        rows = [
+            tuple(Text("\n").join(Text.from_markup(row[name]) for name in cell) for cell in layout) for row in facts
+        ]
+        self._fill(["\n".join(cell) for cell in layout], rows, lines=max(map(len, layout)))
+
+    def _fill(self, columns: Sequence[str], rows: Sequence[tuple[Text, ...]], *, lines: int) -> None:
         """Show rows; where the table is the same, cell by cell, so that it stays where it was scrolled to."""
         table = self.query_one(DataTable)
         if [str(column.label) for column in table.columns.values()] != list(columns) or table.row_count != len(rows):
             table.clear(columns=True)
+            table.header_height = lines
             table.add_columns(*columns)
-            table.add_rows(rows)
+            for row in rows:
+                table.add_row(*row, height=lines)
             return
         for place, row in enumerate(rows):
             for column, text in enumerate(row):
@@ -119,56 +165,92 @@ class Top(App[None]):
                     table.update_cell_at(at, text, update_width=True)
 
     def _head(self, news: dict[str, Any]) -> str:
-        done = sum(service["done"] for service in news["services"].values())
-        edge = "".join(
-            f", {count} {what}" for what, count in news["edge"].items() if count and not what.startswith("bytes")
-        )
-        edge += "".join(f", {count} batches of {size}" for size, count in news["batches"].items())
+        strangers = "".join(f", {count} refused ({status})" for status, count in news["refused"].items())
         if self._run is None:
-            return f"edge server{edge}"
-        text = f"{self._run['scenario']}, policy {self._run['policy']}: {done} tasks{edge}"
+            return f"edge server: {sum(own['done'] for own in self._models.values())} answered{strangers}"
+        done = sum(service["done"] for service in self._services.values())
+        text = f"{self._run['scenario']}, policy {self._run['policy']}: {done} tasks"
         if self._last is not None:
             joules = sum(self._last["energy_j"])
             text += f", {self._last['time_s']:.1f} of {self._run['slots'] * self._run['slot_s']:g} s, {joules:.3g} J"
             for name, each in news["references_j"].items():
                 saved = 1 - joules / (each * self._last["slots"]) if each > 0 else 0.0
                 text += f", {abs(saved):.0%} {'less' if saved >= 0 else 'more'} than {name}"
-        return text + (", over" if news["over"] else "")
+        judged = [met for own, target_s in self._aimed() if (met := _meets(own, target_s)) is not None]
+        if judged:
+            text += f", {sum(judged)} of {len(judged)} services within target"
+        text += "".join(f"; batches of {name}: {_sizes(own)}" for name, own in sorted(self._models.items()))
+        return text + strangers + (", over" if news["over"] else "")
 
-    def _run_rows(self, news: dict[str, Any]) -> list[tuple[str, ...]]:
-        assert self._run is not None
-        rows: list[tuple[str, ...]] = []
-        for m, services in enumerate(self._run["services"]):
+    def _aimed(self) -> Iterator[tuple[dict[str, Any], float]]:
+        targets_s = (self._run or {}).get("targets_s") or []
+        for m, device in enumerate(targets_s):
+            for n, target_s in enumerate(device):
+                yield self._services[f"{m}/{n}"], target_s
+
+    def _of_run(self) -> Iterator[dict[str, str]]:
+        """What there is to say of each service, by the names of ``_RUN``."""
+        run, at = self._run, self._last
+        assert run is not None
+        for m, services in enumerate(run["services"]):
             for n, name in enumerate(services):
-                own = news["services"].get(f"{m}/{n}", {"done": 0, "p50_s": None, "p95_s": None})
-                at = self._last
-                first = n == 0
-                moving = ("",) * 8
+                own = self._services[f"{m}/{n}"]
+                target_s = run["targets_s"][m][n] if run.get("targets_s") else 0.0
+                lost = f"[bold red]{m} lost[/]" if str(m) in self._lost else str(m)
+                facts = dict.fromkeys((fact for pair in _RUN for fact in pair), "")
+                facts |= {"device": lost if n == 0 else "", "service": escape(name)} | _tasks(own, target_s)
+                facts["target"] = f"{target_s * 1e3:.0f}" if target_s else ""
+                if n == 0:
+                    facts["rejoin"] = str(self._rejoined.get(str(m), 0))
                 if at is not None:
-                    queues = [at["backlog"][stage][m][n] for stage in range(3)]
-                    moving = (
-                        self._run["choices"][m][n][at["cuts"][m][n]]
-                        if self._run.get("choices")
-                        else f"{at['cuts'][m][n]}/{self._run['num_cuts'][m][n]}",
-                        f"{queues[0] / 1e6:.1f}",
-                        f"{queues[1] / 1e3:.1f}",
-                        f"{queues[2] / 1e6:.1f}",
-                        f"{at['rate'][0][m][n] / 1e6:.0f}",
-                        f"{at['rate'][1][m][n] / 1e3:.0f}",
-                        f"{at['power_w'][m] * 1e3:.1f}" if first else "",
-                        f"{at['energy_j'][m]:.3g}" if first else "",
-                    )
-                lost = " lost" if str(m) in news["lost"] else ""
-                rows.append((f"{m}{lost}" if first else "", name, *moving, *_tasks(own)))
-        return rows
+                    cut = at["cuts"][m][n]
+                    local, link, edge = (at["backlog"][stage][m][n] for stage in range(3))
+                    facts |= {
+                        "cut": escape(run["choices"][m][n][cut])
+                        if run["choices"]
+                        else f"{cut}/{run['num_cuts'][m][n]}",
+                        "Mcycles": f"{local / 1e6:.1f}",
+                        "kbit": f"{link / 1e3:.1f}",
+                        "edge Mc": f"{edge / 1e6:.1f}",
+                        "MHz": f"{at['rate'][0][m][n] / 1e6:.0f}",
+                        "kbit/s": f"{at['rate'][1][m][n] / 1e3:.0f}",
+                        "mW": f"{at['power_w'][m] * 1e3:.1f}" if n == 0 else "",
+                        "J": f"{at['energy_j'][m]:.3g}" if n == 0 else "",
+                    }
+                yield facts
 
-    @staticmethod
-    def _edge_rows(news: dict[str, Any]) -> list[tuple[str, ...]]:
-        return [(name, *_tasks(own)) for name, own in sorted(news["services"].items())]
+    def _of_models(self) -> Iterator[dict[str, str]]:
+        for name, own in sorted(self._models.items()):
+            facts = {"model": escape(name), "answered": str(own["done"]), "batches": _sizes(own)} | _tasks(own)
+            yield facts | {
+                what: str(own["counts"].get(what, 0)) for what in ("dropped", "repeated", "refused", "retries")
+            }
 
 
-def _tasks(own: dict[str, Any]) -> tuple[str, str, str]:
-    return str(own["done"]), _ms(own["p50_s"]), _ms(own["p95_s"])
+def _tasks(own: dict[str, Any], target_s: float = 0.0) -> dict[str, str]:
+    p95 = _ms(own["p95_s"])
+    met = _meets(own, target_s)
+    return {
+        "done": str(own["done"]),
+        "p50 ms": _ms(own["p50_s"]),
+        "p95 ms": p95 if met is None else f"[{'green' if met else 'bold red'}]{p95}[/]",
+        "batch": "-" if own["batch"] is None else f"{own['batch']:.1f}",
+        "fallback": str(own["counts"].get("fallbacks", 0)),
+    }
+
+
+def _meets(own: dict[str, Any], target_s: float) -> bool | None:
+    """Whether a service meets its target; None where it has none, or nothing is done."""
+    return None if not target_s or own["p95_s"] is None else own["p95_s"] <= target_s
+
+
+def _sizes(own: dict[str, Any]) -> str:
+    return ", ".join(f"{count} of {size}" for size, count in own["sizes"].items()) or "-"
+
+
+def _shortened(text: Text) -> Text:
+    text.truncate(LONGEST, overflow="ellipsis")
+    return text
 
 
 def _ms(seconds: float | None) -> str:

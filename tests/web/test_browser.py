@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from splitinfer.runtime.events import BatchReleased, DeviceLost, DeviceReturned, Started, TaskDone
+from splitinfer.runtime.events import BatchReleased, DeviceLost, DeviceReturned, PeriodEnded, Started, TaskDone
 from splitinfer.web.server import WebPage
 from tests.web.test_page import START, period
 
@@ -52,6 +54,9 @@ def tab(browser: Any) -> Iterator[Any]:
     tab.close()
 
 
+DRAWN = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(v => v)"
+
+
 def test_a_run_is_shown_and_nobody_else_is_asked(tab: Any) -> None:
     page = WebPage()
     page.state.references_j = {"full local": 1.0, "full offload": 0.001}
@@ -62,21 +67,27 @@ def test_a_run_is_shown_and_nobody_else_is_asked(tab: Any) -> None:
         page.add(TaskDone(0, 1, 53, 0, 4))
         page.add(BatchReleased("resnet50", 3, 4, 0.001, "queued", 0))
         tab.goto(page.address)
-        rows = tab.locator("#run tbody tr")
+        rows = tab.locator("#run tbody tr[data-row]")
         playwright.expect(rows).to_have_count(3)
         playwright.expect(tab.locator("#what")).to_contain_text("busy, policy price, 0.5 of 10 s")
         totals = tab.locator("#totals")
         playwright.expect(totals).to_contain_text("1 tasks")
         playwright.expect(totals).to_contain_text("less than full local")
         playwright.expect(totals).to_contain_text("more than full offload")
-        playwright.expect(totals).to_contain_text("batches: 1 of 4 requests")
-        assert rows.nth(1).locator("td").nth(2).inner_text() == "53/53"
-        drawn = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(v => v)"
-        assert all(canvas.evaluate(drawn) for canvas in rows.nth(0).locator("canvas").all())
+        playwright.expect(tab.locator("#models tbody tr")).to_contain_text("1 of 4")
+        playwright.expect(rows.nth(1).locator(".name-cut")).to_have_text("53/53")
+        playwright.expect(rows.nth(0).locator("canvas")).to_have_count(3)
+        assert all(canvas.evaluate(DRAWN) for canvas in rows.nth(0).locator("canvas").all())
+        legend = rows.nth(0).locator(".u-legend")
+        playwright.expect(legend.nth(2)).to_contain_text("power100 mW")
+        canvas = rows.nth(0).locator(".u-over").nth(1).bounding_box()
+        tab.mouse.move(canvas["x"] + 1, canvas["y"] + 20)  # at the first period, where nothing waits
+        playwright.expect(legend.nth(1)).to_contain_text("local0")
         page.add(DeviceLost(1, 60, 2, "its connection ended"))
-        playwright.expect(rows.nth(2).locator("td").nth(0)).to_have_text("1 lost")
+        playwright.expect(rows.nth(2).locator(".name-device")).to_have_text("1 lost")
         page.add(DeviceReturned(1, 70))
-        playwright.expect(rows.nth(2).locator("td").nth(0)).to_have_text("1")
+        playwright.expect(rows.nth(2).locator(".name-device")).to_have_text("1")
+        playwright.expect(rows.nth(2).locator(".name-rejoined")).to_have_text("1")
         tab.select_option("#device", "1")
         assert [row.is_visible() for row in rows.all()] == [False, False, True]
         tab.click("#theme")
@@ -100,7 +111,7 @@ def test_another_start_of_the_server_is_survived(tab: Any) -> None:
     page.add(START)
     page.add(period(0))
     tab.goto(page.address)
-    playwright.expect(tab.locator("#run tbody tr")).to_have_count(3)
+    playwright.expect(tab.locator("#run tbody tr[data-row]")).to_have_count(3)
     page.close()
     playwright.expect(tab.locator("#what")).to_contain_text("trying again")
     page = WebPage(port=port)
@@ -109,21 +120,53 @@ def test_another_start_of_the_server_is_survived(tab: Any) -> None:
         for _ in range(4):  # more events than the page had seen of the other start
             page.add(TaskDone(0, 0, 20, 0, 4))
         playwright.expect(tab.locator("#what")).to_contain_text("xr, policy lyappo")
-        playwright.expect(tab.locator("#run tbody tr")).to_have_count(1)
+        playwright.expect(tab.locator("#run tbody tr[data-row]")).to_have_count(1)
     finally:
         page.close()
 
 
-def test_many_devices_stay_readable(tab: Any) -> None:
+def test_p95_is_held_against_its_target(tab: Any) -> None:
     page = WebPage()
     try:
-        page.add(Started("crowd", "price", 0, 100, 0.01, 1.0, 0.0, [["a", "b", "c", "d"]] * 64, [[9, 9, 9, 9]] * 64))
+        start = dataclasses.replace(START, targets_s=[[0.1, 0.04], [0.0]])
+        for event in (start, period(0), *[TaskDone(m, n, 0, 0, 4) for m, n in ((0, 0), (0, 1), (1, 0))]):
+            page.add(event)
         tab.goto(page.address)
-        playwright.expect(tab.locator("#run tbody tr")).to_have_count(256)
-        width, shown = tab.evaluate("() => [document.documentElement.scrollWidth, innerWidth]")
-        assert width <= shown, "nothing sticks out to the side"
-        head = tab.locator("#run thead th").first
-        tab.evaluate("() => scrollTo(0, 5000)")
-        assert head.bounding_box()["y"] < 150, "the table's head stays in sight"
+        p95 = tab.locator("#run .name-p95")
+        playwright.expect(p95).to_have_text(["50", "50", "50"])
+        assert [re.findall("missed|met", cell.get_attribute("class")) for cell in p95.all()] == [
+            ["met"],
+            ["missed"],
+            [],
+        ]
+        playwright.expect(tab.locator("#run .name-target")).to_have_text(["100", "40", ""])
+        playwright.expect(tab.locator("#totals")).to_contain_text("1 of 2 services within target")
+    finally:
+        page.close()
+
+
+@pytest.mark.parametrize("width", [1400, 900, 400])
+def test_many_devices_stay_readable(tab: Any, width: int) -> None:
+    page = WebPage()
+    rows = [[[1.0] * 4] * 64] * 3
+    try:
+        page.add(Started("crowd", "price", 0, 100, 0.01, 1.0, 0.0, [["a", "b", "c", "d"]] * 64, [[9, 9, 9, 9]] * 64))
+        for number in range(3):
+            page.add(PeriodEnded(10 * number, 10, [[number] * 4] * 64, rows, rows, *[[0.1] * 64] * 4))
+        tab.set_viewport_size({"width": width, "height": 900})
+        tab.goto(page.address)
+        playwright.expect(tab.locator("#run tbody tr[data-row]")).to_have_count(256)
+        scroll, shown = tab.evaluate("() => [document.documentElement.scrollWidth, innerWidth]")
+        assert scroll <= shown, "nothing sticks out to the side"
+        last = tab.locator("tr[data-row='255']")
+        assert last.locator("canvas").count() == 0, "what nobody sees is not drawn"
+        assert 0 < tab.locator("canvas").count() < 120
+        last.scroll_into_view_if_needed()
+        playwright.expect(last.locator("canvas")).to_have_count(3)
+        playwright.expect(tab.locator("tr[data-row='0'] canvas")).to_have_count(0)
+        assert all(canvas.evaluate(DRAWN) for canvas in last.locator("canvas").all())
+        if width == 1400:
+            assert tab.locator("#run thead th").first.bounding_box()["y"] < 150, "the table's head stays in sight"
+        assert tab.faults == []
     finally:
         page.close()

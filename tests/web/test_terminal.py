@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
 
 from splitinfer.cli.main import main
-from splitinfer.runtime.events import BatchReleased, DeviceLost, DeviceReturned, Refused, Started, TailServed, TaskDone
+from splitinfer.runtime.events import (
+    BatchReleased,
+    DeviceLost,
+    DeviceReturned,
+    FellBack,
+    PeriodEnded,
+    Refused,
+    Repeated,
+    Started,
+    TailServed,
+    TaskDone,
+)
 from splitinfer.web.server import WebPage
 from tests.web.test_page import START, period
 
@@ -20,6 +32,8 @@ from textual.widgets import DataTable, Static
 
 from splitinfer.web import terminal
 
+CROWD = Started("crowd", "price", 0, 100, 0.01, 1.0, 0.0, [["a", "b", "c", "d"]] * 64, [[9] * 4] * 64)
+
 
 @pytest.fixture
 def page() -> Iterator[WebPage]:
@@ -28,12 +42,12 @@ def page() -> Iterator[WebPage]:
     page.close()
 
 
-def shown(page: WebPage, *, rows: int, then: str = "") -> tuple[str, list[list[str]]]:
+def shown(page: WebPage, *, rows: int, then: str = "", width: int = 160) -> tuple[str, list[list[str]]]:
     """Head and table once the table has this many rows and the head holds these words."""
 
     async def watch() -> tuple[str, list[list[str]]]:
         app = terminal.Top(page.address.removeprefix("http://").rstrip("/"))
-        async with app.run_test(size=(160, 40)) as pilot:
+        async with app.run_test(size=(width, 40)) as pilot:
             table, head = app.query_one(DataTable), app.query_one("#head", Static)
             for _ in range(200):
                 await pilot.pause(0.05)
@@ -46,20 +60,46 @@ def shown(page: WebPage, *, rows: int, then: str = "") -> tuple[str, list[list[s
 
 def test_a_run(page: WebPage) -> None:
     page.state.references_j = {"full local": 1.0}
-    page.add(START)
+    page.add(dataclasses.replace(START, targets_s=[[0.0, 0.04], [1.0]]))
     page.add(period(0))
-    page.add(TaskDone(0, 1, 53, 0, 4))
+    page.add(TaskDone(0, 1, 53, 0, 4, 2))
+    page.add(FellBack(0, [0, 3]))
+    page.add(BatchReleased("resnet50", 3, 4, 0.001, "queued", 0))
     head, rows = shown(page, rows=3, then="J")
     assert "busy, policy price: 1 tasks" in head
     assert "less than full local" in head
-    assert rows[0][:3] == ["0", "resnet50", "0/54"]
-    assert rows[1][:3] == ["", "mobilenet_v2", "53/53"]
-    assert rows[1][-3:] == ["1", "50", "50"]
-    assert rows[2][-3:] == ["0", "-", "-"]
+    assert "0 of 1 services within target" in head
+    assert "batches of resnet50: 1 of 4" in head
+    # Device, service, cut, batch; queues and what serves them; energy, tasks, latencies; target, fallbacks, rejoined.
+    assert rows[0][:4] == ["0", "resnet50", "0/54", "-"]
+    assert rows[0][4:10] == ["0.0", "0", "0.0", "0", "0.0", "100.0"]
+    assert rows[0][10:] == ["0.02", "0", "-", "-", "", "0", "0"]
+    assert rows[1][:4] == ["", "mobilenet_v2", "53/53", "2.0"]
+    assert rows[1][9:] == ["", "", "1", "50", "50", "40", "3", ""]
+    assert rows[2][-5:] == ["-", "-", "1000", "0", "0"]
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_no_fact_is_cut_off_whatever_the_width(page: WebPage, width: int) -> None:
+    page.add(dataclasses.replace(CROWD, services=[["mobilenet_v2"] * 4] * 64, targets_s=[[1.0] * 4] * 64))
+    rows = [[[12.34e6] * 4] * 64] * 3
+    page.add(PeriodEnded(0, 10, [[9] * 4] * 64, rows, rows, *[[0.1] * 64] * 4))
+
+    async def watch() -> None:
+        app = terminal.Top(page.address.removeprefix("http://").rstrip("/"))
+        async with app.run_test(size=(width, 24)) as pilot:
+            table = app.query_one(DataTable)
+            while table.row_count != 256 or table.virtual_size.width < 60:
+                await pilot.pause(0.05)
+            assert table.virtual_size.width <= width
+            shown = " ".join(str(column.label) for column in table.columns.values()).split()
+            assert set(" ".join(fact for cell in terminal._RUN for fact in cell).split()) == set(shown)
+
+    asyncio.run(asyncio.wait_for(watch(), 60))
 
 
 def test_a_table_that_was_scrolled_stays_and_a_lost_device_is_named(page: WebPage) -> None:
-    page.add(Started("crowd", "price", 0, 100, 0.01, 1.0, 0.0, [["a", "b", "c", "d"]] * 64, [[9] * 4] * 64))
+    page.add(CROWD)
 
     async def watch() -> None:
         app = terminal.Top(page.address.removeprefix("http://").rstrip("/"))
@@ -85,11 +125,14 @@ def test_an_edge_server(page: WebPage) -> None:
     page.add(TailServed("resnet18", 3, 1000, 40, 0.001, 0.004))
     page.add(BatchReleased("resnet18", 3, 4, 0.001, "queued", 1))
     page.add(Refused("INVALID_ARGUMENT", "no"))
+    page.add(Repeated("resnet18", 3))
+    page.add(Refused("INVALID_ARGUMENT", "no", model="resnet18"))
     head, rows = shown(page, rows=1)
     assert "1 answered" in head
-    assert "1 refused" in head
-    assert "1 batches of 4" in head
-    assert rows == [["resnet18", "1", "5", "5"]]
+    assert "1 refused (INVALID_ARGUMENT)" in head
+    assert rows == [["resnet18", "1 of 4", "1", "1", "5", "5", "1", "1", "0", "0"]]
+    _, rows = shown(page, rows=1, width=80)
+    assert rows == [["resnet18\n1 of 4", "1\n1", "5\n5", "1\n1", "0\n0"]]
 
 
 def test_a_server_that_goes_away_is_said(page: WebPage) -> None:

@@ -41,6 +41,19 @@ class EdgeTask:
     arrival_slot: int
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the tail of a task gave.
+
+    Attributes:
+        reply: bytes of an ``InferReply``.
+        batch: requests that were computed together.
+    """
+
+    reply: bytes
+    batch: int
+
+
 class RequestAssembly:
     """Puts the pieces of requests together as they come in over the emulated link.
 
@@ -142,15 +155,15 @@ class EdgeLoop:
         self._slots += 1
         self._clock.open_slot(frequency)
 
-    def close_slot(self) -> list[tuple[EdgeTask, bytes | Exception]]:
-        """Return the tasks that are done at the end of the slot, with their replies' bytes or why there are none."""
+    def close_slot(self) -> list[tuple[EdgeTask, Answer | Exception]]:
+        """Return the tasks that are done at the end of the slot, with their answers or why there are none."""
         done = []
         for _, job in self._clock.close_slot():
             assert isinstance(job.key, EdgeTask)
             done.append((job.key, job.result))
         return done
 
-    def admit(self, task: EdgeTask, run: Callable[[], bytes | Exception]) -> None:
+    def admit(self, task: EdgeTask, run: Callable[[], Answer | Exception]) -> None:
         """Put a task whose request is complete into its queue; it can be served from the next slot on."""
         cycles = float(self._setting.edge_cycles[task.device, task.service, task.cut])
         self._clock.submit(task.device * self._shape[1] + task.service, Job(task, run), cycles)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +26,11 @@ from splitinfer.runtime.events import (
     Observer,
     PeriodEnded,
     Started,
+    TailServed,
     TaskDone,
     nobody,
 )
-from splitinfer.runtime.loop.edge import EdgeLoop, EdgeTask, RequestAssembly, row
+from splitinfer.runtime.loop.edge import Answer, EdgeLoop, EdgeTask, RequestAssembly, row
 from splitinfer.runtime.loop.hub import Hub
 from splitinfer.runtime.loop.patience import Patience
 from splitinfer.runtime.loop.services import fingerprints
@@ -113,7 +115,7 @@ class _EdgeRun:
             tails_at_once=settings.tail_workers,
             torch_threads=settings.torch_threads,
             batch=settings.batch,
-            observer=self._tell_batch,
+            observer=self._take_note,
             tracing=tracing,
         )
         self._assembly = RequestAssembly(
@@ -126,6 +128,7 @@ class _EdgeRun:
         self._arrived = np.zeros(shape, np.int64)
         self._numbers: list[set[int]] = [set() for _ in range(shape[0])]
         self._patience = Patience(settings.lease_s)
+        self._served = threading.local()
 
     def run(self, on_listen: Callable[[str], None]) -> None:
         scenario, settings, setting = self._scenario, self._settings, self._setting
@@ -218,6 +221,7 @@ class _EdgeRun:
                 num_cuts=self._setting.num_cuts.tolist(),
                 tolerance=self._tails.tolerance,
                 choices=_labels(self._scenario),
+                targets_s=_targets_s(self._scenario),
             )
         )
 
@@ -237,15 +241,15 @@ class _EdgeRun:
             del messages[slowest]
         for device, message in messages.items():
             self._note(device, message)
-        for task, reply in edge.close_slot():
-            if isinstance(reply, Exception):
-                self._lose(hub, edge, task.device, slot, reply)
+        for task, answer in edge.close_slot():
+            if isinstance(answer, Exception):
+                self._lose(hub, edge, task.device, slot, answer)
                 continue
             if task.device not in messages:  # lost meanwhile
                 continue
-            result = pb.Result(task=task.number, service=task.service, finish_slot=slot, reply=reply)
+            result = pb.Result(task=task.number, service=task.service, finish_slot=slot, reply=answer.reply)
             if self._send(hub, edge, task.device, slot, pb.EdgeMessage(result=result)):
-                self._task_event(task, slot)
+                self._task_event(task, slot, answer.batch)
             else:
                 del messages[task.device]
         for device, message in messages.items():
@@ -335,17 +339,21 @@ class _EdgeRun:
                 )
             edge.admit(task, lambda: self._run_tail(task, request))
 
-    def _tell_batch(self, event: Event) -> None:
+    def _take_note(self, event: Event) -> None:
+        """Of what the tails tell, on their own threads."""
         if isinstance(event, BatchReleased):
             self._tell(event)
+        elif isinstance(event, TailServed):
+            self._served.batch = event.batch
 
-    def _run_tail(self, task: EdgeTask, request: bytes) -> bytes | Exception:
+    def _run_tail(self, task: EdgeTask, request: bytes) -> Answer | Exception:
         try:
-            reply: bytes | Exception = self._tails.answer(request)
+            reply = self._tails.answer(request)
+            answer: Answer | Exception = Answer(reply, self._served.batch)
         except RefusedRequestError as refused:
-            reply = refused.reason  # looked at where the slot is closed: it is this device's fault alone
+            answer = refused.reason  # looked at where the slot is closed: it is this device's fault alone
         self._assembly.release(task)
-        return reply
+        return answer
 
     def _note(self, device: int, message: pb.Slot) -> None:
         """What the slot before ``message.slot`` brought at the device."""
@@ -357,8 +365,8 @@ class _EdgeRun:
         if message.HasField("telemetry"):
             self._telemetry[device] = message.telemetry
 
-    def _task_event(self, task: EdgeTask, finish_slot: int) -> None:
-        self._tell(TaskDone(task.device, task.service, task.cut, task.arrival_slot, finish_slot))
+    def _task_event(self, task: EdgeTask, finish_slot: int, batch: int = 0) -> None:
+        self._tell(TaskDone(task.device, task.service, task.cut, task.arrival_slot, finish_slot, batch))
 
     def _end_period(self, hub: Hub, edge: EdgeLoop, slot: int) -> None:
         """Put the means of the period together, ask the policy for the next one, and tell the devices."""
@@ -442,3 +450,11 @@ def _labels(scenario: Scenario) -> list[list[list[str]]]:
     if scenario.has_plain_cuts:
         return []
     return [[list(map(str, own)) for own in device] for device in scenario.choices]
+
+
+def _targets_s(scenario: Scenario) -> list[list[float]]:
+    """The latency target of each service, if one has any."""
+    targets_s = scenario.latency_targets_s()
+    if targets_s is None:
+        return []
+    return [own[:count] for own, count in zip(targets_s.tolist(), scenario.num_services, strict=True)]
