@@ -23,28 +23,28 @@ TIMEOUT_S = 5.0
 WIDE = 132
 """Columns of a terminal that hold every fact on one line; in a narrower one each row has two."""
 
-LONGEST = 20
+LONGEST = 15
 """Characters of a model's name, or a cut's, that are shown."""
 
 _RUN = (
     ("device", "service"),
     ("cut", "batch"),
-    ("Mcycles", "MHz"),
+    ("Mcyc", "MHz"),
     ("kbit", "kbit/s"),
-    ("edge Mc", "mW"),
-    ("J", "done"),
+    ("eMcyc", "mW"),
+    ("J", "rejoin"),
+    ("done", "fallb."),
     ("p50 ms", "p95 ms"),
-    ("target", "fallback"),
-    ("rejoin",),
+    ("target",),
 )
-"""Facts of a service, those of one cell of a narrow table together."""
+"""Facts of a service, those of one cell of a narrow table together. Queues: Mcyc, kbit, and eMcyc at the edge."""
 
 _EDGE = (
     ("model", "batches"),
     ("answered", "dropped"),
     ("p50 ms", "p95 ms"),
     ("repeated", "refused"),
-    ("retries", "fallback"),
+    ("retries", "fallb."),
 )
 
 
@@ -140,9 +140,9 @@ class Top(App[None]):
 
     def _show_table(self) -> None:
         facts = list(self._of_run() if self._run else self._of_models())
-        layout = _RUN if self._run else _EDGE
+        layout: Sequence[tuple[str, ...]] = _RUN if self._run else _EDGE
         if self.size.width >= WIDE:
-            layout = tuple((name,) for pair in layout for name in pair)
+            layout = [(name,) for pair in layout for name in pair]
         rows = [
             tuple(Text("\n").join(Text.from_markup(row[name]) for name in cell) for cell in layout) for row in facts
         ]
@@ -198,20 +198,19 @@ class Top(App[None]):
                 target_s = run["targets_s"][m][n] if run.get("targets_s") else 0.0
                 lost = f"[bold red]{m} lost[/]" if str(m) in self._lost else str(m)
                 facts = dict.fromkeys((fact for pair in _RUN for fact in pair), "")
-                facts |= {"device": lost if n == 0 else "", "service": escape(name)} | _tasks(own, target_s)
+                facts |= {"device": lost if n == 0 else "", "service": _name(name)} | _tasks(own, target_s)
                 facts["target"] = f"{target_s * 1e3:.0f}" if target_s else ""
                 if n == 0:
                     facts["rejoin"] = str(self._rejoined.get(str(m), 0))
                 if at is not None:
                     cut = at["cuts"][m][n]
                     local, link, edge = (at["backlog"][stage][m][n] for stage in range(3))
+                    label = run["choices"][m][n][cut] if run["choices"] else f"{cut}/{run['num_cuts'][m][n]}"
                     facts |= {
-                        "cut": escape(run["choices"][m][n][cut])
-                        if run["choices"]
-                        else f"{cut}/{run['num_cuts'][m][n]}",
-                        "Mcycles": f"{local / 1e6:.1f}",
+                        "cut": _name(label),
+                        "Mcyc": f"{local / 1e6:.1f}",
                         "kbit": f"{link / 1e3:.1f}",
-                        "edge Mc": f"{edge / 1e6:.1f}",
+                        "eMcyc": f"{edge / 1e6:.1f}",
                         "MHz": f"{at['rate'][0][m][n] / 1e6:.0f}",
                         "kbit/s": f"{at['rate'][1][m][n] / 1e3:.0f}",
                         "mW": f"{at['power_w'][m] * 1e3:.1f}" if n == 0 else "",
@@ -221,7 +220,7 @@ class Top(App[None]):
 
     def _of_models(self) -> Iterator[dict[str, str]]:
         for name, own in sorted(self._models.items()):
-            facts = {"model": escape(name), "answered": str(own["done"]), "batches": _sizes(own)} | _tasks(own)
+            facts = {"model": _name(name), "answered": str(own["done"]), "batches": _sizes(own)} | _tasks(own)
             yield facts | {
                 what: str(own["counts"].get(what, 0)) for what in ("dropped", "repeated", "refused", "retries")
             }
@@ -235,7 +234,7 @@ def _tasks(own: dict[str, Any], target_s: float = 0.0) -> dict[str, str]:
         "p50 ms": _ms(own["p50_s"]),
         "p95 ms": p95 if met is None else f"[{'green' if met else 'bold red'}]{p95}[/]",
         "batch": "-" if own["batch"] is None else f"{own['batch']:.1f}",
-        "fallback": str(own["counts"].get("fallbacks", 0)),
+        "fallb.": str(own["counts"].get("fallbacks", 0)),
     }
 
 
@@ -248,9 +247,8 @@ def _sizes(own: dict[str, Any]) -> str:
     return ", ".join(f"{count} of {size}" for size, count in own["sizes"].items()) or "-"
 
 
-def _shortened(text: Text) -> Text:
-    text.truncate(LONGEST, overflow="ellipsis")
-    return text
+def _name(text: str) -> str:
+    return escape(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…")
 
 
 def _ms(seconds: float | None) -> str:
