@@ -53,7 +53,7 @@ def serve(
     max_message_mib: MaxMessageMib = 64,
     drain_s: DrainS = 5.0,
     warm: Annotated[
-        bool, typer.Option("--warm", help="Compile every tail, and try its batches, before answering.")
+        bool, typer.Option("--warm", help="Compile every tail, of set cuts too, and try its batches, before answering.")
     ] = False,
     insecure: Insecure = False,
     tls_cert: ServerCert = None,

@@ -222,6 +222,12 @@ class SplitModel:
         return tuple(one.cut for one in self._set_cuts)
 
     @property
+    def found_set_cuts(self) -> tuple[Cut, ...] | None:
+        """The set cuts, or None where nobody has asked for them so far; does not look for them."""
+        found = self._found_set_cuts
+        return None if found is None else tuple(one.cut for one in found)
+
+    @property
     def _set_cuts(self) -> tuple[SetCut, ...]:
         with self._search:
             if self._found_set_cuts is None:

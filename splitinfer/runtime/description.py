@@ -20,16 +20,21 @@ from splitinfer.wire.limits import LimitError, WireLimits
 
 if TYPE_CHECKING:
     from splitinfer.graph import TensorSpec
+    from splitinfer.graph.specs import Cut
 
 
 @dataclass(frozen=True)
 class RemoteCut:
-    """A cut as the server describes it: index, layer name, MACs before it, crossing tensors."""
+    """A cut as the server describes it: index, layer name, MACs before it, crossing tensors.
+
+    ``fingerprint`` is what requests for a set cut carry; empty for cuts 0..K, whose requests carry the model's.
+    """
 
     index: int
     name: str
     macs_before: int
     crossing: tuple[ArraySpec, ...]
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class RemoteModel:
 
     ``tolerance`` is the largest difference of its answers to those of the captured graph, relative to the largest
     magnitude of each output tensor; 0 promises the same bits. ``engine`` computes its tails. ``preprocessing`` is the
-    digest of what it makes of pictures sent at cut 0; empty where that is not known.
+    digest of what it makes of pictures sent at cut 0; empty where that is not known. ``set_cuts`` is None as long as
+    the server has not looked for them: at its start with ``serve --warm``, else when a set cut is first asked for.
     """
 
     name: str
@@ -49,6 +55,7 @@ class RemoteModel:
     tolerance: float = 0.0
     engine: str = ""
     preprocessing: str = ""
+    set_cuts: tuple[RemoteCut, ...] | None = None
 
     @property
     def num_cuts(self) -> int:
@@ -144,23 +151,28 @@ def read_codecs(codecs: Iterable[pb.Codec]) -> tuple[Codec, ...]:
 
 
 def _describe_model(name: str, held: HeldModel) -> pb.ModelDescription:
+    set_cuts = held.split.found_set_cuts  # a search is nothing for a stranger to start
     return pb.ModelDescription(
         name=name,
         fingerprint=held.fingerprint,
         inputs=_describe_tensors(held.split.inputs),
         outputs=_describe_tensors(held.split.outputs),
-        cuts=[
-            pb.CutDescription(
-                index=cut.index,
-                name=cut.name,
-                macs_before=cut.macs_before,
-                crossing=_describe_tensors(cut.crossing),
-            )
-            for cut in held.split.cuts
-        ],
+        cuts=[_describe_cut(cut) for cut in held.split.cuts],
+        set_cuts_are_known=set_cuts is not None,
+        set_cuts=[_describe_cut(cut, held.split.fingerprint_at(cut.index)) for cut in set_cuts or ()],
         engine=held.split.engine,
         tolerance=held.tolerance,
         preprocessing=held.preprocessing,
+    )
+
+
+def _describe_cut(cut: Cut, fingerprint: str = "") -> pb.CutDescription:
+    return pb.CutDescription(
+        index=cut.index,
+        name=cut.name,
+        macs_before=cut.macs_before,
+        crossing=_describe_tensors(cut.crossing),
+        fingerprint=fingerprint,
     )
 
 
@@ -179,11 +191,16 @@ def _read_model(model: pb.ModelDescription) -> RemoteModel:
         fingerprint=model.fingerprint,
         inputs=_read_tensors(model.inputs),
         outputs=_read_tensors(model.outputs),
-        cuts=tuple(RemoteCut(cut.index, cut.name, cut.macs_before, _read_tensors(cut.crossing)) for cut in model.cuts),
+        cuts=tuple(map(_read_cut, model.cuts)),
         engine=model.engine,
         tolerance=model.tolerance,
         preprocessing=model.preprocessing,
+        set_cuts=tuple(map(_read_cut, model.set_cuts)) if model.set_cuts_are_known else None,
     )
+
+
+def _read_cut(cut: pb.CutDescription) -> RemoteCut:
+    return RemoteCut(cut.index, cut.name, cut.macs_before, _read_tensors(cut.crossing), cut.fingerprint)
 
 
 def _read_tensors(descriptions: Iterable[pb.TensorDescription]) -> tuple[ArraySpec, ...]:

@@ -147,19 +147,21 @@ class TensorDescription(_message.Message):
     def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class CutDescription(_message.Message):
-    __slots__ = ("index", "name", "macs_before", "crossing")
+    __slots__ = ("index", "name", "macs_before", "crossing", "fingerprint")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MACS_BEFORE_FIELD_NUMBER: _ClassVar[int]
     CROSSING_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     index: int
     name: str
     macs_before: int
     crossing: _containers.RepeatedCompositeFieldContainer[TensorDescription]
-    def __init__(self, index: _Optional[int] = ..., name: _Optional[str] = ..., macs_before: _Optional[int] = ..., crossing: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ...) -> None: ...
+    fingerprint: str
+    def __init__(self, index: _Optional[int] = ..., name: _Optional[str] = ..., macs_before: _Optional[int] = ..., crossing: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class ModelDescription(_message.Message):
-    __slots__ = ("name", "fingerprint", "inputs", "outputs", "cuts", "tolerance", "engine", "preprocessing")
+    __slots__ = ("name", "fingerprint", "inputs", "outputs", "cuts", "tolerance", "engine", "preprocessing", "set_cuts_are_known", "set_cuts")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +170,8 @@ class ModelDescription(_message.Message):
     TOLERANCE_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     PREPROCESSING_FIELD_NUMBER: _ClassVar[int]
+    SET_CUTS_ARE_KNOWN_FIELD_NUMBER: _ClassVar[int]
+    SET_CUTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     inputs: _containers.RepeatedCompositeFieldContainer[TensorDescription]
@@ -176,7 +180,9 @@ class ModelDescription(_message.Message):
     tolerance: float
     engine: str
     preprocessing: str
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ..., cuts: _Optional[_Iterable[_Union[CutDescription, _Mapping]]] = ..., tolerance: _Optional[float] = ..., engine: _Optional[str] = ..., preprocessing: _Optional[str] = ...) -> None: ...
+    set_cuts_are_known: bool
+    set_cuts: _containers.RepeatedCompositeFieldContainer[CutDescription]
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ..., cuts: _Optional[_Iterable[_Union[CutDescription, _Mapping]]] = ..., tolerance: _Optional[float] = ..., engine: _Optional[str] = ..., preprocessing: _Optional[str] = ..., set_cuts_are_known: _Optional[bool] = ..., set_cuts: _Optional[_Iterable[_Union[CutDescription, _Mapping]]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_message_bytes", "max_tensor_bytes", "max_tensors")

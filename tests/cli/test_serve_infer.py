@@ -16,6 +16,8 @@ from PIL import Image
 
 from splitinfer.cli.main import main
 from splitinfer.graph import SplitModel
+from splitinfer.runtime import EdgeClient
+from tests.graph.towers import TWO
 
 CARD = """
 source = "tests.runtime.small:plain"
@@ -25,6 +27,13 @@ shape = [3, 32, 32]
 [preprocessing]
 resize = 32
 """
+TOWERS = """
+source = "tests.graph.towers:Towers"
+[[inputs]]
+shape = [16]
+[[inputs]]
+shape = [256]
+"""
 RUN = [sys.executable, "-c", "import sys; from splitinfer.cli.main import main; sys.exit(main())"]
 
 
@@ -32,6 +41,8 @@ RUN = [sys.executable, "-c", "import sys; from splitinfer.cli.main import main; 
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("infer")
     (folder / "plain.toml").write_text(CARD)
+    (folder / "towers.toml").write_text(TOWERS)
+    np.savez(folder / "both.npz", *(tensor.numpy() for tensor in TWO))
     Image.radial_gradient("L").convert("RGB").save(folder / "photo.jpg")
     return folder
 
@@ -39,15 +50,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[str]:
     """A ``splitinfer serve`` of its own; its address. Checks how it starts and how it stops."""
-    command = [*RUN, "serve", "--models", f"{folder}/plain.toml", "--port", "0", "--threads", "2", "--warm"]
+    command = [*RUN, "serve", "--models", f"{folder}/plain.toml,{folder}/towers.toml", "--port", "0"]
+    command += ["--threads", "2", "--warm"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     line = process.stdout.readline()
-    started = re.fullmatch(r"serving plain on (127\.0\.0\.1:\d+) \(Ctrl-C stops\)\n", line)
+    started = re.fullmatch(r"serving plain, towers on (127\.0\.0\.1:\d+) \(Ctrl-C stops\)\n", line)
     assert started, (line, process.stderr.read())
     yield started[1]
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=30)
-    said = "splitinfer: capturing plain ...\nsplitinfer: compiling the tails of plain ...\n"
+    said = "".join(
+        f"splitinfer: {what} {model} ...\n"
+        for what in ("capturing", "compiling the tails of")
+        for model in ("plain", "towers")
+    )
     assert (process.returncode, output, errors) == (0, "stopped\n", said)
 
 
@@ -68,6 +84,25 @@ def test_infer_checks_and_breaks_down(folder: Path, server: str, capsys: pytest.
         "tail",
         "total",
     ]
+
+
+def test_infer_takes_a_set_cut_by_name_and_number(
+    folder: Path, server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with EdgeClient(server) as client:
+        known = client.describe().models["towers"].set_cuts
+    assert known  # looked for at the start, with --warm
+    asked = ["infer", str(folder / "towers.toml"), "--input", str(folder / "both.npz"), "--server", server, "--check"]
+    assert known[-1].name.startswith("{")
+    for cut in (known[-1].name, str(known[-1].index)):
+        assert main([*asked, "--cut", cut, "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert (report["cut"], report["checked"]) == (known[-1].index, 1)
+    assert main([*asked, "--cut", known[-1].name]) == 0
+    assert f"towers, set cut {known[-1].index} after {known[-1].name}" in capsys.readouterr().out
+    for cut, says in (("{no.such}", "has no layer '{no.such}'"), (str(known[-1].index + 1), "and the set cuts 100000")):
+        assert main([*asked, "--cut", cut]) == 2
+        assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cut", ["0", "2", "3"])

@@ -41,6 +41,27 @@ def test_the_edge_runs_the_tails_of_set_cuts(batch: int) -> None:
         torch.testing.assert_close(rounded, whole, rtol=1e-2, atol=1e-2)
 
 
+def test_an_edge_tells_the_set_cuts_that_it_knows_and_looks_for_none_to_tell() -> None:
+    split = _capture()
+    asking = _capture()
+    with EdgeServer([split]) as server, EdgeClient(server.address, SETTINGS) as client:
+        for _ in range(2):
+            assert client.describe().models["towers"].set_cuts is None
+        assert split.found_set_cuts is None
+        last = asking.set_cuts[-1]
+        client.infer(asking, last.index, *TWO)
+        told = client.describe().models["towers"].set_cuts
+        assert told is not None
+        assert [(one.index, one.name, one.macs_before) for one in told] == [
+            (one.index, one.name, one.macs_before) for one in asking.set_cuts
+        ]
+        assert [one.fingerprint for one in told] == [asking.fingerprint_at(one.index) for one in told]
+        assert [spec.shape for spec in told[-1].crossing] == [spec.shape for spec in last.crossing]
+        # What was told is all that a device needs that does not hold the model.
+        crossing = asking.run_head(last.index, *TWO)
+        client.run_tail(ModelId("towers", told[-1].fingerprint), told[-1].index, crossing)
+
+
 def test_ends_with_other_counts_refuse_each_other_at_set_cuts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     edge = _capture()
     monkeypatch.setattr("splitinfer.graph.macs._RULES", dict(_RULES))
