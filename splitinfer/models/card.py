@@ -165,9 +165,9 @@ def load_card(ref: str | Path, *, in_file: bool = False) -> ModelCard:
     if isinstance(ref, Path) or text.endswith(".toml"):
         return _read_card(Path(ref))
     if ".py:" in text:
-        raise InputError(f"model {text!r}: write the module's name, {text.replace('.py:', ':').replace('/', '.')}")
+        raise InputError(f"model {text!r}: write the module's name, {_module_of(text)}")
     if text.endswith(".py"):
-        raise InputError(f"model {text!r}: name the factory in it, {text[:-3].replace('/', '.')}:FACTORY")
+        raise InputError(f"model {text!r}: name the factory in it, {_module_of(text + ':FACTORY')}")
     if text.startswith(("timm:", "hf:")):
         from splitinfer.models.libraries import library_card
 
@@ -276,3 +276,12 @@ def card_from(record: dict[str, Any], *, name: str, folder: Path, where: str) ->
         raise InputError(f"{where}: {field}: {first['msg']}") from None
     card._folder = folder
     return card
+
+
+def _module_of(text: str) -> str:
+    """Of ``nets/mine.py:build`` the name to write; of a file elsewhere the folder to write it in as well."""
+    file, _, factory = text.partition(".py:")
+    path = Path(file)
+    if path.is_absolute() or ".." in path.parts:
+        return f"{path.name}:{factory}, in the folder {path.parent}"
+    return f"{'.'.join(path.parts)}:{factory}"

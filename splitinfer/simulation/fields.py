@@ -41,10 +41,9 @@ def one_line(error: ValidationError, model: type[BaseModel] | None = None) -> st
         model: whose fields are named where one is not among them.
     """
     # Of a union's members pydantic reports each; the one that understood the most of the value says the most.
-    worst = max(error.errors(include_url=False), key=lambda one: (not one["type"].endswith("_type"), len(one["loc"])))
-    # Names of a union's members (float, tuple[...], tags) are noise for a user.
-    where = [part for part in worst["loc"] if isinstance(part, int) or (part.isidentifier() and part not in _MEMBERS)]
-    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
+    found = error.errors(include_url=False)
+    worst = max(found, key=lambda one: (not one["type"].endswith("_type"), len(one["loc"])))
+    name = _name_of(worst["loc"])
     reason = worst.get("ctx", {}).get("error")
     if isinstance(reason, ScenarioError):
         return f"{name}.{reason}" if name else str(reason)
@@ -57,10 +56,23 @@ def one_line(error: ValidationError, model: type[BaseModel] | None = None) -> st
         return f"{name}: no such field" + (f"; {hint}" if known else "")
     if worst["type"] == "missing" and isinstance(worst["loc"][-1], int):
         return f"{name.rpartition('[')[0]}: has too few values"
+    beside = [
+        _name_of(one["loc"])
+        for one in found
+        if one["type"] == "extra_forbidden" and one["loc"][:-1] == worst["loc"][:-1]
+    ]
+    if worst["type"] == "missing" and beside:
+        return f"{beside[0]}: no such field, and {name} is missing"
     message = worst["msg"][0].lower() + worst["msg"][1:]
     if worst["type"] == "union_tag_invalid":
         return f"{name}: kind must be {worst['ctx']['expected_tags']}, not {worst['ctx']['tag']!r}"
     return f"{name}: {message}" if worst["type"] == "missing" else f"{name}: {message}, not {_short(worst['input'])}"
+
+
+def _name_of(location: tuple[int | str, ...]) -> str:
+    # Names of a union's members (float, tuple[...], tags) are noise for a user.
+    where = [part for part in location if isinstance(part, int) or (part.isidentifier() and part not in _MEMBERS)]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
 
 
 def spread_over_devices(value: float | Sequence[float], devices: int, field: str) -> NDArray[np.float64]:

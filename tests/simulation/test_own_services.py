@@ -77,6 +77,9 @@ def test_a_profile_without_its_model_is_refused_before_anything_starts(here, cap
     [
         ("resnet51", "no profile for 'resnet51'; known: convnext_tiny"),
         ("ownnet.py:build", "write the module's name, ownnet:build"),
+        ("nets/ownnet.py:build", "write the module's name, nets.ownnet:build"),
+        ("/home/me/ownnet.py:build", "write the module's name, ownnet:build, in the folder /home/me"),
+        ("../ownnet.py", "name the factory in it, ownnet:FACTORY, in the folder .."),
         ("ownnet:Two", "missing a required argument: 'y'; a factory without a card is taken to want one picture"),
         ("ownnet:nothing", "ownnet has no factory 'nothing'"),
         ("nowhere.toml", "cannot read model card nowhere.toml"),

@@ -106,6 +106,7 @@ def test_bits_follow_the_wire_not_the_models_dtype():
         ({"arrivals": {"kind": "bursty", "mean_on_s": 0.01}}, "arrivals.mean_on_s"),
         ({"arrivals": {"kind": "periodic", "phase": 1.5}}, "arrivals.phase"),
         ({"arrivals": {"kind": "trace"}}, "arrivals.path"),
+        ({"arrivals": {"kind": "trace", "file": "requests.csv"}}, "arrivals.file"),
         ({"arrivals": {"kind": "trace", "path": "no/such.csv"}}, "arrivals.path"),
         ({"channel": {"kind": "correlated", "coherence_time_s": 0}}, "channel.coherence_time_s"),
         ({"channel": {"kind": "trace", "path": "no/such.csv"}}, "channel.path"),
