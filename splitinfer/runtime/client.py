@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
 import time
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
-from splitinfer.errors import DeadlineError, EdgeUnavailableError, InputError, RemoteError
-from splitinfer.runtime.description import EdgeDescription, read_description
-from splitinfer.runtime.events import Inferred, Observer, nobody
+from splitinfer.errors import EdgeUnavailableError, InputError
+from splitinfer.runtime.connection import Connection
+from splitinfer.runtime.description import EdgeDescription
+from splitinfer.runtime.events import Observer, nobody
 from splitinfer.runtime.exchange import (
     Exchange,
     ModelId,
-    Outgoing,
     cut_with_tail,
-    finished_here,
     local_result,
     picture_to_send,
-    raised,
     run_head,
     with_encoding,
 )
-from splitinfer.runtime.lane import Lane
 from splitinfer.runtime.malloc import tune_allocator
-from splitinfer.runtime.perseverance import Attempts, Breaker, OnFailure, checked_on_failure
-from splitinfer.runtime.result import InferenceResult, Timing
+from splitinfer.runtime.perseverance import OnFailure, checked_on_failure
+from splitinfer.runtime.result import InferenceResult
 from splitinfer.runtime.settings import ClientSettings
-from splitinfer.runtime.statuses import StreamEndedError, WrongEdgeError, error_of_call
-from splitinfer.runtime.timed_lane import TimedLane, Watchdog
-from splitinfer.runtime.tracing import UNTRACED, RequestTrace, Tracing
-from splitinfer.runtime.transport import DESCRIBE, INFER, Metadata, checked_target, open_channel
+from splitinfer.runtime.statuses import WrongEdgeError
+from splitinfer.runtime.streaming import Streaming
+from splitinfer.runtime.tasks import Tasks
+from splitinfer.runtime.tracing import Tracing
+from splitinfer.runtime.transport import checked_target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,18 +90,18 @@ class EdgeClient:
         self._on_failure = checked_on_failure(on_failure)
         self._tell = observer
         self._tracing = tracing
-        self._breaker = Breaker.of(self.settings)
         self._exchange = Exchange(self.target, self.settings)
-        self._lock = threading.Lock()
-        self._channel: grpc.Channel | None = None
-        # Replaced after a silence; calls of others may be under way on them until their deadlines.
-        self._retired: list[tuple[float, grpc.Channel]] = []
-        self._watchdog = Watchdog()
-        self._lanes: list[TimedLane] = []
-        self._free_lanes: list[TimedLane] = []
+        self._connection = Connection(self.target, self.settings, self._exchange)
+        self._tasks = Tasks(
+            self.settings,
+            self._exchange,
+            self._connection,
+            on_failure=self._on_failure,
+            observer=observer,
+            tracing=tracing,
+        )
         # Of each task that is inside `async with`, those that it has open; a task leaves the last one first.
         self._async: dict[asyncio.Task[Any] | None, list[AsyncEdgeClient]] = {}
-        self._closing = threading.Event()
 
     def describe(self) -> EdgeDescription:
         """Ask the server for its models, cuts, fingerprints and limits.
@@ -118,7 +110,7 @@ class EdgeClient:
             EdgeUnavailableError: no server answers.
             RemoteError: it refuses, or speaks another protocol.
         """
-        return self._describe(self.settings.deadline_s)
+        return self._tasks.describe(self.settings.deadline_s)
 
     def wait_ready(self, timeout_s: float) -> EdgeDescription:
         """Ask as :meth:`describe` does until the server answers, for one that is still starting.
@@ -135,7 +127,7 @@ class EdgeClient:
                 if isinstance(error, WrongEdgeError):
                     raise
                 left_s = give_up_s - time.monotonic()
-                if left_s <= 0 or self._closing.wait(min(_ASK_AGAIN_S, left_s)):
+                if left_s <= 0 or self._connection.closing.wait(min(_ASK_AGAIN_S, left_s)):
                     raise
 
     def tolerance(self, split: SplitModel) -> float:
@@ -182,7 +174,7 @@ class EdgeClient:
         if k == split.num_cuts:
             return local_result(split, k, inputs)
         tensors, head_s = run_head(split, k, inputs)
-        return self._finish(split, k, tensors, head_s, codec, self._attempts(on_failure))
+        return self._tasks.finish(split, k, tensors, head_s, codec, self._tasks.attempts(on_failure))
 
     def run_tail(
         self,
@@ -206,7 +198,9 @@ class EdgeClient:
         Raises:
             SplitInferError: as :meth:`infer`.
         """
-        return self._finish(model, cut_with_tail(model, cut), tensors, 0.0, codec, self._attempts(on_failure))
+        return self._tasks.finish(
+            model, cut_with_tail(model, cut), tensors, 0.0, codec, self._tasks.attempts(on_failure)
+        )
 
     def infer_picture(
         self,
@@ -235,7 +229,7 @@ class EdgeClient:
         if not self._exchange.is_introduced:
             self.describe()
         self._exchange.check_pictures(model.name, sent.digest)
-        result = self._finish(model, 0, sent.tensors, 0.0, sent.wire, self._attempts("fail"))
+        result = self._tasks.finish(model, 0, sent.tensors, 0.0, sent.wire, self._tasks.attempts("fail"))
         return with_encoding(result, sent.encode_s)
 
     def stream(
@@ -271,22 +265,11 @@ class EdgeClient:
         requests = (item if isinstance(item, tuple) else (item,) for item in inputs)
         if k == split.num_cuts:
             return (local_result(split, k, request) for request in requests)
-        return self._stream(split, k, requests, window, codec, on_failure)
+        return Streaming(self._tasks, self._connection, window, codec, on_failure).results(split, k, requests)
 
     def close(self) -> None:
         """Close the connection. Calls under way fail with ``EdgeUnavailableError``."""
-        self._closing.set()
-        with self._lock:
-            channels = [channel for _, channel in self._retired]
-            if self._channel is not None:
-                channels.append(self._channel)
-            self._channel, self._retired = None, []
-            lanes = list(self._lanes)
-        for lane in lanes:
-            lane.cancel()
-        self._watchdog.close()
-        for channel in channels:
-            channel.close()
+        self._connection.close()
 
     def __enter__(self) -> EdgeClient:
         return self
@@ -313,320 +296,3 @@ class EdgeClient:
         if not self._async[task]:
             del self._async[task]
         await client.close()
-
-    def _attempts(self, on_failure: OnFailure | None, since_s: float | None = None) -> Attempts:
-        return Attempts(self.settings, on_failure or self._on_failure, self._breaker, since_s)
-
-    def _describe(self, timeout_s: float) -> EdgeDescription:
-        data = self._call(DESCRIBE, Exchange.describe_request(), timeout_s)
-        description = read_description(data, self.settings.limits)
-        self._exchange.introduce(description)
-        return description
-
-    def _finish(
-        self,
-        model: SplitModel | ModelId,
-        cut: int,
-        tensors: Sequence[Any],
-        head_s: float,
-        codec: str | None,
-        attempts: Attempts,
-        request: Outgoing | None = None,
-    ) -> InferenceResult:
-        """Have the tail of a task run, there or here; a request that was sent before is sent again."""
-        trace = self._begin(model.name, cut, head_s) if request is None else request.trace
-        try:
-            result = self._tried(model, cut, tensors, head_s, codec, attempts, request, trace)
-        except BaseException as error:
-            trace.failed(error)
-            raise
-        return self._told(model.name, result, trace)
-
-    def _begin(self, model: str, cut: int, head_s: float) -> RequestTrace:
-        return UNTRACED if self._tracing is None else self._tracing.begin(model, cut, head_s)
-
-    def _tried(
-        self,
-        model: SplitModel | ModelId,
-        cut: int,
-        tensors: Sequence[Any],
-        head_s: float,
-        codec: str | None,
-        attempts: Attempts,
-        request: Outgoing | None,
-        trace: RequestTrace,
-    ) -> InferenceResult:
-        since_s = time.perf_counter()
-        while attempts.may_try():
-            try:
-                attempts.check_busy()
-                if not self._exchange.is_introduced:
-                    self._describe(attempts.timeout_s())
-                if request is None:
-                    request = self._exchange.prepare(model, cut, tensors, head_s, codec, trace)
-                result = raised(self._exchange.read(request, self._transfer(request.data, attempts.timeout_s())))
-            except RemoteError as error:
-                pause_s = None if self._closing.is_set() else attempts.failed(error)
-                if self._closing.is_set() or (pause_s is not None and self._closing.wait(pause_s)):
-                    raise
-                if pause_s is None:
-                    break
-            else:
-                attempts.answered()
-                if self._retired:
-                    self._close_retired()
-                return replace(result, retries=attempts.retries) if attempts.retries else result
-        return finished_here(model, cut, tensors, head_s, since_s, attempts)
-
-    def _told(self, model: str, result: InferenceResult, trace: RequestTrace) -> InferenceResult:
-        trace.done(result)
-        if result.error is None and self._tell is not nobody:
-            self._tell(Inferred(model, result.cut, result.ran_at, result.retries))
-        return result
-
-    def _answer(
-        self,
-        model: SplitModel | ModelId,
-        cut: int,
-        tensors: Sequence[Any],
-        head_s: float,
-        codec: str | None,
-        attempts: Attempts,
-        request: Outgoing | None = None,
-    ) -> InferenceResult:
-        """As :meth:`_finish`, but a refusal of this request alone is the ``error`` of its result."""
-        try:
-            return self._finish(model, cut, tensors, head_s, codec, attempts, request)
-        except (EdgeUnavailableError, DeadlineError):
-            raise
-        except RemoteError as refusal:
-            if not self._exchange.is_introduced:
-                raise
-            return InferenceResult(cut, Timing(head_s), error=refusal)
-
-    def _transfer(self, data: bytes, timeout_s: float) -> bytes:
-        """Send a request over an open stream if it is small and a stream is free, else as a call of its own."""
-        lane = self._free_lane() if len(data) <= self.settings.stream_up_to_bytes else None
-        if lane is None:
-            return self._call(INFER, data, timeout_s)
-        channel = self._channel
-        try:
-            return lane.exchange(data, timeout_s)
-        except RemoteError as error:
-            self._note(error, channel)
-            raise
-        finally:
-            self._free_lanes.append(lane)
-
-    def _free_lane(self) -> TimedLane | None:
-        with self._lock:
-            if self._free_lanes:
-                return self._free_lanes.pop()  # the one used last: the others may close unused
-            if len(self._lanes) == self.settings.streams:
-                return None
-            lane = TimedLane(self._open_channel, self._exchange.metadata, self.target, self._watchdog)
-            self._lanes.append(lane)
-            return lane
-
-    def _call(self, method: str, data: bytes, timeout_s: float) -> bytes:
-        metadata = self._exchange.metadata()
-        channel = self._open_channel()
-        try:
-            reply: bytes = channel.unary_unary(method)(data, timeout=timeout_s, metadata=metadata)
-        except grpc.RpcError as error:
-            failure = error_of_call(error, self.target)
-            self._note(failure, channel)
-            raise failure from None
-        except ValueError as error:  # gRPC's word for a channel that another thread has closed
-            raise self._lost() from error
-        return reply
-
-    def _stream(
-        self,
-        split: SplitModel,
-        cut: int,
-        requests: Iterator[tuple[Any, ...]],
-        window: int,
-        codec: str | None,
-        on_failure: OnFailure | None,
-    ) -> Generator[InferenceResult, None, None]:
-        under_way: deque[Outgoing] = deque()
-        line: _Line | None = None
-        trace = UNTRACED
-        try:
-            for request in requests:
-                tensors, head_s = run_head(split, cut, request)
-                while line is not None and under_way and (len(under_way) >= window or line.has_reply):
-                    line = yield from self._next(line, under_way, codec, on_failure)
-                if line is None and not self._breaker.is_open:
-                    line = self._open_line()
-                if line is None:  # one by one, until the edge answers again
-                    yield self._answer(split, cut, tensors, head_s, codec, self._attempts(on_failure))
-                    continue
-                try:
-                    trace = self._begin(split.name, cut, head_s)
-                    outgoing = self._exchange.prepare(split, cut, tensors, head_s, codec, trace)
-                except RemoteError as error:
-                    trace.failed(error)
-                    yield self._finish(split, cut, tensors, head_s, codec, self._attempts(on_failure))
-                    continue
-                line.lane.send(outgoing.data)
-                under_way.append(outgoing)
-            while line is not None and under_way:
-                line = yield from self._next(line, under_way, codec, on_failure)
-        except BaseException as error:
-            for open_trace in (trace, *(sent.trace for sent in under_way)):
-                open_trace.failed(error)
-            raise
-        finally:
-            if line is not None:
-                line.close()
-
-    def _open_line(self) -> _Line | None:
-        """Open a stream; None where the edge does not say what it holds."""
-        try:
-            if not self._exchange.is_introduced:
-                self._describe(self.settings.try_s or self.settings.deadline_s)
-            return _Line(self._open_channel(), self.target, self._exchange.metadata())
-        except RemoteError:
-            if self._closing.is_set():
-                raise
-            return None
-
-    def _next(
-        self, line: _Line, under_way: deque[Outgoing], codec: str | None, on_failure: OnFailure | None
-    ) -> Generator[InferenceResult, None, _Line | None]:
-        """Give the next result; where the stream has ended, those of all requests that were on it, and no stream."""
-        sent = under_way[0]
-        try_s = self.settings.try_s or self.settings.deadline_s
-        try:
-            reply = line.receive(sent.started + try_s - time.perf_counter(), try_s)
-        except RemoteError as error:
-            line.close()
-            self._note(error, line.channel)
-            if self._closing.is_set():
-                raise
-            while under_way:
-                sent = under_way[0]
-                attempts = self._attempts(on_failure, since_s=sent.started)
-                pause_s = attempts.failed(error)
-                if pause_s is None:
-                    result = self._told(sent.model.name, _here(sent, attempts), sent.trace)
-                else:
-                    self._closing.wait(pause_s)
-                    result = self._answer(sent.model, sent.cut, sent.tensors, sent.head_s, codec, attempts, sent)
-                under_way.popleft()
-                yield result
-            return None
-        result = self._exchange.read(sent, reply)
-        if result.error is not None:
-            result = self._after_refusal(sent, result, codec, self._attempts(on_failure, since_s=sent.started))
-        else:
-            self._breaker.succeeded()
-            result = self._told(sent.model.name, result, sent.trace)
-        under_way.popleft()
-        yield result
-        return line
-
-    def _after_refusal(
-        self, sent: Outgoing, result: InferenceResult, codec: str | None, attempts: Attempts
-    ) -> InferenceResult:
-        """Have a task run that a stream's edge has refused, there or here; ``result`` if nothing else is to be done."""
-        assert isinstance(result.error, RemoteError)
-        try:
-            pause_s = attempts.failed(result.error)
-        except RemoteError:
-            return self._told(sent.model.name, result, sent.trace)
-        if pause_s is None:
-            return self._told(sent.model.name, _here(sent, attempts), sent.trace)
-        self._closing.wait(pause_s)
-        return self._answer(sent.model, sent.cut, sent.tensors, sent.head_s, codec, attempts, sent)
-
-    def _open_channel(self) -> grpc.Channel:
-        with self._lock:
-            if self._closing.is_set():
-                raise EdgeUnavailableError(f"the client of {self.target} is closed", status="UNAVAILABLE")
-            if self._channel is None:
-                self._channel = open_channel(self.target, self.settings)
-            return self._channel
-
-    def _note(self, error: RemoteError, channel: grpc.Channel | None) -> None:
-        """After a lost or silent connection start afresh: a new channel has no waiting time behind it."""
-        if isinstance(error, StreamEndedError) or not isinstance(error, EdgeUnavailableError | DeadlineError):
-            return
-        self._close_retired()
-        lost: grpc.Channel | None = None
-        with self._lock:
-            if channel is not None and self._channel is channel:
-                self._channel = None
-                if isinstance(error, EdgeUnavailableError):
-                    self._exchange.forget()
-                    lost = channel
-                else:
-                    self._retired.append((time.monotonic(), channel))
-        if lost is not None:
-            lost.close()
-
-    def _close_retired(self) -> None:
-        """Close the channels on which no call can be under way any more."""
-        with self._lock:
-            since_s = time.monotonic() - self.settings.deadline_s
-            ended = [old for retired_s, old in self._retired if retired_s < since_s]
-            self._retired = [(retired_s, old) for retired_s, old in self._retired if retired_s >= since_s]
-        for old in ended:
-            old.close()
-
-    def _lost(self) -> EdgeUnavailableError:
-        what = f"the client of {self.target} is closed" if self._closing.is_set() else f"lost the edge at {self.target}"
-        return EdgeUnavailableError(what, status="UNAVAILABLE")
-
-
-def _here(sent: Outgoing, attempts: Attempts) -> InferenceResult:
-    return finished_here(sent.model, sent.cut, sent.tensors, sent.head_s, sent.started, attempts)
-
-
-class _Line:
-    """A stream of requests, and the thread that reads its replies."""
-
-    def __init__(self, channel: grpc.Channel, target: str, metadata: Metadata) -> None:
-        self.channel = channel
-        self.lane = Lane(channel, target, metadata)
-        self._target = target
-        self._arrived: queue.SimpleQueue[bytes | RemoteError] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read_all, name="splitinfer-replies", daemon=True)
-        self._reader.start()
-
-    @property
-    def has_reply(self) -> bool:
-        return not self._arrived.empty()
-
-    def receive(self, left_s: float, deadline_s: float) -> bytes:
-        """Wait for the next reply.
-
-        Raises:
-            DeadlineError: there is none in time.
-            RemoteError: the stream has ended.
-        """
-        try:
-            reply = self._arrived.get(timeout=max(left_s, 0.0))
-        except queue.Empty:
-            raise DeadlineError(
-                f"the edge at {self._target} did not answer within {deadline_s:g} s (deadline_s, --deadline-s)",
-                status=grpc.StatusCode.DEADLINE_EXCEEDED.name,
-            ) from None
-        if isinstance(reply, RemoteError):
-            raise reply
-        return reply
-
-    def close(self) -> None:
-        self.lane.cancel()
-        self._reader.join()
-
-    def _read_all(self) -> None:
-        try:
-            for reply in self.lane.replies():
-                self._arrived.put(reply)
-            ended = EdgeUnavailableError(f"the edge at {self._target} closed the stream", status="UNAVAILABLE")
-            self._arrived.put(ended)
-        except RemoteError as error:
-            self._arrived.put(error)

@@ -85,7 +85,7 @@ def test_a_client_returns_to_an_edge_that_returns(models: dict[str, SplitModel])
         first = client.infer(split, 1, IMAGE)
         assert (first.ran_at, first.retries, first.failure) == ("edge", 0, None)
     with client:
-        while not client._breaker.is_open:
+        while not client._tasks.breaker.is_open:
             assert client.infer(split, 1, IMAGE).ran_at == "device"
         with EdgeServer([split], ServerSettings(port=port)):
             places = {client.infer(split, 1, IMAGE).ran_at for _ in range(200)}

@@ -33,7 +33,7 @@ def test_another_grpcio_falls_back_to_public_streams(
     monkeypatch.setattr(direct_module, "DirectLane", refuse)
     image = torch.ones(1, 3, 32, 32)
     with EdgeClient(edge.address) as client:
-        assert isinstance(open_lane(client._open_channel(), edge.address), Lane)
+        assert isinstance(open_lane(client._connection.channel(), edge.address), Lane)
         for k in range(models["branchy"].num_cuts):
             check_answer(client.infer(models["branchy"], k, image).output, models["branchy"](image), f"cut {k}")
     small.release.clear()

@@ -1,0 +1,152 @@
+"""``Connection``: a client's channel to one edge, the streams that are kept open on it, and a new one after a loss."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import grpc
+
+from splitinfer.errors import DeadlineError, EdgeUnavailableError, RemoteError
+from splitinfer.runtime.exchange import Exchange
+from splitinfer.runtime.settings import ClientSettings
+from splitinfer.runtime.statuses import StreamEndedError, error_of_call
+from splitinfer.runtime.timed_lane import TimedLane, Watchdog
+from splitinfer.runtime.transport import INFER, open_channel
+
+
+class Connection:
+    """Calls to one edge, from any number of threads. It connects at first use and again after a loss.
+
+    Args:
+        target: ``host:port`` of the server.
+        settings: of the client.
+        exchange: whose metadata calls carry; it forgets what the edge said of itself when the connection is lost.
+
+    Attributes:
+        closing: set once it is closed.
+    """
+
+    def __init__(self, target: str, settings: ClientSettings, exchange: Exchange) -> None:
+        self.closing = threading.Event()
+        self._target = target
+        self._settings = settings
+        self._exchange = exchange
+        self._lock = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        # Replaced after a silence; calls of others may be under way on them until their deadlines.
+        self._retired: list[tuple[float, grpc.Channel]] = []
+        self._watchdog = Watchdog()
+        self._lanes: list[TimedLane] = []
+        self._free_lanes: list[TimedLane] = []
+
+    @property
+    def has_retired(self) -> bool:
+        """Whether there are channels that were replaced and are not closed yet."""
+        return bool(self._retired)
+
+    def close(self) -> None:
+        """Close it. Calls under way fail with ``EdgeUnavailableError``."""
+        self.closing.set()
+        with self._lock:
+            channels = [channel for _, channel in self._retired]
+            if self._channel is not None:
+                channels.append(self._channel)
+            self._channel, self._retired = None, []
+            lanes = list(self._lanes)
+        for lane in lanes:
+            lane.cancel()
+        self._watchdog.close()
+        for channel in channels:
+            channel.close()
+
+    def transfer(self, data: bytes, timeout_s: float) -> bytes:
+        """Send a request over an open stream if it is small and a stream is free, else as a call of its own.
+
+        Raises:
+            RemoteError: it is refused, or there is no answer.
+        """
+        lane = self._free_lane() if len(data) <= self._settings.stream_up_to_bytes else None
+        if lane is None:
+            return self.call(INFER, data, timeout_s)
+        channel = self._channel
+        try:
+            return lane.exchange(data, timeout_s)
+        except RemoteError as error:
+            self.note(error, channel)
+            raise
+        finally:
+            self._free_lanes.append(lane)
+
+    def _free_lane(self) -> TimedLane | None:
+        with self._lock:
+            if self._free_lanes:
+                return self._free_lanes.pop()  # the one used last: the others may close unused
+            if len(self._lanes) == self._settings.streams:
+                return None
+            lane = TimedLane(self.channel, self._exchange.metadata, self._target, self._watchdog)
+            self._lanes.append(lane)
+            return lane
+
+    def call(self, method: str, data: bytes, timeout_s: float) -> bytes:
+        """Make a call of its own.
+
+        Raises:
+            RemoteError: it is refused, or there is no answer.
+        """
+        metadata = self._exchange.metadata()
+        channel = self.channel()
+        try:
+            reply: bytes = channel.unary_unary(method)(data, timeout=timeout_s, metadata=metadata)
+        except grpc.RpcError as error:
+            failure = error_of_call(error, self._target)
+            self.note(failure, channel)
+            raise failure from None
+        except ValueError as error:  # gRPC's word for a channel that another thread has closed
+            raise self._lost() from error
+        return reply
+
+    def channel(self) -> grpc.Channel:
+        """Return the channel to make calls on.
+
+        Raises:
+            EdgeUnavailableError: the connection is closed.
+        """
+        with self._lock:
+            if self.closing.is_set():
+                raise EdgeUnavailableError(f"the client of {self._target} is closed", status="UNAVAILABLE")
+            if self._channel is None:
+                self._channel = open_channel(self._target, self._settings)
+            return self._channel
+
+    def note(self, error: RemoteError, channel: grpc.Channel | None) -> None:
+        """After a lost or silent connection start afresh: a new channel has no waiting time behind it."""
+        if isinstance(error, StreamEndedError) or not isinstance(error, EdgeUnavailableError | DeadlineError):
+            return
+        self.close_retired()
+        lost: grpc.Channel | None = None
+        with self._lock:
+            if channel is not None and self._channel is channel:
+                self._channel = None
+                if isinstance(error, EdgeUnavailableError):
+                    self._exchange.forget()
+                    lost = channel
+                else:
+                    self._retired.append((time.monotonic(), channel))
+        if lost is not None:
+            lost.close()
+
+    def close_retired(self) -> None:
+        """Close the channels on which no call can be under way any more."""
+        with self._lock:
+            since_s = time.monotonic() - self._settings.deadline_s
+            ended = [old for retired_s, old in self._retired if retired_s < since_s]
+            self._retired = [(retired_s, old) for retired_s, old in self._retired if retired_s >= since_s]
+        for old in ended:
+            old.close()
+
+    def _lost(self) -> EdgeUnavailableError:
+        what = (
+            f"the client of {self._target} is closed" if self.closing.is_set() else f"lost the edge at {self._target}"
+        )
+        return EdgeUnavailableError(what, status="UNAVAILABLE")

@@ -1,0 +1,156 @@
+"""``Tasks``: what a client does about one task: ask the edge, ask again, or run the tail here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from splitinfer.errors import DeadlineError, EdgeUnavailableError, RemoteError
+from splitinfer.runtime.connection import Connection
+from splitinfer.runtime.description import EdgeDescription, read_description
+from splitinfer.runtime.events import Inferred, Observer, nobody
+from splitinfer.runtime.exchange import Exchange, ModelId, Outgoing, finished_here, raised
+from splitinfer.runtime.perseverance import Attempts, Breaker, OnFailure
+from splitinfer.runtime.result import InferenceResult, Timing
+from splitinfer.runtime.settings import ClientSettings
+from splitinfer.runtime.tracing import UNTRACED, RequestTrace, Tracing
+from splitinfer.runtime.transport import DESCRIBE
+
+if TYPE_CHECKING:
+    from splitinfer.graph import SplitModel
+
+
+class Tasks:
+    """Has the tails of tasks run, at the edge or here. Safe to use from several threads.
+
+    Args:
+        settings: of the client.
+        exchange: what is said to the edge.
+        connection: how.
+        on_failure: what follows where the edge does not answer.
+        observer: told ``Inferred`` of each task.
+        tracing: writes a span of each.
+
+    Attributes:
+        settings, exchange: as given.
+        breaker: whether the edge is left alone for now.
+    """
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        exchange: Exchange,
+        connection: Connection,
+        *,
+        on_failure: OnFailure,
+        observer: Observer,
+        tracing: Tracing | None,
+    ) -> None:
+        self.settings = settings
+        self.exchange = exchange
+        self.breaker = Breaker.of(settings)
+        self._connection = connection
+        self._on_failure = on_failure
+        self._tell = observer
+        self._tracing = tracing
+
+    def attempts(self, on_failure: OnFailure | None, since_s: float | None = None) -> Attempts:
+        """Return what may be tried for one task, from now or from when it was first sent."""
+        return Attempts(self.settings, on_failure or self._on_failure, self.breaker, since_s)
+
+    def describe(self, timeout_s: float) -> EdgeDescription:
+        """Ask the edge what it holds.
+
+        Raises:
+            RemoteError: it does not say.
+        """
+        data = self._connection.call(DESCRIBE, Exchange.describe_request(), timeout_s)
+        description = read_description(data, self.settings.limits)
+        self.exchange.introduce(description)
+        return description
+
+    def finish(
+        self,
+        model: SplitModel | ModelId,
+        cut: int,
+        tensors: Sequence[Any],
+        head_s: float,
+        codec: str | None,
+        attempts: Attempts,
+        request: Outgoing | None = None,
+    ) -> InferenceResult:
+        """Have the tail of a task run, there or here; a request that was sent before is sent again."""
+        trace = self.begin(model.name, cut, head_s) if request is None else request.trace
+        try:
+            result = self._tried(model, cut, tensors, head_s, codec, attempts, request, trace)
+        except BaseException as error:
+            trace.failed(error)
+            raise
+        return self.told(model.name, result, trace)
+
+    def begin(self, model: str, cut: int, head_s: float) -> RequestTrace:
+        """Open a task's span."""
+        return UNTRACED if self._tracing is None else self._tracing.begin(model, cut, head_s)
+
+    def _tried(
+        self,
+        model: SplitModel | ModelId,
+        cut: int,
+        tensors: Sequence[Any],
+        head_s: float,
+        codec: str | None,
+        attempts: Attempts,
+        request: Outgoing | None,
+        trace: RequestTrace,
+    ) -> InferenceResult:
+        since_s, closing = time.perf_counter(), self._connection.closing
+        while attempts.may_try():
+            try:
+                attempts.check_busy()
+                if not self.exchange.is_introduced:
+                    self.describe(attempts.timeout_s())
+                if request is None:
+                    request = self.exchange.prepare(model, cut, tensors, head_s, codec, trace)
+                reply = self._connection.transfer(request.data, attempts.timeout_s())
+                result = raised(self.exchange.read(request, reply))
+            except RemoteError as error:
+                pause_s = None if closing.is_set() else attempts.failed(error)
+                if closing.is_set() or (pause_s is not None and closing.wait(pause_s)):
+                    raise
+                if pause_s is None:
+                    break
+            else:
+                attempts.answered()
+                if self._connection.has_retired:
+                    self._connection.close_retired()
+                return replace(result, retries=attempts.retries) if attempts.retries else result
+        return finished_here(model, cut, tensors, head_s, since_s, attempts)
+
+    def told(self, model: str, result: InferenceResult, trace: RequestTrace) -> InferenceResult:
+        """Close a task's span, tell the observer, and return the result."""
+        trace.done(result)
+        if result.error is None and self._tell is not nobody:
+            self._tell(Inferred(model, result.cut, result.ran_at, result.retries))
+        return result
+
+    def answer(
+        self,
+        model: SplitModel | ModelId,
+        cut: int,
+        tensors: Sequence[Any],
+        head_s: float,
+        codec: str | None,
+        attempts: Attempts,
+        request: Outgoing | None = None,
+    ) -> InferenceResult:
+        """As :meth:`finish`, but a refusal of this request alone is the ``error`` of its result."""
+        try:
+            return self.finish(model, cut, tensors, head_s, codec, attempts, request)
+        except (EdgeUnavailableError, DeadlineError):
+            raise
+        except RemoteError as refusal:
+            if not self.exchange.is_introduced:
+                raise
+            return InferenceResult(cut, Timing(head_s), error=refusal)
