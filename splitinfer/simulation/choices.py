@@ -7,11 +7,16 @@ different codecs.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from splitinfer.errors import ScenarioError
 from splitinfer.profiling.profile import CutRecord, Profile, TensorRecord
+from splitinfer.simulation.fields import spread_over_services
 from splitinfer.wire.codecs import CODECS, Codec
 from splitinfer.wire.dtypes import DTYPES
 
@@ -90,6 +95,107 @@ def choices_of(
     if cuts in ("pareto", "sets") or (allowed is not None and (len(allowed) > 1 or min_accuracy is not None)):
         found = _undominated(found, [profile.cut(one.cut).macs_before * cycles_per_mac for one in found])
     return tuple(found)
+
+
+def choices_of_devices(
+    profiles: Sequence[Sequence[Profile]],
+    *,
+    rho: Callable[[int, str], float],
+    bits_per_element: float,
+    cuts: str,
+    codecs: str | Sequence[str] | Sequence[Sequence[str]] | None,
+    min_accuracy: Any,
+) -> tuple[tuple[tuple[Choice, ...], ...], ...]:
+    """Return what each service of each device may choose.
+
+    Args:
+        profiles: of the services of each device.
+        rho: cycles per MAC of a device and a model.
+        bits_per_element, cuts: as ``choices_of``.
+        codecs: one for all services, a set that all choose from, or a set for each.
+        min_accuracy: one for all services, one for each, or one list per device.
+
+    Raises:
+        ScenarioError: a number or length does not fit, or no codec is left.
+    """
+    services = [len(own) for own in profiles]
+    if min_accuracy is not None:
+        spread = spread_over_services(min_accuracy, services, "min_accuracy")
+        if (spread > 1).any():
+            raise ScenarioError("min_accuracy: must be between 0 and 1")
+    sets = _codec_sets(codecs, max(services))
+    made: dict[Any, tuple[Choice, ...]] = {}  # devices mostly host the same
+    rows = []
+    for device, own in enumerate(profiles):
+        row = []
+        for service, profile in enumerate(own):
+            accuracy = None if min_accuracy is None else float(spread[device, service])
+            cycles_per_mac = rho(device, profile.model)
+            key = id(profile), sets[service], accuracy, cycles_per_mac
+            if key not in made:
+                made[key] = choices_of(
+                    profile,
+                    cycles_per_mac=cycles_per_mac,
+                    bits_per_element=bits_per_element,
+                    cuts=cuts,
+                    codecs=sets[service],
+                    min_accuracy=accuracy,
+                )
+            row.append(made[key])
+        rows.append(tuple(row))
+    return tuple(rows)
+
+
+def cut_places(
+    cuts: Any,
+    profiles: Sequence[Sequence[Profile]],
+    choices: Sequence[Sequence[Sequence[Choice]]],
+    field: str,
+) -> NDArray[np.int64]:
+    """Return the places of cuts among the choices, shape (M, N); of a cut in several codecs, that of the fewest bits.
+
+    Args:
+        cuts: one per service, or one list per device.
+        profiles, choices: of the services of each device.
+        field: name for the error.
+
+    Raises:
+        ScenarioError: a cut is out of range or left out, or the lengths do not fit.
+    """
+    if isinstance(cuts, np.ndarray):
+        cuts = cuts.tolist()
+    table = spread_over_services(cuts, [len(own) for own in profiles], field).astype(np.int64)
+    for device, services in enumerate(choices):
+        for service, own in enumerate(services):
+            wanted, profile = int(table[device, service]), profiles[device][service]
+            offered = [place for place, one in enumerate(own) if one.cut == wanted]
+            if not offered and not 0 <= wanted <= profile.num_cuts:  # set cuts are numbered far beyond K
+                raise ScenarioError(
+                    f"{field}: cut {wanted} of service {service} on device {device} is not in "
+                    f"0..{profile.num_cuts} ({profile.model})"
+                )
+            if not offered:
+                known = ", ".join(dict.fromkeys(str(one.cut) for one in own))
+                raise ScenarioError(
+                    f"{field}: cut {wanted} of {profile.model} is not among those it may choose: {known}"
+                )
+            _, table[device, service] = min((own[place].bits, place) for place in offered)
+    return table
+
+
+def _codec_sets(
+    codecs: str | Sequence[str] | Sequence[Sequence[str]] | None, services: int
+) -> list[tuple[str, ...] | None]:
+    """The codecs that each service may send in."""
+    if codecs is None or isinstance(codecs, str):
+        return [None if codecs is None else (codecs,)] * services
+    if not codecs or not all(codecs):
+        raise ScenarioError("codecs: a list of them needs at least one")
+    if isinstance(codecs[0], str):
+        return [tuple(map(str, codecs))] * services
+    if len(codecs) != services:
+        raise ScenarioError(f"codecs: has lists for {len(codecs)} services, but there are {services}")
+    return [tuple(names) for names in codecs]
 
 
 def coded_bits(cut: CutRecord, codec: Codec) -> float:

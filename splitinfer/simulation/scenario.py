@@ -15,7 +15,7 @@ from splitinfer.profiling.profile import Profile
 from splitinfer.scheduling.rules import ALLOCATIONS
 from splitinfer.simulation.arrivals import ArrivalModel, PoissonArrivals
 from splitinfer.simulation.channel import MAX_BITS_PER_S_PER_HZ, ChannelModel, RateProcess, RayleighChannel
-from splitinfer.simulation.choices import Choice, choices_of
+from splitinfer.simulation.choices import Choice, choices_of_devices, cut_places
 from splitinfer.simulation.drift import Drift
 from splitinfer.simulation.fields import (
     Count,
@@ -223,7 +223,14 @@ class Scenario(Settings):
         self._check_rate("arrival_rate_hz", self.arrival_rates_hz())
         if self.p95_latency_s is not None:
             spread_over_services(self.p95_latency_s, self.num_services, "p95_latency_s")
-        self._choices = self._choices_of_services()
+        self._choices = choices_of_devices(
+            self._profiles,
+            rho=self.device_cycles_per_mac,
+            bits_per_element=self.bits_per_element,
+            cuts=self.cuts,
+            codecs=self.codecs,
+            min_accuracy=self.min_accuracy,
+        )
         self.cut_array(self.fixed_cuts)
         self.arrivals.start(self.active, self.slot_s, np.random.default_rng(0))
         channel = self.channel.start(self.num_devices, self.slot_s, np.random.default_rng(0))
@@ -272,46 +279,6 @@ class Scenario(Settings):
     def profiles(self) -> tuple[tuple[Profile, ...], ...]:
         """The profiles of each device's services, M tuples."""
         return self._profiles
-
-    def _choices_of_services(self) -> tuple[tuple[tuple[Choice, ...], ...], ...]:
-        if self.min_accuracy is not None:
-            spread = spread_over_services(self.min_accuracy, self.num_services, "min_accuracy")
-            if (spread > 1).any():
-                raise ScenarioError("min_accuracy: must be between 0 and 1")
-        sets = self._codec_sets()
-        made: dict[Any, tuple[Choice, ...]] = {}  # devices mostly host the same
-        rows = []
-        for m, profiles in enumerate(self._profiles):
-            row = []
-            for n, profile in enumerate(profiles):
-                accuracy = None if self.min_accuracy is None else float(spread[m, n])
-                rho = self.device_cycles_per_mac(m, profile.model)
-                key = id(profile), sets[n], accuracy, rho
-                if key not in made:
-                    made[key] = choices_of(
-                        profile,
-                        cycles_per_mac=rho,
-                        bits_per_element=self.bits_per_element,
-                        cuts=self.cuts,
-                        codecs=sets[n],
-                        min_accuracy=accuracy,
-                    )
-                row.append(made[key])
-            rows.append(tuple(row))
-        return tuple(rows)
-
-    def _codec_sets(self) -> list[tuple[str, ...] | None]:
-        """The codecs that each service may send in."""
-        services = max(self.num_services)
-        if self.codecs is None or isinstance(self.codecs, str):
-            return [None if self.codecs is None else (self.codecs,)] * services
-        if not self.codecs or not all(self.codecs):
-            raise ScenarioError("codecs: a list of them needs at least one")
-        if isinstance(self.codecs[0], str):
-            return [tuple(map(str, self.codecs))] * services
-        if len(self.codecs) != services:
-            raise ScenarioError(f"codecs: has lists for {len(self.codecs)} services, but there are {services}")
-        return [tuple(names) for names in self.codecs]
 
     def device_cycles_per_mac(self, device: int, model: str = "") -> float:
         """Return rho of a model on a device: its card's, or ``cycles_per_mac`` with the card ``paper``."""
@@ -377,36 +344,7 @@ class Scenario(Settings):
         Raises:
             ScenarioError: a cut is out of range or left out, or the lengths do not fit.
         """
-        if cuts is None:
-            return self.num_cuts
-        limit = np.zeros(self.active.shape, dtype=np.int64)
-        for device, profiles in enumerate(self._profiles):
-            limit[device, : len(profiles)] = [profile.num_cuts for profile in profiles]
-        if isinstance(cuts, np.ndarray):
-            cuts = cuts.tolist()
-        table = spread_over_services(cuts, self.num_services, field).astype(np.int64)
-        offered = [[{one.cut for one in choices} for choices in services] for services in self._choices]
-        wrong = (table < 0) | (table > limit)
-        for device, service in np.argwhere(wrong):  # set cuts are numbered far beyond K
-            wrong[device, service] = int(table[device, service]) not in offered[device][service]
-        if wrong.any():
-            device, service = np.argwhere(wrong)[0]
-            raise ScenarioError(
-                f"{field}: cut {table[device, service]} of service {service} on device {device} is not in "
-                f"0..{limit[device, service]} ({self._profiles[device][service].model})"
-            )
-        for device, services in enumerate(self._choices):
-            for service, choices in enumerate(services):
-                wanted = table[device, service]
-                places = [place for place, one in enumerate(choices) if one.cut == wanted]
-                if not places:
-                    known = ", ".join(dict.fromkeys(str(one.cut) for one in choices))
-                    raise ScenarioError(
-                        f"{field}: cut {wanted} of {self._profiles[device][service].model} is not among those it may "
-                        f"choose: {known}"
-                    )
-                table[device, service] = min(places, key=lambda place: choices[place].bits)
-        return table
+        return self.num_cuts if cuts is None else cut_places(cuts, self._profiles, self._choices, field)
 
     def arrival_rates_hz(self) -> NDArray[np.float64]:
         """Return the mean rates at the start, shape (M, N)."""
