@@ -38,7 +38,7 @@ OBJECTIVES: tuple[Objective, ...] = ("latency", "energy", "bits")
 PICTURE_FILE = "jpeg"
 """What a camera's file is sent as, unchanged, so that the answer is that of the same file on the device."""
 
-CALL_S = 1.0e-3
+CALL_S = 1.5e-3
 """Of any request, without the link: threads that wake, headers, gRPC at both ends (``benchmarks.transport``)."""
 
 BYTE_S = 1.0e-9
