@@ -50,7 +50,7 @@ _GROUPS = {
         "device": "run the heads of one device under the scheduler",
         "top": "watch a live run or an edge server in a terminal",
         "devices": "list the device cards: what processors and radios really draw",
-        "calibrate": "fit the energy model to measured energy",
+        "calibrate": "measure this host's speed and energy, for advise and scenarios",
     },
 }
 _VERBS = {name: about for group in _GROUPS.values() for name, about in group.items()}

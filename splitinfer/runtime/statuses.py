@@ -73,6 +73,8 @@ _TROUBLE = (
 """What gRPC says when there is no connection, or it is lost, and what that means."""
 _LOST = ("Stream removed", "Received RST_STREAM")
 """How gRPC's details begin where a connection broke under a call and it did not find out why: UNKNOWN or INTERNAL."""
+_NO_METHOD = "Method not found"
+"""How gRPC's own refusal begins of a call that a server does not offer."""
 _TOO_LARGE = re.compile(r"Received message larger than max \((\d+) vs\. (\d+)\)")
 _BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -146,6 +148,12 @@ def error_of_status(
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineError(
             f"the edge at {target} did not answer within the deadline (deadline_s, --deadline-s)", status=code.name
+        )
+    if code is grpc.StatusCode.UNIMPLEMENTED and message.startswith(_NO_METHOD):
+        return RemoteError(
+            f"the server at {target} does not know this call: infer and advise ask a splitinfer serve, device asks a "
+            "splitinfer edge",
+            status=code.name,
         )
     refused = remote_error(code, message)
     hint = dict(trailing).get(RETRY_AFTER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -66,8 +67,9 @@ def fetch(server: str, seen: str = "") -> dict[str, Any]:
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", error)
         raise RemoteError(f"--server: no live page answers at {server}: {reason}", status="UNAVAILABLE") from None
-    except ValueError:
-        raise RemoteError(f"--server: what answers at {server} is no live page", status="INTERNAL") from None
+    except (ValueError, RecursionError, http.client.HTTPException):
+        what = f"--server: what answers at {server} is no live page; its port is the one given as --web-port"
+        raise RemoteError(what, status="INTERNAL") from None
     return news
 
 

@@ -410,3 +410,12 @@ def test_a_bug_of_the_server_is_no_broken_connection() -> None:
         error = error_of_status(code.value[0], "internal error 12; the server's log has the details", "edge:1")
         assert not isinstance(error, EdgeUnavailableError)
         assert error.status == code.name
+
+
+def test_a_server_of_another_kind_is_named() -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with EdgeClient(f"127.0.0.1:{port}") as client, pytest.raises(RemoteError, match="ask a splitinfer serve, device"):
+        client.describe()
+    server.stop(None)

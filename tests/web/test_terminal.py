@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -152,6 +154,21 @@ def test_nobody_there_and_somebody_else_are_one_line(page: WebPage, capsys: pyte
     address = page.address.removeprefix("http://").rstrip("/")
     assert main(["top", "--server", address]) != 0
     assert f"no live page answers at {address}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answer", [b"\x00\x00\x18\x04", b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000])
+def test_a_port_of_something_else_is_one_line(answer: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def reply() -> None:
+            peer, _ = other.accept()
+            with peer:
+                peer.recv(1000)
+                peer.sendall(answer)
+
+        threading.Thread(target=reply, daemon=True).start()
+        assert main(["top", "--server", f"127.0.0.1:{other.getsockname()[1]}"]) != 0
+    assert "is no live page; its port is the one given as --web-port" in capsys.readouterr().err
 
 
 def test_an_absent_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
