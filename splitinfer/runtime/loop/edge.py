@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -52,6 +53,56 @@ class Answer:
 
     reply: bytes
     batch: int
+
+
+class UsedNumbers:
+    """Numbers of tasks that a device has used, as ranges: one for each gap that a task leaves until it is done.
+
+    A device counts its tasks, so that a run of any length takes as much as its open tasks, and no number is forgotten.
+
+    Args:
+        max_gaps: most gaps that are kept.
+    """
+
+    def __init__(self, max_gaps: int) -> None:
+        self._max_gaps = max_gaps
+        self._starts: list[int] = []
+        self._ends: list[int] = []  # each behind its range
+
+    def __len__(self) -> int:
+        """Ranges that are kept."""
+        return len(self._starts)
+
+    def add(self, number: int) -> bool:
+        """Take note of a number; False if it was used before.
+
+        Raises:
+            InputError: more gaps than are kept.
+        """
+        after = bisect_right(self._starts, number)
+        before = after - 1
+        if before >= 0 and number < self._ends[before]:
+            return False
+        joins_left = before >= 0 and self._ends[before] == number
+        joins_right = after < len(self._starts) and self._starts[after] == number + 1
+        if joins_left and joins_right:
+            self._ends[before] = self._ends.pop(after)
+            del self._starts[after]
+        elif joins_left:
+            self._ends[before] = number + 1
+        elif joins_right:
+            self._starts[after] = number
+        elif len(self._starts) > self._max_gaps:
+            raise InputError(f"more than {self._max_gaps:,} gaps in the numbers of its tasks (max_open_tasks)")
+        else:
+            self._starts.insert(after, number)
+            self._ends.insert(after, number + 1)
+        return True
+
+    def clear(self) -> None:
+        """Forget all: the device begins anew."""
+        self._starts.clear()
+        self._ends.clear()
 
 
 class RequestAssembly:

@@ -30,7 +30,7 @@ from splitinfer.runtime.events import (
     TaskDone,
     nobody,
 )
-from splitinfer.runtime.loop.edge import Answer, EdgeLoop, EdgeTask, RequestAssembly, row
+from splitinfer.runtime.loop.edge import Answer, EdgeLoop, EdgeTask, RequestAssembly, UsedNumbers, row
 from splitinfer.runtime.loop.hub import Hub
 from splitinfer.runtime.loop.patience import Patience
 from splitinfer.runtime.loop.services import fingerprints
@@ -126,7 +126,7 @@ class _EdgeRun:
         # Devices that are gone: the slot from which they are back, or None.
         self._absent: dict[int, int | None] = {}
         self._arrived = np.zeros(shape, np.int64)
-        self._numbers: list[set[int]] = [set() for _ in range(shape[0])]
+        self._numbers = [UsedNumbers(settings.max_open_tasks) for _ in range(shape[0])]
         self._patience = Patience(settings.lease_s)
         self._served = threading.local()
 
@@ -303,11 +303,15 @@ class _EdgeRun:
         return message
 
     def _is_new(self, device: int, number: int) -> bool:
-        """Whether a device uses a task's number for the first time; takes note of it."""
-        seen = self._numbers[device]
-        is_new = number not in seen
-        seen.add(number)
-        return is_new
+        """Whether a device uses a task's number for the first time; takes note of it.
+
+        Raises:
+            RemoteError: its numbers have too many gaps.
+        """
+        try:
+            return self._numbers[device].add(number)
+        except InputError as error:
+            raise RemoteError(f"device {device} leaves {error}", status="RESOURCE_EXHAUSTED") from None
 
     def _take_piece(self, edge: EdgeLoop, device: int, piece: pb.TaskPiece, slot: int) -> None:
         services = self._scenario.num_services[device]

@@ -31,6 +31,8 @@ class LoopSettings:
             tolerance, not to the bit.
         torch_threads: threads inside one operation.
         max_pending_bytes: bytes of requests that wait at the edge; more ends the run.
+        max_open_tasks: gaps that a device may leave in the numbers of its tasks, which are those of tasks that are not
+            done with on it; a device with more is lost.
     """
 
     slots: int
@@ -45,9 +47,10 @@ class LoopSettings:
     batch: int = 1
     torch_threads: int = 1
     max_pending_bytes: int = 2 << 30
+    max_open_tasks: int = 100_000
 
     def __post_init__(self) -> None:
-        for name in ("slots", "tail_workers", "torch_threads", "max_pending_bytes"):
+        for name in ("slots", "tail_workers", "torch_threads", "max_pending_bytes", "max_open_tasks"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import queue
+import random
 import threading
 
 import pytest
 
-from splitinfer.errors import RemoteError, SplitInferError
+from splitinfer.errors import InputError, RemoteError, SplitInferError
 from splitinfer.policies import named_policy
 from splitinfer.runtime.description import describe_wire
 from splitinfer.runtime.loop import LoopSettings, run_device, run_edge
 from splitinfer.runtime.loop.attendance import Attendance
+from splitinfer.runtime.loop.edge import UsedNumbers
 from splitinfer.runtime.loop.hub import Hub
 from splitinfer.runtime.loop.services import ServiceLoader
 from splitinfer.runtime.settings import ServerSettings
@@ -122,3 +124,26 @@ def test_a_device_begins_no_run_that_cannot_be(what, tiny, tiny_cards):
         with pytest.raises(RemoteError, match=words):
             run_device(hub.address, world, 0, services)
         greeter.join()
+
+
+def test_no_number_is_used_twice_and_a_run_of_any_length_keeps_few() -> None:
+    rng = random.Random(0)
+    used, told = UsedNumbers(max_gaps=300), set[int]()
+    for first in range(1, 20_000, 200):  # tasks end in another order than they came
+        numbers = list(range(first, first + 200))
+        rng.shuffle(numbers)
+        for number in numbers:
+            assert used.add(number)
+            told.add(number)
+            assert not used.add(rng.choice(sorted(told)) if number % 997 == 0 else number)
+    assert len(used) == 1
+    assert not any(map(used.add, told))
+
+
+def test_a_device_that_leaves_gaps_on_purpose_is_bounded() -> None:
+    used = UsedNumbers(max_gaps=10)
+    assert all(used.add(2 * one) for one in range(11))
+    with pytest.raises(InputError, match=r"more than 10 gaps .*max_open_tasks"):
+        used.add(1 << 60)
+    assert used.add(1)  # closes one
+    assert used.add(1 << 60)
