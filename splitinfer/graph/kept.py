@@ -12,7 +12,7 @@ import json
 import operator
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,10 @@ FORMAT = 1
 """Of the files; a change makes old ones useless."""
 
 MAX_KEPT_BYTES = 4 << 30
-"""Most that the kept graphs take on disk together; those that were used longest ago go first."""
+"""Most that the kept graphs take on disk together, and likewise the halves of an engine; those that were used longest
+ago go first."""
+
+_KEPT_SUFFIXES = (".safetensors", ".onnx", ".npy")
 
 _PLAIN = (type(None), bool, int, float, str)
 _NAMED: dict[type, str] = {torch.dtype: "dtype", torch.memory_format: "memory_format", torch.layout: "layout"}
@@ -68,7 +71,7 @@ def frozen(captured: CapturedGraph) -> Callable[[Path, str], bool]:
             with replacing(path) as part:
                 save_file(weights, part, metadata)
                 part.chmod(0o600)  # what others could write is not believed
-            _make_room(path.parent)
+            make_room(path.parent)
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError):
             return False
         return True
@@ -104,11 +107,20 @@ def _is_ours(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _make_room(folder: Path) -> None:
-    files = sorted(((file.stat(), file) for file in folder.glob("*.safetensors")), key=lambda each: each[0].st_mtime)
+def make_room(folder: Path, in_use: Container[Path] = ()) -> None:
+    """Remove what was used longest ago until the kept files of a folder take ``MAX_KEPT_BYTES`` at most.
+
+    The newest file stays, and those that are in use.
+    """
+    files = []
+    for file in folder.iterdir():
+        if file.suffix in _KEPT_SUFFIXES and not file.name.startswith("."):  # those are being written
+            with contextlib.suppress(OSError):  # another process makes room, too
+                files.append((file.stat(), file))
+    files.sort(key=lambda each: each[0].st_mtime)
     total = sum(about.st_size for about, _ in files)
     for about, file in files[:-1]:
-        if total > MAX_KEPT_BYTES:
+        if total > MAX_KEPT_BYTES and file not in in_use:
             with contextlib.suppress(OSError):
                 file.unlink()
             total -= about.st_size

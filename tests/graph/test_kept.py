@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from splitinfer.graph import SplitModel
+from splitinfer.graph import SplitModel, kept
 from splitinfer.graph.kept import thawed
 from tests.graph.zoo import build, tensor_leaves
 
@@ -192,3 +193,14 @@ def test_the_second_start_neither_builds_nor_captures_and_weights_are_told_apart
     assert second == [first[0], "False", "False"]
     card.write_text(card.read_text().replace("[[inputs]]", "seed = 1\n[[inputs]]"))
     assert start()[:2] != first[:2]
+
+
+def test_what_was_used_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MAX_KEPT_BYTES", 250)
+    names = ["old.onnx", "used.npy", "older.npy", ".being_written.7.part.onnx", "new.onnx", "newest.safetensors"]
+    for age, name in enumerate(names):
+        (tmp_path / name).write_bytes(bytes(100))
+        os.utime(tmp_path / name, (age, age))
+    kept.make_room(tmp_path, {tmp_path / "used.npy"})
+    left = {file.name for file in tmp_path.iterdir()}
+    assert left == {"used.npy", ".being_written.7.part.onnx", "newest.safetensors"}

@@ -12,7 +12,9 @@ their digest. A process reads each once, for all sessions of all halves.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -34,6 +36,9 @@ SHARED_BYTES = 1024
 
 _MATRICES = ("Gemm", "FusedGemm", "MatMul", "FusedMatMul")
 _LINE_BYTES = 64
+in_use: set[Path] = set()
+"""Files that halves of this process were read from or written to."""
+
 _values: WeakValueDictionary[Path, Any] = WeakValueDictionary()
 _lock = threading.Lock()
 
@@ -84,6 +89,7 @@ def save_half(content: bytes, path: Path) -> None:
     import onnxruntime
     from onnx import numpy_helper
 
+    in_use.add(path)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         options = session_options(threads=1)
         options.optimized_model_filepath = str(Path(scratch) / "half.onnx")
@@ -95,6 +101,7 @@ def save_half(content: bytes, path: Path) -> None:
             continue
         kind = repr((array.shape, array.dtype.str)).encode()
         name = f"{hashlib.sha256(kind + array.tobytes()).hexdigest()[:32]}.npy"
+        in_use.add(path.parent / name)
         if not _is_there(path.parent / name, array):
             with replacing(path.parent / name) as part:
                 np.save(part, array)
@@ -120,6 +127,7 @@ def open_half(path: Path, threads: int, *, pack_bytes: float) -> Half:
     import onnxruntime
 
     half = onnx.load(path, load_external_data=False)
+    _touch(path)
     read = {node.input[1] for node in half.graph.node if node.op_type in _MATRICES}
     options = session_options(threads)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimised
@@ -169,8 +177,16 @@ def _value(path: Path) -> Any:
         value = _values.get(path)
         if value is None:
             value = onnxruntime.OrtValue.ortvalue_from_numpy(_aligned(np.load(path, mmap_mode="r")))
+            _touch(path)
             _values[path] = value
         return value
+
+
+def _touch(path: Path) -> None:
+    """Say that a file is used: what was used longest ago makes room."""
+    in_use.add(path)
+    with contextlib.suppress(OSError):
+        os.utime(path)
 
 
 def _aligned(array: NDArray[Any]) -> NDArray[Any]:

@@ -26,7 +26,7 @@ from splitinfer.files import replacing
 from splitinfer.graph.engines import onnx_files
 from splitinfer.graph.engines.checked import CheckedEngine, Run
 from splitinfer.graph.engines.export import export_onnx, part_module
-from splitinfer.graph.kept import cache_folder
+from splitinfer.graph.kept import cache_folder, make_room
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +82,8 @@ class OnnxRuntimeEngine(CheckedEngine):
                 opened = onnx_files.open_half(path, threads, pack_bytes=self._pack_bytes)
             except Exception:  # noqa: BLE001 - not there, or damaged in one of many ways
                 onnx_files.save_half(self._content(used, made), path)
+                if self._scratch is None:
+                    make_room(path.parent, onnx_files.in_use)
                 opened = onnx_files.open_half(path, threads, pack_bytes=self._pack_bytes)
             self._pack_bytes -= opened.matrix_bytes
 
