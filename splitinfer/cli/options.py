@@ -13,6 +13,9 @@ from splitinfer.threads import MAX_THREADS
 if TYPE_CHECKING:
     from splitinfer.simulation import Scenario
 
+MAX_SEEDS = 100_000
+"""Most runs of one world that a comparison is made of."""
+
 ScenarioName = Annotated[str, typer.Option(help="A preset (table2, busy, xr, drifting) or a TOML file.")]
 PolicyName = Annotated[str, typer.Option(help=POLICY_HELP)]
 Changes = Annotated[

@@ -16,9 +16,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: 
 
     Args:
         columns: the names.
-        rows: the cells, one per column.
+        rows: the cells, one per column; a number that there is none for ("nan") is shown as "-".
         left: names of columns to align left; the others hold numbers and are aligned right.
     """
+    rows = [["-" if cell == "nan" else cell for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
     for row in [columns, ["-" * width for width in widths], *rows]:
         cells = [

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from splitinfer.cli.options import MAX_SEEDS
 from splitinfer.errors import InputError, MissingExtraError
 
 
@@ -34,10 +35,12 @@ def reproduce(
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
     policies: Annotated[str | None, typer.Option(metavar="NAME,...", help="Only these policies.")] = None,
     training_slots: Annotated[int | None, typer.Option(min=1, help="Slots of each training.")] = None,
-    training_seeds: Annotated[int | None, typer.Option(min=1, help="Trainings per point, seeds 0, 1, ...")] = None,
+    training_seeds: Annotated[
+        int | None, typer.Option(min=1, max=MAX_SEEDS, help="Trainings per point, seeds 0, 1, ...")
+    ] = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Slots of each simulated run.")] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Simulated runs per policy and point, seeds 0, 1, ...")
+        int | None, typer.Option(min=1, max=MAX_SEEDS, help="Simulated runs per policy and point, seeds 0, 1, ...")
     ] = None,
 ) -> None:
     """Reproduce a figure of the paper: train and simulate every policy at every point, then draw and compare.

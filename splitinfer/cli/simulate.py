@@ -10,6 +10,7 @@ import typer
 
 from splitinfer.cli.cuts import cuts_used, fullest_device
 from splitinfer.cli.options import (
+    MAX_SEEDS,
     Allocation,
     AsJson,
     Changes,
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 _TRACE_SAMPLES = 4000
 
+_WIDTHS_IN = (0.5, 100.0)
+"""Of pictures."""
+
 
 def simulate(
     scenario: ScenarioName = "table2",
@@ -35,7 +39,8 @@ def simulate(
     slots: Annotated[int, typer.Option(min=1, help="Length of a run in slots.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Number of seeds; more than one gives confidence intervals.")
+        int | None,
+        typer.Option(min=1, max=MAX_SEEDS, help="Number of seeds; more than one gives confidence intervals."),
     ] = None,
     compare: Annotated[
         str | None, typer.Option(metavar="POLICY,POLICY", help="Compare these policies, by default over 5 seeds.")
@@ -68,6 +73,8 @@ def simulate(
       splitinfer simulate --scenario table2 --set p95_latency_s=1.0 --slots 100000
     """
     world = scenario_from(scenario, settings, allocation=allocation, latency_price=latency_price, device=device)
+    if not _WIDTHS_IN[0] <= width <= _WIDTHS_IN[1]:
+        raise InputError(f"--width must be from {_WIDTHS_IN[0]:g} to {_WIDTHS_IN[1]:g} inches, not {width:g}")
     if compare is not None or (seeds is not None and seeds > 1):
         if solver != "closed-form":
             raise InputError("--solver is for one run; leave out --compare and --seeds")
@@ -127,7 +134,7 @@ def _show(world: Scenario, result: SimulationResult) -> None:
 
     print(
         f"{result.scenario}, policy {result.policy}, seed {result.seed}: "
-        f"{result.slots:,} slots of {result.slot_s * 1e3:g} ms, simulated"
+        f"{result.slots:,} slot{'s' * (result.slots > 1)} of {result.slot_s * 1e3:g} ms, simulated"
     )
     total = result.energy_j
     share = result.energy_transmission_j / total if total else 0.0

@@ -135,3 +135,17 @@ def test_a_comparison_is_kept_for_a_paper(capsys, tmp_path):
     assert page is not None
     assert float(page[1]) == pytest.approx(7 * 72)
     assert (tmp_path / "column.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--width"])
+@pytest.mark.parametrize("value", ["-1", "0", "nan", "inf", "1e300", "99999999999999999999"])
+def test_numbers_that_make_no_run_are_one_line(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--scenario", "busy", "--slots", "10", option, value]) == 2
+    assert option in capsys.readouterr().err
+
+
+def test_where_no_task_is_finished_there_is_no_latency(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--scenario", "busy", "--slots", "1", "--policy", "fixed"]) == 0
+    said = capsys.readouterr().out
+    assert "nan" not in said
+    assert "1 slot of" in said
