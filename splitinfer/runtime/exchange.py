@@ -11,8 +11,9 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from splitinfer.errors import InputError, ModelMismatchError, RemoteError
@@ -385,13 +386,18 @@ def raised(result: InferenceResult) -> InferenceResult:
     return result
 
 
+@cache
+def _to_torch() -> Callable[[Any], torch.Tensor]:
+    from splitinfer.wire.torch_tensors import to_torch
+
+    return to_torch
+
+
 def _output(model: SplitModel | ModelId, reply: Reply) -> Any:
     """Return what the model returns; of a model that is not here, its tensor leaves as arrays."""
     if isinstance(model, ModelId):
         return tuple(map(widened, reply.tensors))
-    from splitinfer.wire.torch_tensors import to_torch
-
-    leaves = tuple(map(to_torch, reply.tensors))
+    leaves = tuple(map(_to_torch(), reply.tensors))
     specs = model.outputs
     if len(leaves) != len(specs) or not all(spec.fits(leaf) for spec, leaf in zip(specs, leaves, strict=True)):
         received = ", ".join(str(type(model.outputs[0]).of(leaf)) for leaf in leaves)

@@ -59,7 +59,10 @@ class Once:
             if run is None:
                 run = self._under_way[key] = _Run(content)
             run.wanted.append(is_wanted)
+            if not leads and run.done is None:
+                run.done = threading.Event()
         if not leads:
+            assert run.done is not None
             run.done.wait()
             if run.error is not None:
                 raise run.error
@@ -74,7 +77,8 @@ class Once:
                 del self._under_way[key]
                 if run.error is None:
                     self._keep(key, content, run.answer)
-            run.done.set()
+            if run.done is not None:
+                run.done.set()
         return run.answer, True
 
     def _keep(self, key: Hashable, content: Hashable, answer: bytes) -> None:
@@ -97,11 +101,13 @@ _ENTRY_BYTES = 512
 
 
 class _Run:
-    """A request under way."""
+    """A request under way. Few are asked for twice, so what a second one would wait for is made by that one."""
+
+    __slots__ = ("answer", "content", "done", "error", "wanted")
 
     def __init__(self, content: Hashable) -> None:
         self.content = content
         self.wanted: list[Wanted] = []
-        self.done = threading.Event()
+        self.done: threading.Event | None = None
         self.answer = b""
         self.error: Exception | None = None

@@ -18,6 +18,7 @@ from splitinfer.runtime.settings import ClientSettings
 OnFailure = Literal["fail", "fallback", "wait"]
 """``fail`` raises the error; ``fallback`` runs the tail here, on what crosses the cut; ``wait`` tries without end."""
 
+_ON_FAILURE = frozenset(get_args(OnFailure))
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
 
@@ -28,7 +29,7 @@ def checked_on_failure(value: str) -> OnFailure:
     Raises:
         InputError: it is none of fail, fallback, wait.
     """
-    if value not in get_args(OnFailure):
+    if value not in _ON_FAILURE:
         raise InputError(f"on_failure must be one of {', '.join(get_args(OnFailure))}, not {value!r}")
     return value  # type: ignore[return-value]
 
@@ -88,7 +89,7 @@ class Breaker:
     @property
     def busy_s(self) -> float:
         """For how long the edge has asked to be left alone still, seconds."""
-        return max(0.0, self._busy_until - self._clock())
+        return max(0.0, self._busy_until - self._clock()) if self._busy_until else 0.0
 
     def refused(self, retry_after_s: float) -> None:
         """Note that the edge is busy and when it may be asked again; the devices that it told so come one by one."""

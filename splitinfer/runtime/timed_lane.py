@@ -21,7 +21,8 @@ class Watchdog:
     """
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
+        self._condition = threading.Condition(self._lock)
         self._armed: dict[TimedLane, float] = {}
         self._wakes_at = 0.0
         self._thread: threading.Thread | None = None
@@ -30,7 +31,7 @@ class Watchdog:
     def arm(self, lane: TimedLane, seconds: float) -> None:
         """Have a lane expire in so many seconds unless disarmed."""
         deadline = time.monotonic() + seconds
-        with self._condition:
+        with self._lock:
             self._armed[lane] = deadline
             if self._thread is None:
                 self._wakes_at = deadline
@@ -40,7 +41,7 @@ class Watchdog:
                 self._condition.notify()
 
     def disarm(self, lane: TimedLane) -> None:
-        with self._condition:
+        with self._lock:
             self._armed.pop(lane, None)
 
     def close(self) -> None:
