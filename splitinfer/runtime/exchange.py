@@ -78,6 +78,9 @@ class Outgoing:
     trace: RequestTrace = UNTRACED
 
 
+_KEPT_MODELS = 1024
+
+
 class Exchange:
     """Builds requests for one server and reads its replies. Safe to use from several threads."""
 
@@ -151,10 +154,13 @@ class Exchange:
         self._wires = {codec.name: Wire(self._settings.limits, codec) for codec in reversed(codecs)}
         # Per model, cut and codec, as long as the server accepts the same.
         self._writers: dict[tuple[str, str, int, str | None], Writer] = {}
+        # The writers of the models themselves, which were found to be the server's.
+        self._checked: dict[tuple[int, int, str | None], tuple[weakref.ref[SplitModel | ModelId], Writer]] = {}
 
     def forget(self) -> None:
         """Forget the description; another server may answer at the address from now on."""
         self._description = None
+        self._checked.clear()
 
     def request(
         self,
@@ -172,13 +178,21 @@ class Exchange:
             InputError: tensors that cannot be sent or are over a limit of either end, or a codec that the server does
                 not accept.
         """
+        return self._written(self._writer(name, fingerprint, cut, codec), cut, tensors, request_id, trace_context)
+
+    def _writer(self, name: str, fingerprint: str, cut: int, codec: str | None) -> Writer:
         writer = self._writers.get((name, fingerprint, cut, codec))
         if writer is None:
             wire = self._sending(codec or self._settings.codec)
             wanted = self._sending(self._settings.reply_codec).codec
             writer = request_writer(name, fingerprint, cut, wire, reply_codec=wanted)
             self._writers[name, fingerprint, cut, codec] = writer
-        data = writer.write(tensors, request_id, trace_field(trace_context))
+        return writer
+
+    def _written(
+        self, writer: Writer, cut: int, tensors: Sequence[Any], request_id: int, trace_context: bytes
+    ) -> bytes:
+        data = writer.write(tensors, request_id, trace_field(trace_context) if trace_context else b"")
         if len(data) > self._max_message_bytes:
             raise InputError(
                 f"the tensors at cut {cut} make a message of {len(data)} bytes; the edge takes at most "
@@ -213,10 +227,19 @@ class Exchange:
             ModelMismatchError: the server holds no such model, or another one of that name.
         """
         start = time.perf_counter()
-        fingerprint = self._fingerprint(model, cut)
-        self._check_model(model.name, fingerprint, cut)
+        key = id(model), cut, codec
+        known = self._checked.get(key)
+        if known is not None and known[0]() is model:
+            writer = known[1]
+        else:
+            fingerprint = self._fingerprint(model, cut)
+            self._check_model(model.name, fingerprint, cut)
+            writer = self._writer(model.name, fingerprint, cut, codec)
+            if len(self._checked) >= _KEPT_MODELS:
+                self._checked.clear()
+            self._checked[key] = weakref.ref(model), writer
         request_id = next(self._ids)
-        data = self.request(model.name, fingerprint, cut, tensors, request_id, codec, trace.context)
+        data = self._written(writer, cut, tensors, request_id, trace.context)
         end = time.perf_counter()
         return Outgoing(data, request_id, model, cut, head_s, end - start, end, tensors, trace)
 

@@ -130,6 +130,8 @@ class Attempts:
         failure: why the last try failed.
     """
 
+    __slots__ = ("_breaker", "_ends", "_settings", "failure", "on_failure", "retries")
+
     def __init__(
         self, settings: ClientSettings, on_failure: OnFailure, breaker: Breaker, since_s: float | None = None
     ) -> None:

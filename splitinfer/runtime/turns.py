@@ -150,7 +150,7 @@ class Turns:
 
     def _gather(self, first: Turn) -> list[Turn]:
         """Return the requests to compute now, without those that nobody waits for."""
-        if first.wake is None and first.is_wanted():  # it found a processor free, so nobody else waits
+        if first.wake is None:  # it found a processor free, so nobody else waits, and its client has just asked
             first.queue_s = time.perf_counter() - first.arrived
             self._tell([first], IDLE, 0)
             return [first]
