@@ -127,15 +127,6 @@ class DeviceReturned(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class FellBack(Event):
-    """A device that is back says how many tasks of each service it finished by itself while its edge was away."""
-
-    kind: ClassVar[str] = "fallback"
-    device: int
-    tasks: list[int]
-
-
-@dataclass(frozen=True, slots=True)
 class Ended(Event):
     """A live run is over; what the edge knows of it."""
 
@@ -242,7 +233,6 @@ _KINDS: dict[str, type[Event]] = {
         DeviceLeft,
         DeviceLost,
         DeviceReturned,
-        FellBack,
         Ended,
         TailServed,
         BatchReleased,

@@ -48,7 +48,6 @@ const RUN = [
   { key: "p95", label: "p95", unit: "ms" },
   { key: "target", label: "target", unit: "ms", optional: () => run.targets_s?.length },
   { key: "batch", label: "batch" },
-  { key: "fallbacks", label: "fallbacks" },
   { key: "rejoined", label: "rejoined" },
 ];
 const MODELS = [
@@ -249,7 +248,6 @@ function drawRow(row, end, from, seen, times) {
     row.p95.classList.toggle("met", target > 0 && own.p95_s !== null && own.p95_s <= target);
     if (row.target) write(row.target, target ? ms(target) : "");
     write(row.batch, number(own.batch, 1));
-    write(row.fallbacks, own.counts.fallbacks || 0);
   }
   row.from = from;
   row.end = end.time_s;

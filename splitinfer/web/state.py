@@ -16,7 +16,6 @@ from splitinfer.runtime.events import (
     DeviceReturned,
     Ended,
     Event,
-    FellBack,
     Inferred,
     PeriodEnded,
     Refused,
@@ -77,10 +76,6 @@ class LiveState:
                 slots = event.finish_slot + 1 - event.arrival_slot
                 own = self._services[f"{event.device}/{event.service}"]
                 own.done(self._number, slots * self._run["slot_s"], event.batch)
-            elif isinstance(event, FellBack):
-                for service, tasks in enumerate(event.tasks):
-                    if (one := self._services.get(f"{event.device}/{service}")) is not None:
-                        one.count(self._number, "fallbacks", tasks)
             elif isinstance(event, TailServed):
                 self._model(event.model).done(self._number, event.queue_s + event.tail_s, event.batch)
             elif isinstance(event, BatchReleased):

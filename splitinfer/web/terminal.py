@@ -34,9 +34,8 @@ _RUN = (
     ("kbit", "kbit/s"),
     ("eMcyc", "mW"),
     ("J", "rejoin"),
-    ("done", "fallb."),
     ("p50 ms", "p95 ms"),
-    ("target",),
+    ("done", "target"),
 )
 """Facts of a service, those of one cell of a narrow table together. Queues: Mcyc, kbit, and eMcyc at the edge."""
 
