@@ -22,6 +22,7 @@ from splitinfer.cli.options import (
     MaxMessageMib,
     MetricsPort,
     OtlpEndpoint,
+    P95Target,
     PatienceS,
     PlotFile,
     PolicyName,
@@ -52,6 +53,7 @@ def edge(
         float,
         typer.Option(help="How long a silent device keeps its place, seconds; then the others go on; it can return."),
     ] = 10.0,
+    p95_target_s: P95Target = None,
     threads: Threads = 1,
     engine: EngineName = "torch",
     workers: Annotated[
@@ -125,6 +127,7 @@ def edge(
         batch=batch,
         join_s=join_s,
         lease_s=lease_s,
+        p95_target_s=p95_target_s,
     )
     if plot is not None:
         check_plot_path(plot)

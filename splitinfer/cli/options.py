@@ -111,6 +111,10 @@ WebPort = Annotated[
     int | None,
     typer.Option(min=0, max=65535, metavar="P", help="Show a live page at http://127.0.0.1:P/; extra [web]."),
 ]
+P95Target = Annotated[
+    float | None,
+    typer.Option(metavar="S", help="p95 that page and top hold every service to, seconds; steers nothing."),
+]
 LogForm = Annotated[
     str | None,
     typer.Option("--log", metavar="text|json", help="Say every request and refusal on standard error."),

@@ -24,6 +24,7 @@ from splitinfer.cli.options import (
     MetricsPort,
     OnFailureName,
     OtlpEndpoint,
+    P95Target,
     PatienceS,
     PlotFile,
     PolicyName,
@@ -72,6 +73,7 @@ def run(
         float | None,
         typer.Option(help="Go on without a device that is lost, or silent for so many seconds; else the run ends."),
     ] = None,
+    p95_target_s: P95Target = None,
     trace: TraceFile = None,
     plot: PlotFile = None,
     compare: CompareRun = False,
@@ -120,6 +122,7 @@ def run(
         tail_workers=workers,
         batch=batch,
         lease_s=lease_s,
+        p95_target_s=p95_target_s,
     )
     chosen = checked_on_failure(on_failure)
     pictures = photos(images)

@@ -221,7 +221,9 @@ class _EdgeRun:
                 num_cuts=self._setting.num_cuts.tolist(),
                 tolerance=self._tails.tolerance,
                 choices=_labels(self._scenario),
-                targets_s=_targets_s(self._scenario),
+                targets_s=[[settings.p95_target_s] * count for count in self._scenario.num_services]
+                if settings.p95_target_s is not None
+                else [],
             )
         )
 
@@ -454,11 +456,3 @@ def _labels(scenario: Scenario) -> list[list[list[str]]]:
     if scenario.has_plain_cuts:
         return []
     return [[list(map(str, own)) for own in device] for device in scenario.choices]
-
-
-def _targets_s(scenario: Scenario) -> list[list[float]]:
-    """The latency target of each service, if one has any."""
-    targets_s = scenario.latency_targets_s()
-    if targets_s is None:
-        return []
-    return [own[:count] for own, count in zip(targets_s.tolist(), scenario.num_services, strict=True)]

@@ -31,6 +31,8 @@ class LoopSettings:
             tolerance, not to the bit.
         torch_threads: threads inside one operation.
         max_pending_bytes: bytes of requests that wait at the edge; more ends the run.
+        p95_target_s: that whoever watches holds each service's 95th percentile of latency against, seconds. It steers
+            nothing: a live run keeps the scenario's energy weights.
         max_open_tasks: gaps that a device may leave in the numbers of its tasks, which are those of tasks that are not
             done with on it; a device with more is lost.
     """
@@ -48,6 +50,7 @@ class LoopSettings:
     torch_threads: int = 1
     max_pending_bytes: int = 2 << 30
     max_open_tasks: int = 100_000
+    p95_target_s: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("slots", "tail_workers", "torch_threads", "max_pending_bytes", "max_open_tasks"):
@@ -57,9 +60,9 @@ class LoopSettings:
         check_batch(self.batch)
         if not 0 <= self.seed < 1 << 63:
             raise InputError(f"seed must be 0 or more, not {self.seed}")
-        for name in ("time_scale", "join_s", "silence_s", "lease_s"):
+        for name in ("time_scale", "join_s", "silence_s", "lease_s", "p95_target_s"):
             value = getattr(self, name)
-            if name == "lease_s" and value is None:
+            if name in ("lease_s", "p95_target_s") and value is None:
                 continue
             if not (isfinite(value) and value > 0):
                 raise InputError(f"{name} must be above 0, not {value}")

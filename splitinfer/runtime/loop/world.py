@@ -82,7 +82,8 @@ def check_live(scenario: Scenario) -> None:
     """
     if scenario.latency_targets_s() is not None:
         raise ScenarioError(
-            "p95_latency_s: a live run keeps the scenario's energy weights; remove the target, or use simulate"
+            "p95_latency_s: a live run keeps the scenario's energy weights; remove the target (--p95-target-s shows "
+            "one without steering), or use simulate"
         )
     if scenario.downlink_bps is not None:
         raise ScenarioError(

@@ -39,8 +39,9 @@ def test_a_run_with_thousands_of_recuts_is_the_simulators_task_by_task(tiny, tin
     """Four services are cut anew every 5 slots: 3,200 cuts in 4,000 slots, at random, tasks of old cuts under way."""
     slots, seed = 4000, 5
     lines = []
-    settings = LoopSettings(slots=slots, seed=seed, time_scale=0.05, patience_s=PATIENT)
+    settings = LoopSettings(slots=slots, seed=seed, time_scale=0.05, patience_s=PATIENT, p95_target_s=0.5)
     record = run_locally(tiny, "random", settings, cards=tiny_cards, observer=lines.append)
+    assert lines[0].targets_s == [[0.5] * count for count in tiny.num_services]
     live = record.result(tiny)
     simulated = simulate(tiny, named_policy("random", tiny), slots=slots, seed=seed)
     figures = live.figures
