@@ -192,7 +192,7 @@ class Exchange:
     def _written(
         self, writer: Writer, cut: int, tensors: Sequence[Any], request_id: int, trace_context: bytes
     ) -> bytes:
-        data = writer.write(tensors, request_id, trace_field(trace_context) if trace_context else b"")
+        data = writer.write(tensors, request_id, trace_field(trace_context))
         if len(data) > self._max_message_bytes:
             raise InputError(
                 f"the tensors at cut {cut} make a message of {len(data)} bytes; the edge takes at most "

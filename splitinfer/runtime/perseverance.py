@@ -92,8 +92,11 @@ class Breaker:
         return max(0.0, self._busy_until - self._clock()) if self._busy_until else 0.0
 
     def refused(self, retry_after_s: float) -> None:
-        """Note that the edge is busy and when it may be asked again; the devices that it told so come one by one."""
-        self._busy_until = self._clock() + retry_after_s * (1.0 + self._draw() / 2)
+        """Note that the edge is busy and when it may be asked again; the devices that it told so come one by one.
+
+        Whatever it says, it is asked again after ``longest_probe_s``.
+        """
+        self._busy_until = self._clock() + min(retry_after_s, self._longest_s) * (1.0 + self._draw() / 2)
 
     def succeeded(self) -> None:
         """Note that the edge has answered."""

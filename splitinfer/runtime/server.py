@@ -191,7 +191,7 @@ class EdgeServer:
         if not isinstance(reason, RemoteError) or reason.status != grpc.StatusCode.RESOURCE_EXHAUSTED.name:
             return 0.0
         settings = self.settings
-        return min(max(settings.retry_after_s, self._runner.backlog_s / 2), settings.longest_retry_after_s)
+        return max(settings.retry_after_s, min(self._runner.backlog_s / 2, settings.longest_retry_after_s))
 
     def _say(self, *, well: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if well else health_pb2.HealthCheckResponse.NOT_SERVING

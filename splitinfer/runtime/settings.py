@@ -51,7 +51,7 @@ class ServerSettings:
             before it will take longer.
         retry_after_s: when a client that is refused for want of a place or a processor may ask again at the earliest,
             seconds; it is told half the time that the waiting requests will take, if that is longer.
-        longest_retry_after_s: at the latest, seconds.
+        longest_retry_after_s: longest time that the waiting requests are said to take, seconds.
         max_calls_per_name: of them, those of one peer that is known by a certificate or token; three quarters by
             default, so that no device keeps all others out.
         idle_s: longest time that a call may wait for its client's next message, seconds; then it is closed. Clients of
@@ -103,8 +103,11 @@ class ServerSettings:
             _check_at_least(1, max_calls_per_name=self.max_calls_per_name)
         check_batch(self.batch)
         _check_positive(stuck_s=self.stuck_s, kept_answer_s=self.kept_answer_s)
-        _check_positive(max_wait_s=self.max_wait_s)
-        _check_positive(retry_after_s=self.retry_after_s, longest_retry_after_s=self.longest_retry_after_s)
+        _check_positive(
+            max_wait_s=self.max_wait_s,
+            retry_after_s=self.retry_after_s,
+            longest_retry_after_s=self.longest_retry_after_s,
+        )
         _check_at_least(0, kept_answer_bytes=self.kept_answer_bytes)
         _check_at_least(1, max_unread_bytes=self.max_unread_bytes)
         _check_at_least(1, max_picture_pixels=self.max_picture_pixels, max_picture_scans=self.max_picture_scans)
