@@ -37,7 +37,7 @@ with contextlib.nullcontext() if atheris is None else atheris.instrument_imports
 
 _LIMITS = WireLimits(max_message_bytes=1 << 20, max_tensor_bytes=1 << 20, max_decoded_bytes=1 << 20)
 _WIRE = Wire(_LIMITS)
-_SLOW_S = 1.0
+_SLOW_S, _ATTEMPTS = 1.0, 3  # a pause of the interpreter (garbage, a late import) may fall into one attempt
 
 
 def request(data: bytes) -> None:
@@ -111,14 +111,17 @@ def check(target: Callable[[bytes], None], data: bytes) -> None:
     """Run a target on bytes; an error of ours is an answer, everything else is a finding.
 
     Raises:
-        AssertionError: it took longer than a second.
+        AssertionError: it took longer than a second, each time it was tried.
         Exception: what the target raised beside errors of splitinfer's own.
     """
-    start = time.process_time()
-    with contextlib.suppress(SplitInferError):
-        target(data)
-    taken_s = time.process_time() - start
-    assert taken_s < _SLOW_S, f"{taken_s:.1f} s for {len(data)} bytes"
+    for _ in range(_ATTEMPTS):
+        start = time.thread_time()
+        with contextlib.suppress(SplitInferError):
+            target(data)
+        taken_s = time.thread_time() - start
+        if taken_s < _SLOW_S:
+            return
+    raise AssertionError(f"{taken_s:.1f} s of processor time for {len(data)} bytes, {_ATTEMPTS} times")
 
 
 def campaign(name: str, seconds: float, seed: int) -> int:
