@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import grpc
 
@@ -60,8 +61,13 @@ class Connection:
         for channel in channels:
             channel.close()
 
-    def transfer(self, data: bytes, timeout_s: float) -> bytes:
+    def transfer(self, data: bytes, timeout_s: float, meanwhile: Callable[[], object]) -> bytes:
         """Send a request over an open stream if it is small and a stream is free, else as a call of its own.
+
+        Args:
+            data: of the request.
+            timeout_s: for which to wait at most.
+            meanwhile: called while a request in a stream is on its way.
 
         Raises:
             RemoteError: it is refused, or there is no answer.
@@ -71,7 +77,7 @@ class Connection:
             return self.call(INFER, data, timeout_s)
         channel = self._channel
         try:
-            return lane.exchange(data, timeout_s)
+            return lane.exchange(data, timeout_s, meanwhile)
         except RemoteError as error:
             self.note(error, channel)
             raise

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import grpc
@@ -32,7 +33,7 @@ class RequestLane(Protocol):
     @property
     def is_open(self) -> bool: ...
 
-    def exchange(self, data: bytes) -> bytes: ...
+    def exchange(self, data: bytes, meanwhile: Callable[[], object]) -> bytes: ...
 
     def cancel(self) -> None: ...
 
@@ -93,20 +94,25 @@ class DirectLane:
     def is_open(self) -> bool:
         return self._error is None
 
-    def exchange(self, data: bytes) -> bytes:
+    def exchange(self, data: bytes, meanwhile: Callable[[], object]) -> bytes:
         """Send a request and wait for its reply.
+
+        Args:
+            data: of the request.
+            meanwhile: called once while the request is on its way.
 
         Raises:
             RemoteError: the stream has ended.
         """
         with self._reading:
-            return self._exchange(data)
+            return self._exchange(data, meanwhile)
 
-    def _exchange(self, data: bytes) -> bytes:
+    def _exchange(self, data: bytes, meanwhile: Callable[[], object]) -> bytes:
         if self._error is not None:
             raise self._error
         if self._call.operate((self._send(data, _FLAGS), self._receive(_FLAGS)), _EXCHANGE):
             self._due.add(_EXCHANGE)
+        meanwhile()
         while _EXCHANGE in self._due:
             try:
                 reply = self._next()

@@ -7,7 +7,7 @@ each way, and is answered about half a millisecond sooner.
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 
@@ -49,13 +49,14 @@ class Lane:
             raise EdgeUnavailableError(f"the edge at {self._target} closed the stream", status="UNAVAILABLE") from None
         return reply
 
-    def exchange(self, data: bytes) -> bytes:
-        """Send a request and wait for its reply.
+    def exchange(self, data: bytes, meanwhile: Callable[[], object]) -> bytes:
+        """Send a request, do something else, and wait for its reply.
 
         Raises:
             RemoteError: the stream has ended.
         """
         self.send(data)
+        meanwhile()
         return self.receive()
 
     def replies(self) -> Iterator[bytes]:

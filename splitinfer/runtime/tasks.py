@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from splitinfer.errors import DeadlineError, EdgeUnavailableError, RemoteError
@@ -113,7 +114,9 @@ class Tasks:
                     self.describe(attempts.timeout_s())
                 if request is None:
                     request = self.exchange.prepare(model, cut, tensors, head_s, codec, trace)
-                reply = self._connection.transfer(request.data, attempts.timeout_s())
+                reply = self._connection.transfer(
+                    request.data, attempts.timeout_s(), partial(self.exchange.rehearse, request)
+                )
                 result = raised(self.exchange.read(request, reply))
             except RemoteError as error:
                 pause_s = None if closing.is_set() else attempts.failed(error)

@@ -82,8 +82,8 @@ class TimedLane:
         self._lane: RequestLane | None = None
         self._is_late = False
 
-    def exchange(self, data: bytes, deadline_s: float) -> bytes:
-        """Send a request and wait for its reply, for so many seconds.
+    def exchange(self, data: bytes, deadline_s: float, meanwhile: Callable[[], object]) -> bytes:
+        """Send a request, do something else, and wait for its reply, for so many seconds.
 
         A lane that was closed while it lay idle is opened again; computing a tail twice does no harm.
 
@@ -97,12 +97,12 @@ class TimedLane:
             lane = self._lane
             if lane is not None and lane.is_open:
                 try:
-                    return lane.exchange(data)
+                    return lane.exchange(data, meanwhile)
                 except EdgeUnavailableError:
                     if self._is_late:
                         raise
             self._lane = lane = open_lane(self._open_channel(), self._target, self._metadata())
-            return lane.exchange(data)
+            return lane.exchange(data, meanwhile)
         except EdgeUnavailableError:
             self.cancel()
             if self._is_late:

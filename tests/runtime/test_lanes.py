@@ -10,9 +10,11 @@ from splitinfer.errors import DeadlineError, EdgeUnavailableError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess, EdgeServer, ServerSettings
 from splitinfer.runtime import direct as direct_module
+from splitinfer.runtime import exchange as exchange_module
 from splitinfer.runtime.direct import DirectLane, open_lane
 from splitinfer.runtime.lane import Lane
 from splitinfer.runtime.verify import check_answer
+from splitinfer.wire import Reply, Wire
 from tests.runtime import small
 
 
@@ -57,6 +59,26 @@ def test_a_lane_closed_while_idle_is_opened_again(models: dict[str, SplitModel])
         check_answer(client.infer(split, 1, image).output, split(image), "second server")
 
 
+def test_reading_is_rehearsed_while_an_answer_is_awaited(
+    edge: EdgeProcess, models: dict[str, SplitModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, read = models["plain"], []
+    decode = exchange_module.decode_reply
+
+    def counted(data: bytes, wire: Wire) -> Reply:
+        read.append(data)
+        return decode(data, wire)
+
+    monkeypatch.setattr(exchange_module, "decode_reply", counted)
+    images = [torch.full((1, 3, 32, 32), float(i)) for i in range(3)]
+    with EdgeClient(edge.address) as client:
+        results = [client.infer(split, 1, image) for image in images]
+    for image, result in zip(images, results, strict=True):
+        check_answer(result.output, split(image), "the answer to this request, not to the one before")
+    first, _, second, _, third = read
+    assert read == [first, first, second, second, third]
+
+
 def test_a_channel_that_another_thread_has_closed_is_a_lost_edge() -> None:
     channel = grpc.insecure_channel("127.0.0.1:1")
     channel.close()
@@ -75,7 +97,7 @@ def test_an_interrupted_exchange_is_left_at_once(edge: EdgeProcess, models: dict
 
         lane._next = interrupted  # type: ignore[method-assign, assignment]
         with pytest.raises(KeyboardInterrupt):
-            lane.exchange(b"")
+            lane.exchange(b"", lambda: None)
         del lane._next
         leaves = threading.Thread(target=lane.cancel, daemon=True)
         leaves.start()
