@@ -83,6 +83,11 @@ def print_report(scenario: Scenario, result: LiveResult) -> None:
     print(_answers(result))
     for line in result.lost:
         print(line)
+    for device, retries in result.retries.items():
+        print(
+            f"device {device} was without its edge: it asked {retries} times to be taken back, and finished "
+            f"{sum(result.fallbacks[device])} tasks by itself"
+        )
     for line in _lateness(result):
         print(line)
 

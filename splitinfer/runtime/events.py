@@ -127,6 +127,24 @@ class DeviceReturned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DidAlone(Event):
+    """What a device did while it was without its edge, told once it is back.
+
+    Attributes:
+        device: m.
+        slot: in which it says so.
+        retries: times that it asked the edge to take it back, since it said so last.
+        fallbacks: tasks that it finished by itself meanwhile for want of an edge, per service.
+    """
+
+    kind: ClassVar[str] = "alone"
+    device: int
+    slot: int
+    retries: int
+    fallbacks: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Ended(Event):
     """A live run is over; what the edge knows of it."""
 
@@ -233,6 +251,7 @@ _KINDS: dict[str, type[Event]] = {
         DeviceLeft,
         DeviceLost,
         DeviceReturned,
+        DidAlone,
         Ended,
         TailServed,
         BatchReleased,

@@ -15,6 +15,7 @@ from splitinfer.errors import InputError
 from splitinfer.runtime.batch_sizes import SIZES
 from splitinfer.runtime.events import (
     BatchReleased,
+    DidAlone,
     Event,
     Inferred,
     PeriodEnded,
@@ -79,6 +80,8 @@ class Metrics:
         self._open = gauge("open_calls", "Calls and streams that are open.")
         self._places = gauge("max_calls", "Calls and streams that may be open at the same time.")
         self._task = counter("task_success", "Tasks of a live run that are finished.", of_service)
+        self._task_fallback = counter("task_fallback", "Tasks of a live run that ended without the edge.", of_service)
+        self._rejoin_retry = counter("rejoin_retry", "Times that a device asked to be taken back.", ("device",))
         self._latency = seconds("task_latency", "From a task's arrival to its end, in virtual time.", of_service)
         self._cut = gauge("cut", "Cut in force.", of_service)
         self._backlog = gauge(
@@ -111,12 +114,20 @@ class Metrics:
             self._dropped.labels(event.model).inc(event.dropped)
         elif isinstance(event, Started):
             self._slot_s = event.slot_s
+            for device, services in enumerate(event.services):  # from 0, so that a rate sees the first one
+                self._rejoin_retry.labels(device)
+                for service in range(len(services)):
+                    self._task_fallback.labels(device, service)
         elif isinstance(event, TaskDone):
             self._task.labels(event.device, event.service).inc()
             latency_s = (event.finish_slot + 1 - event.arrival_slot) * self._slot_s
             self._latency.labels(event.device, event.service).observe(latency_s)
         elif isinstance(event, PeriodEnded):
             self._add_period(event)
+        elif isinstance(event, DidAlone):
+            self._rejoin_retry.labels(event.device).inc(event.retries)
+            for service, fallbacks in enumerate(event.fallbacks):
+                self._task_fallback.labels(event.device, service).inc(fallbacks)
 
     def follow(self, server: EdgeServer) -> None:
         """Show the queues of a server, as they are whenever somebody asks."""

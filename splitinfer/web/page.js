@@ -13,7 +13,7 @@ const colours = {};  // of the theme: asking for a style while the page changes 
 const css = name => colours[name] ||= getComputedStyle(root).getPropertyValue(`--${name}`).trim();
 let run = null, rows = [], connected = true;
 const shown = new Set();  // rows in sight
-let live = { periods: [], services: {}, models: {}, refused: {}, references_j: {}, lost: {}, rejoined: {}, over: false };
+let live = { periods: [], services: {}, models: {}, refused: {}, references_j: {}, lost: {}, rejoined: {}, retries: {}, over: false };
 let still = null;  // what is shown instead while the page pauses
 const view = () => still || live;
 
@@ -49,6 +49,8 @@ const RUN = [
   { key: "target", label: "target", unit: "ms", optional: () => run.targets_s?.length },
   { key: "batch", label: "batch" },
   { key: "rejoined", label: "rejoined" },
+  { key: "retries", label: "retries" },
+  { key: "fallbacks", label: "fallbacks" },
 ];
 const MODELS = [
   { label: "model", text: true, of: (name) => name },
@@ -227,7 +229,7 @@ function write(cell, text) {  // what is the same costs no layout
   if (cell.textContent !== String(text)) cell.textContent = text;
 }
 function drawRow(row, end, from, seen, times) {
-  const { m, n } = row, { services, lost, rejoined } = view(), own = services[`${m}/${n}`];
+  const { m, n } = row, { services, lost, rejoined, retries } = view(), own = services[`${m}/${n}`];
   if (row.line.hidden) return;
   const isNamed = !n || $("run").classList.contains("panels");  // in a table a device's first line names it
   write(row.device, !isNamed ? "" : lost[m] === undefined ? m : `${m} lost`);
@@ -239,9 +241,11 @@ function drawRow(row, end, from, seen, times) {
   write(row.w, n ? "" : (end.power_w[m] * 1e3).toFixed(1));
   write(row.j, n ? "" : significant(end.energy_j[m]));
   write(row.rejoined, n ? "" : rejoined[m] || 0);
+  write(row.retries, n ? "" : retries[m] || 0);
   if (own) {
     const target = targetOf(m, n);
     write(row.done, own.done);
+    write(row.fallbacks, own.counts.fallbacks || 0);
     write(row.p50, ms(own.p50_s));
     write(row.p95, ms(own.p95_s));
     row.p95.classList.toggle("missed", target > 0 && own.p95_s > target);

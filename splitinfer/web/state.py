@@ -14,6 +14,7 @@ from splitinfer.runtime.events import (
     BatchReleased,
     DeviceLost,
     DeviceReturned,
+    DidAlone,
     Ended,
     Event,
     Inferred,
@@ -62,6 +63,7 @@ class LiveState:
         self._refused: Counter[str] = Counter()  # requests for no model that the edge has
         self._lost: dict[str, str] = {}  # why, by device
         self._rejoined: Counter[str] = Counter()  # by device
+        self._retries: Counter[str] = Counter()  # by device
         self._is_over = False
 
     def add(self, event: Event) -> None:
@@ -94,6 +96,10 @@ class LiveState:
             elif isinstance(event, DeviceReturned):
                 self._lost.pop(str(event.device), None)
                 self._rejoined[str(event.device)] += 1
+            elif isinstance(event, DidAlone):
+                self._retries[str(event.device)] += event.retries
+                for service, many in enumerate(event.fallbacks):
+                    self._services[f"{event.device}/{service}"].count(self._number, "fallbacks", many)
             elif isinstance(event, Ended):
                 self._is_over = True
 
@@ -118,6 +124,7 @@ class LiveState:
                 "references_j": self.references_j,
                 "lost": dict(self._lost),
                 "rejoined": dict(self._rejoined),
+                "retries": dict(self._retries),
                 "periods": [period for at, period in self._periods if is_new or at > number],
                 "services": news(self._services),
                 "models": news(self._models),

@@ -33,7 +33,8 @@ _RUN = (
     ("Mcyc", "MHz"),
     ("kbit", "kbit/s"),
     ("eMcyc", "mW"),
-    ("J", "rejoin"),
+    ("J", "fallb."),
+    ("rejoin", "tries"),
     ("p50 ms", "p95 ms"),
     ("done", "target"),
 )
@@ -92,6 +93,7 @@ class Top(App[None]):
         self._models: dict[str, Any] = {}
         self._lost: dict[str, str] = {}
         self._rejoined: dict[str, int] = {}
+        self._retries: dict[str, int] = {}
         self._is_paused = False
 
     def compose(self) -> ComposeResult:
@@ -135,7 +137,7 @@ class Top(App[None]):
             self._last = news["periods"][-1]
         self._services |= news["services"]
         self._models |= news["models"]
-        self._lost, self._rejoined = news["lost"], news["rejoined"]
+        self._lost, self._rejoined, self._retries = news["lost"], news["rejoined"], news["retries"]
         self._show_table()
         self.query_one("#head", Static).update(self._head(news))
 
@@ -203,6 +205,7 @@ class Top(App[None]):
                 facts["target"] = f"{target_s * 1e3:.0f}" if target_s else ""
                 if n == 0:
                     facts["rejoin"] = str(self._rejoined.get(str(m), 0))
+                    facts["tries"] = str(self._retries.get(str(m), 0))
                 if at is not None:
                     cut = at["cuts"][m][n]
                     local, link, edge = (at["backlog"][stage][m][n] for stage in range(3))

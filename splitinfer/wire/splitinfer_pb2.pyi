@@ -255,18 +255,20 @@ class Hello(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., device: _Optional[int] = ..., scenario: _Optional[str] = ..., fingerprints: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Slot(_message.Message):
-    __slots__ = ("slot", "pieces", "finished", "arrived", "telemetry")
+    __slots__ = ("slot", "pieces", "finished", "arrived", "telemetry", "alone")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     PIECES_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     ARRIVED_FIELD_NUMBER: _ClassVar[int]
     TELEMETRY_FIELD_NUMBER: _ClassVar[int]
+    ALONE_FIELD_NUMBER: _ClassVar[int]
     slot: int
     pieces: _containers.RepeatedCompositeFieldContainer[TaskPiece]
     finished: _containers.RepeatedCompositeFieldContainer[LocalTask]
     arrived: _containers.RepeatedScalarFieldContainer[int]
     telemetry: Telemetry
-    def __init__(self, slot: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[TaskPiece, _Mapping]]] = ..., finished: _Optional[_Iterable[_Union[LocalTask, _Mapping]]] = ..., arrived: _Optional[_Iterable[int]] = ..., telemetry: _Optional[_Union[Telemetry, _Mapping]] = ...) -> None: ...
+    alone: Alone
+    def __init__(self, slot: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[TaskPiece, _Mapping]]] = ..., finished: _Optional[_Iterable[_Union[LocalTask, _Mapping]]] = ..., arrived: _Optional[_Iterable[int]] = ..., telemetry: _Optional[_Union[Telemetry, _Mapping]] = ..., alone: _Optional[_Union[Alone, _Mapping]] = ...) -> None: ...
 
 class TaskPiece(_message.Message):
     __slots__ = ("task", "service", "cut", "arrival_slot", "byte_offset", "message_bytes", "data")
@@ -297,6 +299,14 @@ class LocalTask(_message.Message):
     cut: int
     arrival_slot: int
     def __init__(self, task: _Optional[int] = ..., service: _Optional[int] = ..., cut: _Optional[int] = ..., arrival_slot: _Optional[int] = ...) -> None: ...
+
+class Alone(_message.Message):
+    __slots__ = ("retries", "fallbacks")
+    RETRIES_FIELD_NUMBER: _ClassVar[int]
+    FALLBACKS_FIELD_NUMBER: _ClassVar[int]
+    retries: int
+    fallbacks: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, retries: _Optional[int] = ..., fallbacks: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Telemetry(_message.Message):
     __slots__ = ("slots", "local_queue_cycles", "transmission_queue_bits", "local_frequency_hz", "rate_bps", "power_w", "max_rate_bps", "local_energy_j", "transmission_energy_j")

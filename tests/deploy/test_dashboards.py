@@ -20,7 +20,7 @@ import yaml
 
 from splitinfer.graph import SplitModel
 from splitinfer.runtime import EdgeClient, EdgeServer, ServerSettings
-from splitinfer.runtime.events import Inferred, PeriodEnded, Refused, Repeated, Started, TaskDone
+from splitinfer.runtime.events import DidAlone, Inferred, PeriodEnded, Refused, Repeated, Started, TaskDone
 from splitinfer.runtime.metrics import metrics_at
 from tests.runtime.small import plain
 
@@ -95,6 +95,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                         Repeated("plain", 1),
                         Inferred("plain", 1, "device", 1),
                         TaskDone(0, 0, 2, 3, 7),
+                        DidAlone(0, 7, 1, [2]),
                         PeriodEnded(number, 1, [[2]], [[[5.0]], [[6.0]], [[7.0]]], [], [0.1], [1e6], [0.5], [0.2]),
                     ):
                         metrics.add(event)
@@ -124,7 +125,9 @@ def test_every_panel_has_data(prometheus: str) -> None:
 
 def test_every_alert_can_be_evaluated_and_fires_on_what_it_is_about(prometheus: str) -> None:
     found = {name: ask(prometheus, query.replace("[5m]", "[10s]"))["result"] for name, query in alerts().items()}
-    assert {"SplitinferRefusals", "SplitinferFallbacks"} <= {name for name, result in found.items() if result}
+    assert {"SplitinferRefusals", "SplitinferFallbacks", "SplitinferDeviceAlone"} <= {
+        name for name, result in found.items() if result
+    }
     assert not found["SplitinferEdgeDown"]
     with urllib.request.urlopen(f"{prometheus}/api/v1/rules", timeout=10) as answer:
         (group,) = json.load(answer)["data"]["groups"]

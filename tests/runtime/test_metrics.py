@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from splitinfer.errors import InputError, RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime import AsyncEdgeClient, ClientSettings, EdgeClient, EdgeServer, ModelId, ServerSettings
-from splitinfer.runtime.events import PeriodEnded, Started, TaskDone
+from splitinfer.runtime.events import DidAlone, PeriodEnded, Started, TaskDone
 from splitinfer.runtime.logs import log_event, log_to_stderr
 from splitinfer.runtime.metrics import Metrics, metrics_at
 from splitinfer.runtime.security import ClientSecurity, ServerSecurity
@@ -88,10 +88,15 @@ def test_a_live_run_shows_energy_cuts_and_queues() -> None:
     with metrics_at(0, ServerSettings()) as metrics:
         assert metrics is not None
         metrics.add(Started("tiny", "fixed", 0, 10, 0.01, 1.0, 0.0, [["plain"]], [[3]]))
+        of_service = "device=0", "service=0"
+        assert scrape(metrics)["splitinfer_task_fallback_total", *of_service] == 0, "a rate sees the first one"
         metrics.add(TaskDone(0, 0, 2, 3, 7))
+        metrics.add(DidAlone(0, 8, 3, [4]))
+        metrics.add(DidAlone(0, 9, 0, [2]))
         metrics.add(PeriodEnded(0, 10, [[2]], [[[5.0]], [[6.0]], [[7.0]]], [], [0.1], [1e6], [0.5], [0.25]))
         seen = scrape(metrics)
-    of_service = "device=0", "service=0"
+    assert seen["splitinfer_task_fallback_total", *of_service] == 6
+    assert seen["splitinfer_rejoin_retry_total", "device=0"] == 3
     assert seen["splitinfer_energy_joules_total", "device=0", "part=local"] == 5.0
     assert seen["splitinfer_energy_joules_total", "device=0", "part=transmission"] == 2.5
     assert seen["splitinfer_cut", *of_service] == 2

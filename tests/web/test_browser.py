@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from splitinfer.runtime.events import BatchReleased, DeviceLost, DeviceReturned, PeriodEnded, Started, TaskDone
+from splitinfer.runtime.events import (
+    BatchReleased,
+    DeviceLost,
+    DeviceReturned,
+    DidAlone,
+    PeriodEnded,
+    Started,
+    TaskDone,
+)
 from splitinfer.web.server import WebPage
 from tests.web.test_page import START, period
 
@@ -87,7 +95,9 @@ def test_a_run_is_shown_and_nobody_else_is_asked(tab: Any) -> None:
         playwright.expect(rows.nth(2).locator(".name-device")).to_have_text("1 lost")
         page.add(DeviceReturned(1, 70))
         playwright.expect(rows.nth(2).locator(".name-device")).to_have_text("1")
-        playwright.expect(rows.nth(2).locator(".name-rejoined")).to_have_text("1")
+        page.add(DidAlone(1, 70, 3, [12]))
+        for column, text in (("rejoined", "1"), ("retries", "3"), ("fallbacks", "12")):
+            playwright.expect(rows.nth(2).locator(f".name-{column}")).to_have_text(text)
         tab.select_option("#device", "1")
         assert [row.is_visible() for row in rows.all()] == [False, False, True]
         tab.click("#theme")

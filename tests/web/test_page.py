@@ -13,6 +13,7 @@ from splitinfer.runtime.events import (
     BatchReleased,
     DeviceLost,
     DeviceReturned,
+    DidAlone,
     Inferred,
     PeriodEnded,
     Refused,
@@ -102,11 +103,14 @@ def test_what_a_service_did_beside_its_tasks(page):
         page.add(TaskDone(0, 1, 53, 0, 4, batch))
     page.add(DeviceLost(0, 60, 2, "its connection ended"))
     page.add(DeviceReturned(0, 70))
+    page.add(DidAlone(0, 70, 3, [0, 5]))
+    page.add(DidAlone(0, 71, 0, [0, 1]))
     page.add(BatchReleased("resnet50", 3, 4, 0.001, "queued", 1))
     state = json.loads(get(page, "state")[0])
     assert state["services"]["0/1"]["batch"] == 2.5
     assert state["services"]["0/0"]["batch"] is None
-    assert (state["lost"], state["rejoined"]) == ({}, {"0": 1})
+    assert (state["lost"], state["rejoined"], state["retries"]) == ({}, {"0": 1}, {"0": 3})
+    assert (state["services"]["0/0"]["counts"], state["services"]["0/1"]["counts"]) == ({}, {"fallbacks": 6})
     assert state["models"]["resnet50"]["sizes"] == {"4": 1}
 
 

@@ -15,6 +15,7 @@ from splitinfer.runtime.events import (
     BatchReleased,
     DeviceLost,
     DeviceReturned,
+    DidAlone,
     PeriodEnded,
     Refused,
     Repeated,
@@ -64,18 +65,19 @@ def test_a_run(page: WebPage) -> None:
     page.add(dataclasses.replace(START, targets_s=[[0.0, 0.04], [1.0]]))
     page.add(period(0))
     page.add(TaskDone(0, 1, 53, 0, 4, 2))
+    page.add(DidAlone(0, 10, 3, [0, 7]))
     page.add(BatchReleased("resnet50", 3, 4, 0.001, "queued", 0))
     head, rows = shown(page, rows=3, then="J")
     assert "busy, policy price: 1 tasks" in head
     assert "less than full local" in head
     assert "0 of 1 services within target" in head
     assert "batches of resnet50: 1 of 4" in head
-    # Device, service, cut, batch; queues and what serves them; energy, returns, latencies, tasks, target.
+    # Device, service, cut, batch; queues and what serves them; energy, fallbacks, returns, tries to; latencies, tasks.
     assert rows[0][:4] == ["0", "resnet50", "0/54", "-"]
     assert rows[0][4:10] == ["0.0", "0", "0.0", "0", "0.0", "100.0"]
-    assert rows[0][10:] == ["0.02", "0", "-", "-", "0", ""]
+    assert rows[0][10:] == ["0.02", "0", "0", "3", "-", "-", "0", ""]
     assert rows[1][:4] == ["", "mobilenet_v2", "53/53", "2.0"]
-    assert rows[1][9:] == ["", "", "", "50", "50", "1", "40"]
+    assert rows[1][9:] == ["", "", "7", "", "", "50", "50", "1", "40"]
     assert rows[2][-5:] == ["0", "-", "-", "0", "1000"]
 
 

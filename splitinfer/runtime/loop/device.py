@@ -84,12 +84,14 @@ class LiveTask:
         service: n.
         cut: that it was admitted with, for good.
         arrival_slot: in which it came.
+        is_fallback: whether it stays here for want of an edge.
     """
 
     number: int
     service: int
     cut: int
     arrival_slot: int
+    is_fallback: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,10 @@ class DeviceLoop:
         rule: decides frequencies and rates; started with the setting.
         tracing: writes a span of each task.
         keeps_crossing: keep what crosses the cut of every task until it is answered, for :meth:`go_alone`.
+
+    Attributes:
+        check: of the answers.
+        fallbacks: tasks that were finished here for want of an edge, per service.
     """
 
     def __init__(
@@ -154,6 +160,7 @@ class DeviceLoop:
         keeps_crossing: bool = False,
     ) -> None:
         self.check = AnswerCheck()
+        self.fallbacks = [0] * len(services)
         self._setting = setting
         self._device = device
         self._services = services
@@ -256,11 +263,12 @@ class DeviceLoop:
                 self._send(task, job.result, bits)
             else:
                 finished.append((task, job.result))
+                self.fallbacks[task.service] += task.is_fallback
                 self._answered(task, job.result)
         arrived = self._world.requests(slot)[: len(self._services)]
         for wanted, count in enumerate(arrived.tolist()):
             for _ in range(count):
-                self._admit(LiveTask(next(self._numbers), wanted, int(cuts[wanted]), slot))
+                self._admit(LiveTask(next(self._numbers), wanted, int(cuts[wanted]), slot, self._is_alone))
         return Closed(finished, arrived)
 
     def period_means(self, cuts: Sequence[int]) -> Period:
@@ -328,7 +336,7 @@ class DeviceLoop:
 
     def _finish_here(self, task: LiveTask) -> None:
         """Put the tail of a task into its local queue; the task counts as one of the last cut from now on."""
-        last = replace(task, cut=self._services[task.service].last)
+        last = replace(task, cut=self._services[task.service].last, is_fallback=True)
         cycles = self._work(self._setting.local_cycles, last) - self._work(self._setting.local_cycles, task)
         self._clock.submit(task.service, Job(last, lambda: self._run_tail(task)), cycles)
 

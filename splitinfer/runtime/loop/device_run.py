@@ -143,6 +143,8 @@ class _DeviceRun:
         self._time_scale = 1.0
         self._wall_latency_s: list[float] = []
         self._late_cuts = 0
+        self._retries = 0
+        self._told: pb.Alone | None = None  # what the edge knows of what this device did alone
         self.on_alone: Callable[[int, int, RemoteError], None] | None = None
         self.on_return: Callable[[int], None] = lambda slot: None
         self.tracing: Tracing | None = None
@@ -252,6 +254,7 @@ class _DeviceRun:
                     message.telemetry.CopyFrom(to_message(means))
                     on_period(slot + 1, means, cuts)
             if not self._is_alone:
+                self._note_alone(message)
                 try:
                     self._attendance.send(message)
                 except RemoteError as error:
@@ -314,6 +317,7 @@ class _DeviceRun:
             raise error
         assert self._loop is not None
         self._is_alone = True
+        self._told = None  # who knows whether it came
         self._attendance.close()
         self._begin_return()
         self.on_alone(slot, self._loop.go_alone(), error)
@@ -326,6 +330,7 @@ class _DeviceRun:
     def _knock(self) -> None:
         while self._is_alone and not self._is_over:
             attendance = Attendance(self._target, self._receive, self._connection)
+            self._retries += 1
             try:
                 start = attendance.join(self._hello, connect_s=RETURN_S, join_s=self._times.join_s)
             except (RemoteError, InputError):  # nobody there yet, or somebody who still thinks that we are, too
@@ -359,6 +364,13 @@ class _DeviceRun:
         for task, _ in closed.finished:
             message.finished.add(task=task.number, service=task.service, cut=task.cut, arrival_slot=task.arrival_slot)
             self._note_latency(task.arrival_slot)
+
+    def _note_alone(self, message: pb.Slot) -> None:
+        assert self._loop is not None
+        done = pb.Alone(retries=self._retries, fallbacks=self._loop.fallbacks)
+        if done.retries and done != self._told:
+            message.alone.CopyFrom(done)
+            self._told = done
 
     def _receive(self, result: pb.Result) -> None:
         reply = self._exchange.reply(result.reply)

@@ -20,6 +20,7 @@ from splitinfer.runtime.events import (
     DeviceLeft,
     DeviceLost,
     DeviceReturned,
+    DidAlone,
     Ended,
     Event,
     Fanout,
@@ -126,6 +127,7 @@ class _EdgeRun:
         # Devices that are gone: the slot from which they are back, or None.
         self._absent: dict[int, int | None] = {}
         self._arrived = np.zeros(shape, np.int64)
+        self._alone: dict[int, list[int]] = {}  # retries, then fallbacks per service, as devices said last
         self._numbers = [UsedNumbers(settings.max_open_tasks) for _ in range(shape[0])]
         self._patience = Patience(settings.lease_s)
         self._served = threading.local()
@@ -300,6 +302,8 @@ class _EdgeRun:
                 wrong = f"telemetry with numbers that are not finite, below 0 or above {_MOST:g}"
             elif not 0 < sent.slots <= self._setting.slots_per_period:
                 wrong = f"telemetry of {sent.slots} slots"
+        if message.HasField("alone") and len(message.alone.fallbacks) != services:
+            wrong = f"fallbacks of {len(message.alone.fallbacks)} services; it has {services}"
         if wrong:
             raise RemoteError(f"device {device} sends {wrong}", status="INVALID_ARGUMENT")
         return message
@@ -370,6 +374,17 @@ class _EdgeRun:
             self._task_event(task, message.slot - 1)
         if message.HasField("telemetry"):
             self._telemetry[device] = message.telemetry
+        if message.HasField("alone"):
+            self._note_alone(device, message)
+
+    def _note_alone(self, device: int, message: pb.Slot) -> None:
+        """Tell what a device did alone since it last said so; one that counts less than before has begun anew."""
+        counts = [message.alone.retries, *message.alone.fallbacks]
+        before = self._alone.get(device, [0] * len(counts))
+        self._alone[device] = counts
+        if all(now >= then for now, then in zip(counts, before, strict=True)):
+            counts = [now - then for now, then in zip(counts, before, strict=True)]
+        self._tell(DidAlone(device, message.slot, counts[0], counts[1:]))
 
     def _task_event(self, task: EdgeTask, finish_slot: int, batch: int = 0) -> None:
         self._tell(TaskDone(task.device, task.service, task.cut, task.arrival_slot, finish_slot, batch))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from splitinfer.runtime.events import (
     DeviceLeft,
     DeviceLost,
     DeviceReturned,
+    DidAlone,
     Ended,
     Event,
     PeriodEnded,
@@ -75,6 +77,8 @@ class LiveResult:
         unexpected: answers to tasks that were not waiting for one.
         unanswered: tasks without an answer at the end.
         lateness: of each device, then of the edge.
+        retries: how often a device without its edge asked to be taken back, by device; of those that did.
+        fallbacks: tasks that it finished by itself for want of an edge, per service, by device.
     """
 
     figures: SimulationResult
@@ -87,6 +91,8 @@ class LiveResult:
     lateness: tuple[Lateness, ...]
     tolerance: float = 0.0
     lost: tuple[str, ...] = ()
+    retries: Mapping[int, int] = field(default_factory=dict)
+    fallbacks: Mapping[int, list[int]] = field(default_factory=dict)
 
     @property
     def is_right(self) -> bool:
@@ -112,6 +118,8 @@ class LiveResult:
             "wrong": self.wrong,
             "tolerance": self.tolerance,
             "lost": list(self.lost),
+            "retries": {str(device): count for device, count in self.retries.items()},
+            "fallbacks": {str(device): counts for device, counts in self.fallbacks.items()},
             "unexpected": self.unexpected,
             "unanswered": self.unanswered,
             "lateness": [vars(one) for one in self.lateness],
@@ -134,6 +142,8 @@ class LiveRecord:
         self.tasks: list[TaskDone] = []
         self.lost: list[str] = []
         self._devices: dict[int, DeviceLeft] = {}
+        self._retries: Counter[int] = Counter()
+        self._fallbacks: dict[int, list[int]] = {}
         self._end: Ended | None = None
 
     def add(self, event: Event) -> None:
@@ -154,6 +164,10 @@ class LiveRecord:
                 )
             case DeviceReturned():
                 self.lost.append(f"device {event.device} came back in slot {event.slot}")
+            case DidAlone():
+                self._retries[event.device] += event.retries
+                so_far = self._fallbacks.setdefault(event.device, [0] * len(event.fallbacks))
+                self._fallbacks[event.device] = [a + b for a, b in zip(so_far, event.fallbacks, strict=True)]
             case Ended():
                 self._end = event
 
@@ -178,6 +192,8 @@ class LiveRecord:
             time_scale=start.time_scale,
             tolerance=start.tolerance,
             lost=tuple(self.lost),
+            retries=dict(self._retries),
+            fallbacks=self._fallbacks,
             wall_latency_s=np.array(wall, dtype=np.float64),
             checked=sum(device.checked for device in devices),
             wrong=sum(device.wrong for device in devices),

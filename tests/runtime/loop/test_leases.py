@@ -207,7 +207,12 @@ def test_a_device_that_works_alone_returns_when_the_edge_does(
     ends = sorted(at)
     assert at[max(end for end in ends if end < back[0])] == last
     assert at[min(end for end in ends if end > back[0] + 5)] == [1, 1]
-    lost = edge.record.result(world).lost
+    result = edge.record.result(world)
+    assert result.retries.keys() == {1}
+    assert 1 <= result.retries[1] < 100
+    assert 0 < sum(result.fallbacks[1]) < other[0].checked
+    assert result.to_dict()["fallbacks"] == {"1": result.fallbacks[1]}
+    lost = result.lost
     assert [line.split(" in slot ")[0] for line in lost[:2]] == ["device 1 was lost", "device 1 came back"]
     sent = [period.transmission_energy_j[1] for period in edge.record.periods if period.first_slot > back[0]]
     assert sum(sent) > 0
