@@ -85,8 +85,8 @@ def print_report(scenario: Scenario, result: LiveResult) -> None:
         print(line)
     for device, retries in result.retries.items():
         print(
-            f"device {device} was without its edge: it asked {retries} times to be taken back, and finished "
-            f"{sum(result.fallbacks[device])} tasks by itself"
+            f"device {device} was without its edge; tries to return: {retries}, "
+            f"tasks finished by itself: {sum(result.fallbacks[device])}"
         )
     for line in _lateness(result):
         print(line)

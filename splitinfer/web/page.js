@@ -2,8 +2,7 @@
 // Only what is in sight is drawn: of many services the charts are made when their row comes into sight, and unmade after.
 "use strict";
 const FEW = 8;  // services up to which charts have axes, and a panel each
-const NARROW_PX = 1180;  // of a page on which a table of all columns has no room
-const PHONE_PX = 640;
+const cramped = { run: 1180, models: 640 };  // widths of a page up to which a table has no room; learnt as its numbers grow
 const POINTS_KEPT = 2000;
 const SMALL_POINTS = 150;  // of a line in a chart without axes, which is about as many pixels wide
 
@@ -64,10 +63,10 @@ const MODELS = [
 
 function head(table, columns) {
   const row = document.createElement("tr");
-  for (const { label, unit, text, chart } of columns) {
+  for (const { key, label, unit, text, chart } of columns) {
     const cell = document.createElement("th");
     cell.textContent = [label, unit].filter(Boolean).join(" ");
-    cell.className = text ? "text" : chart ? "chart" : "";
+    cell.className = `${text ? "text" : chart ? "chart" : ""} ${key ? `name-${key}` : ""}`;
     row.append(cell);
   }
   table.tHead.replaceChildren(row);
@@ -194,15 +193,25 @@ function build() {
   rows.forEach(row => inSight.observe(row.line));
 }
 function latest(chart) {  // a legend says what the lines end with, unless somebody points at another time
-  if (chart.legend.idx == null && chart.data[0].length) chart.setLegend({ idx: chart.data[0].length - 1 }, false);
+  if (!(chart.cursor.left >= 0) && chart.data[0].length) chart.setLegend({ idx: chart.data[0].length - 1 }, false);
 }
 const isFew = () => rows.length <= FEW;
 function layout() {
-  $("run").className = [isFew() ? "few" : "", isFew() || innerWidth < NARROW_PX ? "panels" : ""].join(" ");
-  $("models").className = innerWidth < PHONE_PX ? "panels" : "";
+  $("run").classList.toggle("few", isFew());
+  $("run").classList.toggle("panels", isFew() || innerWidth <= cramped.run);
+  $("models").classList.toggle("panels", innerWidth <= cramped.models);
   document.querySelector(".key").hidden = !run || isFew();
   for (const of of ["window", "device"]) $(of).parentElement.hidden = !run;
-  root.style.setProperty("--head", `${document.querySelector("header").offsetHeight}px`);
+}
+new ResizeObserver(([{ target }]) => root.style.setProperty("--head", `${target.offsetHeight}px`)).observe(document.querySelector("header"));
+function fit() {  // a table that sticks out to the side becomes panels
+  const main = document.querySelector("main"), { paddingLeft, paddingRight } = getComputedStyle(main);
+  const room = main.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight);
+  for (const name in cramped) {
+    if ($(name).classList.contains("panels") || $(name).offsetWidth <= Math.ceil(room)) continue;
+    cramped[name] = innerWidth;
+    layout();
+  }
 }
 
 // Drawing
@@ -223,6 +232,7 @@ function draw(which = [...shown]) {
     const times = seen.map(p => p.time_s);
     for (const row of which) drawRow(row, end, from, seen, times);
   }
+  fit();
   queueMicrotask(() => performance.measure("draw", { start, end: performance.now() }));  // after uPlot's own
 }
 function write(cell, text) {  // what is the same costs no layout
@@ -265,10 +275,11 @@ function drawRow(row, end, from, seen, times) {
   }
 }
 function drawHead() {
-  const { periods, services, models, refused, references_j, over } = view();
+  const { periods, services, models, refused, references_j, rejoined, over } = view();
   const total = Object.values(run ? services : models).reduce((sum, one) => sum + one.done, 0);
   const strangers = Object.entries(refused).map(([status, count]) => `, ${count} refused (${status})`).join("");
-  let what = "edge server", totals = `${total} answered`;
+  const isWaiting = !run && !Object.keys(models).length;
+  let what = isWaiting ? "waiting for events" : "edge server", totals = isWaiting ? "" : `${total} answered`;
   if (run) {
     const end = periods[periods.length - 1];
     what = `${run.scenario}, policy ${run.policy}`;
@@ -288,6 +299,8 @@ function drawHead() {
       if (aimed.length) totals += `, ${met.length} of ${aimed.length} services within target`;
     }
   }
+  $("run").classList.toggle("returns", Object.keys(rejoined).length > 0);
+  $("what").classList.toggle("missed", !connected);
   $("what").textContent = !connected ? "no connection; trying again" : what + (over ? ", over" : "") + (still ? ", paused" : "");
   $("totals").textContent = totals + strangers;
 }

@@ -53,7 +53,7 @@ class LiveState:
         self._clear()
 
     def _clear(self) -> None:
-        self._number = 0
+        self._number = self._began = 0
         self._run: dict[str, Any] | None = None
         self._periods: list[tuple[int, dict[str, Any]]] = []
         self._periods_kept = PERIODS_KEPT
@@ -111,7 +111,7 @@ class LiveState:
         epoch, _, digits = seen.partition(":")
         with self._lock:
             number = int(digits) if epoch == self.epoch and digits.isdigit() and len(digits) < 16 else 0
-            is_new = number == 0 or number > self._number
+            is_new = number == 0 or not self._began <= number <= self._number
 
             def news(tasks: dict[str, _Tasks]) -> dict[str, Any]:
                 return {name: own.shown() for name, own in tasks.items() if is_new or own.changed > number}
@@ -134,7 +134,7 @@ class LiveState:
     def _begin(self, event: Started) -> None:
         number = self._number
         self._clear()
-        self._number = number
+        self._number = self._began = number
         self._run = {
             "scenario": event.scenario,
             "policy": event.policy,

@@ -255,20 +255,22 @@ class Hello(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., device: _Optional[int] = ..., scenario: _Optional[str] = ..., fingerprints: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Slot(_message.Message):
-    __slots__ = ("slot", "pieces", "finished", "arrived", "telemetry", "alone")
+    __slots__ = ("slot", "pieces", "finished", "arrived", "telemetry", "alone", "under_way")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     PIECES_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     ARRIVED_FIELD_NUMBER: _ClassVar[int]
     TELEMETRY_FIELD_NUMBER: _ClassVar[int]
     ALONE_FIELD_NUMBER: _ClassVar[int]
+    UNDER_WAY_FIELD_NUMBER: _ClassVar[int]
     slot: int
     pieces: _containers.RepeatedCompositeFieldContainer[TaskPiece]
     finished: _containers.RepeatedCompositeFieldContainer[LocalTask]
     arrived: _containers.RepeatedScalarFieldContainer[int]
     telemetry: Telemetry
     alone: Alone
-    def __init__(self, slot: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[TaskPiece, _Mapping]]] = ..., finished: _Optional[_Iterable[_Union[LocalTask, _Mapping]]] = ..., arrived: _Optional[_Iterable[int]] = ..., telemetry: _Optional[_Union[Telemetry, _Mapping]] = ..., alone: _Optional[_Union[Alone, _Mapping]] = ...) -> None: ...
+    under_way: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, slot: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[TaskPiece, _Mapping]]] = ..., finished: _Optional[_Iterable[_Union[LocalTask, _Mapping]]] = ..., arrived: _Optional[_Iterable[int]] = ..., telemetry: _Optional[_Union[Telemetry, _Mapping]] = ..., alone: _Optional[_Union[Alone, _Mapping]] = ..., under_way: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class TaskPiece(_message.Message):
     __slots__ = ("task", "service", "cut", "arrival_slot", "byte_offset", "message_bytes", "data")

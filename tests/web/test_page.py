@@ -82,6 +82,10 @@ def test_a_run_is_followed(page):
     news = json.loads(get(page, f"state?since={state['seen']}")[0])
     assert (news["reset"], len(news["periods"]), news["services"]) == (False, 1, {}), "no service has news"
     assert json.loads(get(page, "state?since=abc:1")[0])["reset"], "a page from before a restart begins anew"
+    page.add(START)
+    news = json.loads(get(page, f"state?since={news['seen']}")[0])
+    assert news["reset"], "so does one that saw something before the run began"
+    assert (news["run"]["policy"], news["periods"]) == ("price", [])
     assert json.loads(get(page, "state?since=rubbish")[0])["reset"]
 
 

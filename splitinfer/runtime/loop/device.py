@@ -185,6 +185,12 @@ class DeviceLoop:
         """Tasks without an answer."""
         return len(self._under_way)
 
+    def under_way_by_service(self) -> list[int]:
+        """The same per service."""
+        with self._lock:
+            tasks = [task.service for task in self._under_way.values()]
+        return [tasks.count(service) for service in range(len(self._services))]
+
     def go_alone(self) -> int:
         """Do without the edge from now on: finish here what was meant for it, from what crosses the cuts.
 

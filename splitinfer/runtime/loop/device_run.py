@@ -255,6 +255,8 @@ class _DeviceRun:
                     on_period(slot + 1, means, cuts)
             if not self._is_alone:
                 self._note_alone(message)
+                if slot == returned > 0:
+                    message.under_way.extend(loop.under_way_by_service())
                 try:
                     self._attendance.send(message)
                 except RemoteError as error:

@@ -126,7 +126,7 @@ class _EdgeRun:
         self._telemetry: list[pb.Telemetry | None] = [None] * shape[0]
         # Devices that are gone: the slot from which they are back, or None.
         self._absent: dict[int, int | None] = {}
-        self._arrived = np.zeros(shape, np.int64)
+        self._arrived, self._finished = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         self._alone: dict[int, list[int]] = {}  # retries, then fallbacks per service, as devices said last
         self._numbers = [UsedNumbers(settings.max_open_tasks) for _ in range(shape[0])]
         self._patience = Patience(settings.lease_s)
@@ -285,6 +285,8 @@ class _EdgeRun:
         message = hub.slot(device, slot, self._settings.lease_s or self._settings.silence_s)
         services = self._scenario.num_services[device]
         wrong = ""
+        if len(message.under_way) not in (0, services):
+            wrong = f"tasks under way of {len(message.under_way)} services; it has {services}"
         if len(message.arrived) not in (0, services):
             wrong = f"counts of {len(message.arrived)} services; it has {services}"
         for done in message.finished:
@@ -372,6 +374,9 @@ class _EdgeRun:
         for done in message.finished:
             task = EdgeTask(device, done.service, done.task, done.cut, done.arrival_slot)
             self._task_event(task, message.slot - 1)
+        if len(message.under_way):  # whatever came and was finished where nobody heard of it
+            rows = np.s_[device, : len(message.under_way)]
+            self._arrived[rows] = self._finished[rows] + np.asarray(message.under_way)
         if message.HasField("telemetry"):
             self._telemetry[device] = message.telemetry
         if message.HasField("alone"):
@@ -387,6 +392,7 @@ class _EdgeRun:
         self._tell(DidAlone(device, message.slot, counts[0], counts[1:]))
 
     def _task_event(self, task: EdgeTask, finish_slot: int, batch: int = 0) -> None:
+        self._finished[task.device, task.service] += 1
         self._tell(TaskDone(task.device, task.service, task.cut, task.arrival_slot, finish_slot, batch))
 
     def _end_period(self, hub: Hub, edge: EdgeLoop, slot: int) -> None:

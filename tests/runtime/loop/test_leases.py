@@ -212,6 +212,7 @@ def test_a_device_that_works_alone_returns_when_the_edge_does(
     assert 1 <= result.retries[1] < 100
     assert 0 < sum(result.fallbacks[1]) < other[0].checked
     assert result.to_dict()["fallbacks"] == {"1": result.fallbacks[1]}
+    assert result.figures.in_flight == other[0].unanswered + out[0].unanswered
     lost = result.lost
     assert [line.split(" in slot ")[0] for line in lost[:2]] == ["device 1 was lost", "device 1 came back"]
     sent = [period.transmission_energy_j[1] for period in edge.record.periods if period.first_slot > back[0]]

@@ -37,6 +37,7 @@ NONSENSE = {
     "telemetry that is none": (pb.Slot(telemetry=telemetry(power_w=math.nan)), "not finite"),
     "telemetry below nothing": (pb.Slot(telemetry=telemetry(rate_bps=[-1.0, 0.0])), "below 0"),
     "telemetry of too few": (pb.Slot(telemetry=telemetry(rate_bps=[1.0])), "another number of services"),
+    "tasks under way of too many": (pb.Slot(under_way=[1, 2, 3]), "tasks under way of 3 services"),
     "what it did alone for too few": (pb.Slot(alone=pb.Alone(retries=1, fallbacks=[1])), "fallbacks of 1 services"),
     "telemetry of no time": (pb.Slot(telemetry=telemetry(slots=10**6)), "telemetry of 1000000 slots"),
     "a tail that is none": (
