@@ -147,3 +147,20 @@ def is_abandoned(path: Path) -> bool:
     except PermissionError:  # somebody else's process
         return False
     return False
+
+
+def cache_folder() -> Path:
+    """Where things are kept between starts: ``$SPLITINFER_CACHE``, or ``~/.cache/splitinfer``."""
+    given = os.environ.get("SPLITINFER_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "splitinfer"
+
+
+def is_ours(path: Path) -> bool:
+    """Whether nobody but this user could have written a file, nor replaced it."""
+    if not hasattr(os, "getuid"):
+        return path.is_file()
+    for place in (path, path.parent):
+        about = place.lstat()
+        if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return False
+    return path.is_file() and not path.is_symlink()

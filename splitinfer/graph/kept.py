@@ -11,7 +11,6 @@ import contextlib
 import json
 import operator
 import os
-import stat
 from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from torch import fx
 from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
-from splitinfer.files import replacing
+from splitinfer.files import is_ours, replacing
 from splitinfer.graph.capture import CapturedGraph
 from splitinfer.graph.cuts import layer_path
 from splitinfer.graph.specs import TensorSpec
@@ -41,12 +40,6 @@ _NAMED: dict[type, str] = {torch.dtype: "dtype", torch.memory_format: "memory_fo
 
 class _CannotBeKeptError(Exception):
     """Something in the graph has no form in a file."""
-
-
-def cache_folder() -> Path:
-    """Where things are kept between starts: ``$SPLITINFER_CACHE``, or ``~/.cache/splitinfer``."""
-    given = os.environ.get("SPLITINFER_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "splitinfer"
 
 
 def frozen(captured: CapturedGraph) -> Callable[[Path, str], bool]:
@@ -84,7 +77,7 @@ def thawed(path: Path) -> tuple[CapturedGraph, str] | None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        if not _is_ours(path):
+        if not is_ours(path):
             return None
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -94,17 +87,6 @@ def thawed(path: Path) -> tuple[CapturedGraph, str] | None:
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError):
         return None
     return captured, metadata.get("fingerprint", "")
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether nobody but this user could have written a file, nor replaced it."""
-    if not hasattr(os, "getuid"):
-        return path.is_file()
-    for place in (path, path.parent):
-        about = place.lstat()
-        if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return False
-    return path.is_file() and not path.is_symlink()
 
 
 def make_room(folder: Path, in_use: Container[Path] = ()) -> None:

@@ -9,9 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import splitinfer
-from splitinfer.files import check_file
+from splitinfer.files import cache_folder, check_file
 from splitinfer.graph import SplitModel
-from splitinfer.graph.kept import cache_folder
 from splitinfer.models import CaptureOptions, ModelCard, load_card, load_model
 from splitinfer.models.card import check_inside, inputs_explained
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from splitinfer.errors import InputError
-from splitinfer.models import ModelCard, card_names, list_cards, load_card
+from splitinfer.models import ModelCard, card_names, list_cards, load_card, weights
 
 CARD = """
 source = "torchvision.models:resnet18"
@@ -39,6 +39,23 @@ def test_class_names_of_a_shipped_card() -> None:
     assert names is not None
     assert len(names) == 1000
     assert names[0] == "tench"
+
+
+def test_class_names_are_kept_so_that_nobody_waits_for_torchvision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPLITINFER_CACHE", str(tmp_path))
+    names = load_card("resnet18").class_names()
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "weight_enum", lambda name: pytest.fail("torchvision is asked again"))
+        assert load_card("resnet18").class_names() == names
+    (kept,) = (tmp_path / "labels").iterdir()
+    for damage in ("", "[", "5", "null"):
+        kept.write_text(damage)
+        assert load_card("resnet18").class_names() == names, "what is damaged is made anew"
+    kept.write_text("[]")
+    kept.chmod(0o666)
+    assert load_card("resnet18").class_names() == names, "what others could have written is not believed"
 
 
 def test_class_names_from_a_list_a_file_and_nowhere(tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ import torch
 from torch import fx
 
 from splitinfer.errors import MissingExtraError
-from splitinfer.files import replacing
+from splitinfer.files import cache_folder, replacing
 from splitinfer.graph.engines import onnx_files
 from splitinfer.graph.engines.checked import CheckedEngine, Run
 from splitinfer.graph.engines.export import export_onnx, part_module
-from splitinfer.graph.kept import cache_folder, make_room
+from splitinfer.graph.kept import make_room
 
 logger = logging.getLogger(__name__)
 
