@@ -40,46 +40,63 @@ def read_text(path: str | Path, *, max_bytes: int = MAX_TEXT_BYTES) -> str:
     """Return a file's text, without a byte-order mark.
 
     Raises:
-        OSError: as ``check_file``, or it cannot be read.
-        UnicodeDecodeError: it is no UTF-8.
+        OSError: as ``check_file``, or it cannot be read, or is no UTF-8 text.
     """
     check_file(path, max_bytes=max_bytes)
     with Path(path).open("rb") as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:  # a pipe, or a file that grows
         raise OSError(errno.EFBIG, f"it has more than {max_bytes:,} bytes", str(path))
-    return data.decode("utf-8-sig")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise OSError(errno.EILSEQ, f"it is no UTF-8 text (line {line})", str(path)) from None
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """Return what a TOML file says.
 
     Raises:
-        OSError, UnicodeDecodeError: as ``read_text``.
-        tomllib.TOMLDecodeError: it is no TOML, or nested too deeply.
+        OSError: as ``read_text``.
+        ValueError: it is no TOML, nested too deeply, or has a number without end.
     """
     return toml_of(read_text(path))
 
 
 def toml_of(text: str) -> dict[str, Any]:
-    """Return what a TOML text says; ``tomllib.TOMLDecodeError`` where it is none, or nested too deeply."""
-    try:
+    """Return what a TOML text says; ``ValueError`` as ``read_toml``."""
+    with _in_words(tomllib.TOMLDecodeError):
         return tomllib.loads(text)
-    except RecursionError:
-        raise tomllib.TOMLDecodeError("it is nested too deeply") from None
 
 
 def read_json(path: str | Path) -> Any:
     """Return what a JSON file holds.
 
     Raises:
-        OSError, UnicodeDecodeError: as ``read_text``.
-        json.JSONDecodeError: it is no JSON, or nested too deeply.
+        OSError: as ``read_text``.
+        ValueError: it is no JSON, nested too deeply, or has a number without end.
     """
+    return json_of(read_text(path))
+
+
+def json_of(text: str) -> Any:
+    """Return what a JSON text holds; ``ValueError`` as ``read_json``."""
+    with _in_words(json.JSONDecodeError):
+        return json.loads(text)
+
+
+@contextmanager
+def _in_words(own: type[ValueError]) -> Iterator[None]:
+    """Say what else than its own errors a parser may raise."""
     try:
-        return json.loads(read_text(path))
+        yield
     except RecursionError:
-        raise json.JSONDecodeError("it is nested too deeply", "", 0) from None
+        raise ValueError("it is nested too deeply") from None
+    except own:
+        raise
+    except ValueError:  # Python turns no more than some thousand digits into a number
+        raise ValueError("a number in it has too many digits") from None
 
 
 _PART = re.compile(r"\.(\d+)\.part(\.[^.]*)?$")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from splitinfer.cli.main import main
+from splitinfer.data import data_folder
 from splitinfer.errors import ScenarioError
 from splitinfer.files import read_text
 from splitinfer.simulation import Scenario
@@ -50,6 +51,70 @@ def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(verb, tmp_pa
 def test_what_is_nested_without_end_is_refused(verb, tmp_path, capsys):
     given(tmp_path, lambda path: path.write_text(f"x = {DEEP}" if path.suffix == ".toml" else DEEP))
     assert "nested too deeply" in said(VERBS[verb], tmp_path, capsys)
+
+
+DAMAGED = {
+    "text of another encoding": (b"\xff\xfen\x00a\x00", "it is no UTF-8 text (line 1)"),
+    "a number without end": (b'{"schema": %s}' % (b"9" * 5000), "has too many digits"),
+}
+"""By what was done to it: the content of a file, and what is said of JSON; TOML has `schema = ` in front."""
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+@pytest.mark.parametrize("verb", [name for name in VERBS if name not in ("power profile", "picture")])
+def test_what_is_no_text_or_holds_no_number_is_said_in_plain_words(verb, what, tmp_path, capsys):
+    content, words = DAMAGED[what]
+    given(
+        tmp_path,
+        lambda path: path.write_bytes(
+            content.replace(b'{"schema":', b"schema =").replace(b"}", b"") if path.suffix == ".toml" else content
+        ),
+    )
+    assert words in said(VERBS[verb], tmp_path, capsys)
+
+
+WRONG = {
+    ("cuts", 3, "macs_before"): float("inf"),
+    ("cuts", 3, "crossing", 0, "shape", 1): 10**30,
+    ("cuts", 3, "crossing", 0, "shape", 0): -1,
+    ("cuts", 3, "output_shape"): "x",
+    ("total_macs",): 10**400,
+    ("uncounted_ops",): None,
+    ("outputs", 0, "dtype"): "float33",
+    ("codec_bits_per_element", "uint8", 0): float("nan"),
+}
+
+
+@pytest.mark.parametrize("path", WRONG, ids=lambda path: ".".join(map(str, path)))
+def test_a_profile_s_wrong_value_is_named_by_its_place(path, tmp_path, capsys):
+    record = inner = json.loads((data_folder("profiles") / "squeezenet1_1.json").read_text())
+    for part in path[:-1]:
+        inner = inner[part]
+    inner[path[-1]] = WRONG[path]
+    (tmp_path / "given.json").write_text(json.dumps(record))
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    assert f"is not a profile: {place} must be" in said(VERBS["profile of a service"], tmp_path, capsys)
+
+
+@pytest.mark.parametrize("hz", ["1e300", "1e-300", "1.5", "-1.0", "nan", "inf", "true"])
+def test_frequencies_that_are_none_or_in_another_unit_are_refused(hz, tmp_path, capsys):
+    card = (data_folder("devices") / "jetson_nano.toml").read_text().replace("[0.9216e9]", f"[{hz}]")
+    (tmp_path / "given.toml").write_text(card)
+    assert "cores.0.frequency_hz" in said(VERBS["device card"], tmp_path, capsys)
+
+
+def test_numbers_that_cannot_be_computed_with_are_refused(capsys):
+    assert main(["simulate", "--slots", "1", "--set", "latency_price_w=1e300"]) == 2
+    assert "latency_price_w: must be 0 or between 1e-60 and 1e+30, not 1e+300" in capsys.readouterr().err
+
+
+def test_odd_words_stay_one_short_line(tmp_path, capsys):
+    assert main(["simulate", "--scenario", "x\udcff.toml"]) == 2
+    assert "an argument is no UTF-8 text: 'x\\udcff.toml'" in capsys.readouterr().err
+    (tmp_path / "given.toml").write_text(f'"\\u001b[2J{"x" * 100_000}" = 1')
+    line = said(VERBS["scenario"], tmp_path, capsys)
+    assert "\\x1b[2Jxxx" in line
+    assert len(line) < 3000
 
 
 def test_a_file_without_end_is_not_read_to_it(capsys):

@@ -105,8 +105,6 @@ class Manifest(BaseModel):
             raise InputError(f"artifact {where}: there is no {MANIFEST}; splitinfer export writes one") from None
         except OSError as error:
             raise InputError(f"artifact {where}: cannot read {MANIFEST}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise InputError(f"artifact {where}: {MANIFEST} is no UTF-8 text") from None
         except ValidationError as error:
             one = error.errors(include_url=False)[0]
             field = ".".join(map(str, one["loc"])) or "it"

@@ -145,6 +145,8 @@ def _print_services(scenario: Scenario, result: LiveResult) -> None:
 
 def _stability(result: LiveResult) -> str:
     stability = result.figures.stability
+    if not stability.is_known:
+        return "too short a run to tell whether they grow"
     return "no queue grows" if stability.stable else f"GROWING: {', '.join(stability.growing)}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import io
 import os
 import signal
 import sys
@@ -61,6 +62,8 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 _INTERRUPTED = 130
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
 _BROKEN_PIPE = 141
+_MAX_LINE = 2000
+"""Characters of an error's line; what is longer loses its middle."""
 
 
 def verbs() -> list[str]:
@@ -137,6 +140,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     ended_by: list[int] = []
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal's encoding lacks ends no command
+        sys.stdout.reconfigure(errors="backslashreplace")
+    for argument in arguments:
+        if not argument.isascii() and any("\ud800" <= one <= "\udfff" for one in argument):
+            return _fail(f"an argument is no UTF-8 text: {argument!a}", 2)
     try:
         with _ended_by_signals(ended_by):
             result = app(arguments or ["--help"], prog_name="splitinfer", standalone_mode=False)
@@ -194,8 +202,17 @@ def _ended_by_signals(which: list[int]) -> Iterator[None]:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    print(f"splitinfer: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"splitinfer: error: {_one_line(message)}", file=sys.stderr)
     return exit_code
+
+
+def _one_line(message: str) -> str:
+    """Whatever a file, a name or another end put into a message, it moves no cursor and fills no screen."""
+    line = " ".join(message.split())
+    line = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in line)
+    if len(line) <= _MAX_LINE:
+        return line
+    return f"{line[: _MAX_LINE // 2]} ... {line[-_MAX_LINE // 4 :]}"
 
 
 def _reader_is_gone() -> int:

@@ -239,7 +239,7 @@ def _compare(
             _plus_minus(summary.energy_per_task_j, 1e3, 2),
             _plus_minus(summary.latency_mean_s, 1e3, 0),
             _plus_minus(summary.latency_p95_s, 1e3, 0),
-            f"{summary.stable_runs}/{len(summary.runs)}",
+            summary.stable_share,
             f"{summary.finished:,}/{summary.arrived:,}",
         ]
         for summary in summaries
@@ -281,8 +281,12 @@ def _range(values: object) -> str:
 
 
 def _stability_line(result: SimulationResult) -> str:
+    from splitinfer.simulation.stability import LEAST_BATCHES
+
     report = result.stability
     worst = int(report.statistic.argmax())
+    if not report.is_known:
+        return f"too short a run to tell whether they grow ({LEAST_BATCHES} partition periods at least)"
     if report.stable:
         return f"stable (largest growth statistic {report.statistic[worst]:.1f}, {report.stations[worst]})"
     names = report.growing

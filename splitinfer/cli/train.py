@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tomllib
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -153,7 +152,7 @@ def train(
 
 def _hyper(given: list[str]) -> dict[str, Any]:
     """Return the settings that options or files name; later ones win."""
-    from splitinfer.files import read_toml
+    from splitinfer.files import read_toml, toml_of
 
     found: dict[str, Any] = {}
     for text in given:
@@ -161,10 +160,10 @@ def _hyper(given: list[str]) -> dict[str, Any]:
         if not equals and not text.endswith(".toml"):
             raise InputError(f"--hyper: write NAME=VALUE, for example learning_rate=1e-3, or a TOML file, not {text!r}")
         try:
-            found |= read_toml(Path(text)) if not equals else {name.strip(): tomllib.loads(f"it = {value}")["it"]}
+            found |= read_toml(Path(text)) if not equals else {name.strip(): toml_of(f"it = {value}")["it"]}
         except OSError as error:
             raise InputError(f"--hyper: cannot read {text}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise InputError(f"--hyper: {text}: {error}; text is written in quotes") from None
     for name, option in (("slots", "--steps"), ("seed", "--seed")):
         if name in found:

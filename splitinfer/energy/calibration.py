@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import statistics
 import time
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 from splitinfer.energy.meter import EnergyMeter
 from splitinfer.errors import InputError
 from splitinfer.files import read_toml
+from splitinfer.records import Record
 
 
 @dataclass(frozen=True)
@@ -193,31 +193,35 @@ def calibration_of(content: Mapping[str, Any], what: str) -> Calibration:
     if not is_calibration(content):
         raise InputError(f"{what} is not what 'splitinfer calibrate --out FILE' writes")
     try:
+        record = Record(content)
         timings = tuple(
             ModelTiming(
-                model=str(one["model"]),
-                threads=int(one["threads"]),
-                macs=int(_positive(one["macs"])),
-                median_s=_positive(one["median_s"]),
-                cycles_per_mac=_positive(one["cycles_per_mac"]) if "cycles_per_mac" in one else None,
-                energy_coefficient=_positive(one["energy_coefficient"]) if "energy_coefficient" in one else None,
+                model=one.text("model"),
+                threads=one.whole("threads", least=1),
+                macs=one.whole("macs", least=1),
+                median_s=_positive(one, "median_s"),
+                cycles_per_mac=_positive(one, "cycles_per_mac") if one.has("cycles_per_mac") else None,
+                energy_coefficient=_positive(one, "energy_coefficient") if one.has("energy_coefficient") else None,
             )
-            for one in content["measured"]
+            for one in record.tables("measured")
         )
-        law = content.get("power_law")
-        hz = content.get("max_local_frequency_hz")
+        law = record.table("power_law") if record.has("power_law") else None
         found = Calibration(
-            frequency_hz=None if hz is None else _positive(hz),
+            frequency_hz=(
+                _positive(record, "max_local_frequency_hz") if record.has("max_local_frequency_hz") else None
+            ),
             meter=None,
             idle_power_w=None,
             timings=timings,
-            power_law=None if law is None else PowerLaw(**{one.name: float(law[one.name]) for one in fields(PowerLaw)}),
-            engine=str(content["engine"]),
+            power_law=None if law is None else PowerLaw(**{one.name: law.number(one.name) for one in fields(PowerLaw)}),
+            engine=record.text("engine"),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{what} is no calibration: bad or missing {error}") from None
+    except InputError as error:
+        raise InputError(f"{what} is no calibration: {error}") from None
     if not timings:
         raise InputError(f"{what} is no calibration: no model was timed")
+    if found.frequency_hz is not None and not found.model_cycles_per_mac():
+        raise InputError(f"{what} is no calibration: max_local_frequency_hz is there, but no cycles_per_mac")
     return found
 
 
@@ -235,16 +239,13 @@ def load_calibration(path: str | Path, option: str) -> Calibration:
         content = read_toml(path)
     except OSError as error:
         raise InputError(f"{option}: cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"{option}: {path} is no TOML file: {error}") from None
     return calibration_of(content, f"{option}: {path}")
 
 
-def _positive(value: Any) -> float:
-    number = float(value)
-    if not 0 < number < math.inf:
-        raise ValueError(f"number {value}")
-    return number
+def _positive(record: Record, name: str) -> float:
+    return record.number(name, is_above=True)
 
 
 def calibrate(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from splitinfer.data import data_folder
 from splitinfer.energy.calibration import Calibration, calibration_of, is_calibration
@@ -17,10 +16,13 @@ from splitinfer.energy.processor import CUBIC, cubic_row, processor_power_w, tab
 from splitinfer.energy.transmitter import radio_row
 from splitinfer.errors import InputError
 from splitinfer.files import read_toml
+from splitinfer.records import in_reach
 
 Floats = NDArray[np.float64]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(in_reach)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(in_reach)]
+Hertz = Annotated[float, Field(ge=1e3, le=1e13)]
+"""A processor's frequency; what was written in GHz or MHz is not within."""
 
 
 class _Part(BaseModel):
@@ -46,12 +48,12 @@ class Core(_Part):
     """
 
     name: str
-    frequency_hz: tuple[Positive, ...] = ()
+    frequency_hz: tuple[Hertz, ...] = ()
     watts: tuple[Positive, ...] = ()
     base_w: NonNegative = 0.0
     linear_j: NonNegative = 0.0
     energy_coefficient: NonNegative = 0.0
-    max_frequency_hz: Positive | None = None
+    max_frequency_hz: Hertz | None = None
     cycles_per_mac: Positive
     model_cycles_per_mac: dict[str, Positive] = Field(default_factory=dict)
 
@@ -192,18 +194,19 @@ def load_device(name: str) -> DeviceCard:
     path = Path(base) if base.endswith(".toml") else data_folder("devices") / f"{base}.toml"
     try:
         content = read_toml(path)
-        if is_calibration(content):
-            content = _measured_fields(calibration_of(content, f"device: {path.name}"), path.name)
-        card = DeviceCard(**{"name": path.stem, **content})
     except FileNotFoundError:
         raise InputError(
             f"device: no {base!r}; there are {', '.join(device_names())}, or a card's .toml file"
         ) from None
     except OSError as error:
         raise InputError(f"device: cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"device: {path.name} is no TOML file: {error}") from None
-    except (ValidationError, TypeError) as error:
+    if is_calibration(content):
+        content = _measured_fields(calibration_of(content, f"device: {path.name}"), path.name)
+    try:
+        card = DeviceCard(**{"name": path.stem, **content})
+    except ValidationError as error:
         raise InputError(f"device: {path.name}: {_first(error)}") from None
     for choice in choices:
         if choice in card.radios:
@@ -254,9 +257,7 @@ def _measured_fields(found: Calibration, name: str) -> dict[str, Any]:
     }
 
 
-def _first(error: Any) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
+def _first(error: ValidationError) -> str:
     one = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in one["loc"])
     message = one["msg"].removeprefix("Value error, ")

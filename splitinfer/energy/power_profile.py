@@ -96,7 +96,7 @@ def _read(file: Path, max_bytes: int) -> tuple[dict[str, float], dict[str, list[
         root = ElementTree.fromstring(file.read_bytes())
     except OSError as error:
         raise InputError(f"power profile: cannot read {file}: {error.strerror}") from None
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # an encoding that there is not
         raise InputError(f"power profile: {file.name} is no XML: {error}") from None
     if root.tag != "device":
         raise InputError(f"power profile: {file.name} is no power profile: its root is <{root.tag}>, not <device>")

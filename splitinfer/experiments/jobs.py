@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import splitinfer
-from splitinfer.files import is_abandoned, replacing
+from splitinfer.files import is_abandoned, read_json, replacing
 from splitinfer.learning.run_folder import RUN_FILE, load_run
 from splitinfer.learning.settings import TrainingSettings
 from splitinfer.policies import POLICIES, is_own_policy, named_policy, own_policy_digest
@@ -110,9 +110,9 @@ class Store:
     def read(self, job: Job) -> list[Measured] | None:
         """Return what the job measured, or None if it is not done."""
         try:
-            record = json.loads(self._file(job).read_text(encoding="utf-8"))
+            record = read_json(self._file(job))
             runs: list[Measured] = record["runs"]
-        except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         if job.training is not None and not (self.run_folder(job) / RUN_FILE).is_file():
             return None

@@ -168,7 +168,7 @@ def load_sweep(figure: str) -> Sweep:
             own = {"figure": path.stem, "changes": {}} | read_toml(path)
         except OSError as error:
             raise InputError(f"figure: cannot read {path}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise InputError(f"figure: {path} is not TOML: {error}") from None
     elif figure in figure_names():
         own = _read(figure)

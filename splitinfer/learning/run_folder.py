@@ -89,7 +89,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise InputError(f"policy: {folder} is no training run (it has no {RUN_FILE})") from None
     except OSError as error:
         raise InputError(f"policy: cannot read {folder / RUN_FILE}: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"policy: {folder / RUN_FILE} is damaged: {error}") from None
     if not isinstance(record, dict) or record.get("schema") != SCHEMA or "settings" not in record:
         raise InputError(f"policy: {folder / RUN_FILE} is not of schema {SCHEMA}, the one this version reads")

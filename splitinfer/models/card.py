@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -249,7 +248,7 @@ def _read_card(path: Path) -> ModelCard:
         record = read_toml(path)
     except OSError as error:
         raise InputError(f"cannot read model card {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"model card {path} is not TOML: {error}") from None
     if "name" in record:
         raise InputError(f"model card {path}: name: the file's name is the model's name; remove the field")

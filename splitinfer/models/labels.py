@@ -27,8 +27,6 @@ def class_names(card: ModelCard) -> tuple[str, ...] | None:
     path = card.folder / card.labels
     try:
         return tuple(read_text(path).splitlines())
-    except UnicodeDecodeError:
-        raise InputError(f"model {card.name}: labels: {path} is no UTF-8 text") from None
     except OSError as error:
         raise InputError(f"model {card.name}: labels: cannot read {path}: {error.strerror}") from None
 

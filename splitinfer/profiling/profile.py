@@ -15,8 +15,15 @@ from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
 from splitinfer.files import read_json, replacing
+from splitinfer.records import Record, number, short
 
 SCHEMA_VERSION = 1
+
+MAX_ELEMENTS = 10**15
+"""Most elements of one tensor in a profile that is read."""
+
+MAX_BITS_PER_ELEMENT = 1e6
+"""Most that a codec makes of an element, in a profile that is read."""
 
 _BITS_OF = {
     "bool": 8,
@@ -293,29 +300,13 @@ class Profile:
             raise InputError(f"{source} is not a profile: it has no schema_version")
         if record["schema_version"] != SCHEMA_VERSION:
             raise InputError(
-                f"{source} has profile schema {record['schema_version']}; this version reads schema {SCHEMA_VERSION}"
+                f"{source} has profile schema {short(record['schema_version'])}; "
+                f"this version reads schema {SCHEMA_VERSION}"
             )
         try:
-            cuts = tuple(_cut(item) for item in record["cuts"])
-            set_cuts = tuple(_cut(item) for item in record.get("set_cuts", ()))
-            profile = cls(
-                model=str(record["model"]),
-                inputs=tuple(_tensor(item) for item in record["inputs"]),
-                parameters=int(record["parameters"]),
-                total_macs=int(record["total_macs"]),
-                cuts=cuts,
-                uncounted_ops={str(op): int(count) for op, count in record["uncounted_ops"].items()},
-                latency_host=record.get("latency_host"),
-                codecs=(
-                    *(_codec(item) for item in record.get("codecs", ())),
-                    *_codec_bits(record.get("codec_bits_per_element", {}), _sending(cuts, set_cuts)),
-                ),
-                outputs=tuple(_tensor(item) for item in record.get("outputs", ())),
-                set_cuts=set_cuts,
-                codecs_from=str(record.get("codecs_from", "")),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{source} is not a profile: bad or missing {error}") from None
+            profile = _profile(Record(record))
+        except InputError as error:
+            raise InputError(f"{source} is not a profile: {error}") from None
         profile._validate(source)
         return profile
 
@@ -340,31 +331,58 @@ class Profile:
             )
 
 
-def _tensor(item: dict[str, Any]) -> TensorRecord:
-    record = TensorRecord(str(item["name"]), tuple(int(size) for size in item["shape"]), str(item["dtype"]))
+def _profile(record: Record) -> Profile:
+    cuts = tuple(_cut(item) for item in record.tables("cuts"))
+    set_cuts = tuple(_cut(item) for item in record.tables("set_cuts", may_lack=True))
+    uncounted = record.table("uncounted_ops")
+    return Profile(
+        model=record.text("model"),
+        inputs=_tensors(record, "inputs"),
+        parameters=record.whole("parameters"),
+        total_macs=record.whole("total_macs"),
+        cuts=cuts,
+        uncounted_ops={name: uncounted.whole(name) for name in uncounted.names()},
+        latency_host=record.table("latency_host").plain() if record.has("latency_host") else None,
+        codecs=(
+            *(_codec(item) for item in record.tables("codecs", may_lack=True)),
+            *_codec_bits(record, _sending(cuts, set_cuts)),
+        ),
+        outputs=_tensors(record, "outputs", may_lack=True),
+        set_cuts=set_cuts,
+        codecs_from=record.text("codecs_from", ""),
+    )
+
+
+def _tensors(record: Record, name: str, *, may_lack: bool = False) -> tuple[TensorRecord, ...]:
+    return tuple(_tensor(item) for item in record.tables(name, may_lack=may_lack))
+
+
+def _tensor(item: Record) -> TensorRecord:
+    record = TensorRecord(item.text("name"), item.wholes("shape"), item.text("dtype"))
     if record.dtype not in _BITS_OF:
-        raise ValueError(f"dtype {record.dtype}")
+        raise InputError(f"{item.at('dtype')} must be one of {', '.join(_BITS_OF)}, not {record.dtype[:60]!r}")
+    if record.elements > MAX_ELEMENTS:
+        raise InputError(f"{item.at('shape')} makes more than {MAX_ELEMENTS:.0e} elements")
     return record
 
 
-def _latency(item: dict[str, Any] | None) -> LatencyRecord | None:
-    return None if item is None else LatencyRecord(float(item["median_s"]), float(item["iqr_s"]))
-
-
-def _weights(item: dict[str, Any] | None) -> WeightsRecord | None:
-    if item is None:
+def _latency(item: Record, name: str) -> LatencyRecord | None:
+    if not item.has(name):
         return None
-    record = WeightsRecord(int(item["elements"]), int(item["bits"]))
-    if record.elements < 0 or record.bits < 0:
-        raise ValueError("weights: numbers of at least 0")
-    return record
+    record = item.table(name)
+    return LatencyRecord(record.number("median_s"), record.number("iqr_s"))
 
 
-def _codec(item: dict[str, Any]) -> CodecRecord:
-    numbers = {name: float(item[name]) for name in ("bits", "encode_s", "decode_s", "error", "same_top")}
-    if not all(np.isfinite(value) and value >= 0 for value in numbers.values()):
-        raise ValueError("codecs: numbers of at least 0")
-    return CodecRecord(int(item["cut"]), str(item["codec"]), **numbers)
+def _weights(item: Record, name: str) -> WeightsRecord | None:
+    if not item.has(name):
+        return None
+    record = item.table(name)
+    return WeightsRecord(record.whole("elements"), record.whole("bits"))
+
+
+def _codec(item: Record) -> CodecRecord:
+    numbers = {name: item.number(name) for name in ("bits", "encode_s", "decode_s", "error", "same_top")}
+    return CodecRecord(item.whole("cut"), item.text("codec"), **numbers)
 
 
 def _sending(cuts: tuple[CutRecord, ...], set_cuts: tuple[CutRecord, ...]) -> tuple[CutRecord, ...]:
@@ -372,28 +390,31 @@ def _sending(cuts: tuple[CutRecord, ...], set_cuts: tuple[CutRecord, ...]) -> tu
     return *cuts[:-1], *set_cuts
 
 
-def _codec_bits(table: dict[str, list[float | None]], cuts: tuple[CutRecord, ...]) -> list[CodecRecord]:
-    found = []
-    for codec, row in table.items():
+def _codec_bits(record: Record, cuts: tuple[CutRecord, ...]) -> list[CodecRecord]:
+    found: list[CodecRecord] = []
+    if not record.has("codec_bits_per_element"):
+        return found
+    table = record.table("codec_bits_per_element")
+    for codec in table.names():
+        row = table.items(codec)
         if len(row) != len(cuts):
-            raise ValueError(f"codec_bits_per_element: one number for each of the {len(cuts)} cuts that send something")
-        for cut, value in zip(cuts, row, strict=True):
+            raise InputError(f"{table.at(codec)} must have {len(cuts)} numbers, one for each cut that sends something")
+        for cut, (place, value) in zip(cuts, row, strict=True):
             if value is not None:
-                if not (np.isfinite(value) and value >= 0):
-                    raise ValueError("codec_bits_per_element: numbers of at least 0")
-                found.append(CodecRecord(cut.index, str(codec), float(value) * cut.crossing_elements))
+                bits = number(value, place, most=MAX_BITS_PER_ELEMENT) * cut.crossing_elements
+                found.append(CodecRecord(cut.index, codec, bits))
     return found
 
 
-def _cut(item: dict[str, Any]) -> CutRecord:
+def _cut(item: Record) -> CutRecord:
     return CutRecord(
-        index=int(item["index"]),
-        name=str(item["name"]),
-        output_shape=tuple(int(size) for size in item["output_shape"]),
-        macs_before=int(item["macs_before"]),
-        crossing=tuple(_tensor(tensor) for tensor in item["crossing"]),
-        head_latency=_latency(item.get("head_latency")),
-        tail_latency=_latency(item.get("tail_latency")),
-        head_weights=_weights(item.get("head_weights")),
-        tail_weights=_weights(item.get("tail_weights")),
+        index=item.whole("index"),
+        name=item.text("name"),
+        output_shape=item.wholes("output_shape"),
+        macs_before=item.whole("macs_before"),
+        crossing=_tensors(item, "crossing"),
+        head_latency=_latency(item, "head_latency"),
+        tail_latency=_latency(item, "tail_latency"),
+        head_weights=_weights(item, "head_weights"),
+        tail_weights=_weights(item, "tail_weights"),
     )

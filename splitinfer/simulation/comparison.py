@@ -52,6 +52,12 @@ class PolicySummary:
     depends_on_seed: bool
     runs: tuple[SimulationResult, ...]
 
+    @property
+    def stable_share(self) -> str:
+        """How many of the runs were stable, ``5/5``; ``-`` where they were too short to tell."""
+        is_known = all(run.stability.is_known for run in self.runs)
+        return f"{self.stable_runs}/{len(self.runs)}" if is_known else "-"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON-ready numbers."""
         names = ("energy_j", "energy_local_j", "energy_transmission_j", "energy_per_task_j")

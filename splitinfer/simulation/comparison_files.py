@@ -57,7 +57,7 @@ def write_comparison(summaries: Sequence[PolicySummary], path: Path) -> None:
         [
             summary.policy.translate(_SPECIAL) if latex else summary.policy,
             *(_cell(getattr(summary, name), factor, digits, latex) for name, _, factor, digits in _COLUMNS),
-            f"{summary.stable_runs}/{len(summary.runs)}",
+            summary.stable_share,
         ]
         for summary in summaries
     ]

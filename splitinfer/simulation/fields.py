@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from splitinfer.errors import ScenarioError
+from splitinfer.records import in_reach
 
-Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), AfterValidator(in_reach)]
+NonNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False), AfterValidator(in_reach)]
 Count = Annotated[int, Strict(), Field(ge=1)]
 PerDevice = Positive | tuple[Positive, ...]
 """One number for every device, or one per device."""
@@ -43,7 +44,7 @@ def one_line(error: ValidationError, model: type[BaseModel] | None = None) -> st
     # Of a union's members pydantic reports each; the one that understood the most of the value says the most.
     found = error.errors(include_url=False)
     worst = max(found, key=lambda one: (not one["type"].endswith("_type"), len(one["loc"])))
-    name = _name_of(worst["loc"])
+    name = _name_of(worst["loc"], is_given=worst["type"] == "extra_forbidden")
     reason = worst.get("ctx", {}).get("error")
     if isinstance(reason, ScenarioError):
         return f"{name}.{reason}" if name else str(reason)
@@ -69,9 +70,14 @@ def one_line(error: ValidationError, model: type[BaseModel] | None = None) -> st
     return f"{name}: {message}" if worst["type"] == "missing" else f"{name}: {message}, not {_short(worst['input'])}"
 
 
-def _name_of(location: tuple[int | str, ...]) -> str:
+def _name_of(location: tuple[int | str, ...], *, is_given: bool = False) -> str:
+    # The last one is the user's own word where there is no such field.
     # Names of a union's members (float, tuple[...], tags) are noise for a user.
-    where = [part for part in location if isinstance(part, int) or (part.isidentifier() and part not in _MEMBERS)]
+    where = [
+        part
+        for at, part in enumerate(location, 1)
+        if isinstance(part, int) or (part.isidentifier() and part not in _MEMBERS) or (at == len(location) and is_given)
+    ]
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
 
 

@@ -16,6 +16,8 @@ from splitinfer.simulation.result import SimulationResult
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from splitinfer.simulation.stability import StabilityReport
+
 
 def plot_run(
     result: SimulationResult,
@@ -62,7 +64,7 @@ def plot_run(
     title = (
         f"{result.scenario}, policy {result.policy}, seed {result.seed} ({origin}): "
         f"{result.energy_j * 1e3:.3f} mJ per device and slot, p95 latency {result.latency_percentile_s(95):.2f} s, "
-        f"{'stable' if result.stability.stable else 'growing: ' + result.stability.growing[0]}"
+        f"{_word(result.stability) if result.stability.stable else 'growing: ' + result.stability.growing[0]}"
     )
     figure.suptitle(title + (f"\nnothing all the time: {', '.join(flat)}" if flat else ""))
     left = iter(panels)
@@ -102,6 +104,10 @@ def plot_run(
 
 
 _SMOOTH_PARTS = 200
+
+
+def _word(stability: StabilityReport) -> str:
+    return "stable" if stability.is_known else "too short to tell whether queues grow"
 
 
 def _line(axes: Axes, time_s: Any, values: Any, colour: str, label: str | None = None, dashes: Any = "-") -> None:

@@ -170,7 +170,7 @@ class SimulationResult:
                 "link": self.utilisation.link.tolist(),
                 "edge": self.utilisation.edge,
             },
-            "stable": self.stability.stable,
+            "stable": self.stability.stable if self.stability.is_known else None,
             "growing": list(self.stability.growing),
             "stability_statistic": dict(
                 zip(self.stability.stations, (_number(z) for z in self.stability.statistic), strict=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -47,7 +46,7 @@ def load_scenario(path: str | Path) -> Scenario:
         values = read_toml(path)
     except OSError as error:
         raise ScenarioError(f"scenario: cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ScenarioError(f"scenario: {path} is not TOML: {error}") from None
     if not values:
         raise ScenarioError(f"scenario: {path} sets no field; write at least one, for example num_devices = 4")
@@ -124,7 +123,7 @@ def with_settings(scenario: Scenario, settings: Sequence[str]) -> Scenario:
 def _value(text: str) -> Any:
     try:
         return toml_of(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         is_list = "," in text and not is_own(text)  # module:Class(k=3, j=4) is a name
         return [_value(part.strip()) for part in text.split(",")] if is_list else text
 

@@ -302,7 +302,7 @@ class _Run:
             finished_by_service=sum((part.finished[run] for part in parts), np.zeros(setting.active.shape, np.int64)),
             utilisation=Utilisation(
                 local=service_rate[0].sum(axis=-1) / setting.max_local_frequency_hz,
-                link=service_rate[1].sum(axis=-1) / max_rate_bps,
+                link=service_rate[1].sum(axis=-1) / np.where(max_rate_bps > 0, max_rate_bps, np.inf),
                 edge=float(service_rate[2].sum() / setting.max_edge_frequency_hz),
                 max_rate_bps=max_rate_bps,
             ),

@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 BATCHES = 20
+LEAST_BATCHES = 4
+"""With fewer nothing can be said."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class StabilityReport:
         p_value: probability of such a z in a queue that does not grow, shape (stations,).
         growth_per_s: mean rise in cycles (bits, or seconds of answers on their way back) per second, shape (stations,).
         level: the family-wise level; each station is tested at level / stations (Bonferroni).
+        is_known: whether the run was long enough to be tested; no queue of a shorter one counts as growing.
     """
 
     stations: tuple[str, ...]
@@ -43,6 +46,7 @@ class StabilityReport:
     p_value: Array
     growth_per_s: Array
     level: float = 0.01
+    is_known: bool = True
 
     @property
     def stable(self) -> bool:
@@ -70,7 +74,7 @@ def growth_test(means: Array) -> tuple[Array, Array]:
 
     batches = batch_means(means, BATCHES)
     steps = np.diff(batches, axis=0)
-    if len(steps) < 3:
+    if len(batches) < LEAST_BATCHES:
         return np.zeros(means.shape[1:]), np.ones(means.shape[1:])
     rise = steps.mean(axis=0)
     spread = steps.std(axis=0, ddof=1) * np.sqrt(1.5 / len(steps))
@@ -118,4 +122,4 @@ def stability_of(
     batches = batch_means(backlogs, BATCHES)
     span_s = max(1, len(batches) - 1) * part_s * max(1, len(backlogs) // BATCHES)
     growth = (batches[-1] - batches[0]) / span_s
-    return StabilityReport(tuple(names), z, p, growth, level)
+    return StabilityReport(tuple(names), z, p, growth, level, is_known=len(batches) >= LEAST_BATCHES)

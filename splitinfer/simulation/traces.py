@@ -48,14 +48,12 @@ def read_text(path: str | Path, field: str, *, max_bytes: int = MAX_BYTES) -> st
     """Return a trace file's text, without a byte-order mark.
 
     Raises:
-        ScenarioError: it cannot be read, is too large, or is no UTF-8.
+        ScenarioError: it cannot be read, or is too large.
     """
     try:
         return read_given_text(path, max_bytes=max_bytes)
     except OSError as error:
         raise ScenarioError(f"{field}: cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ScenarioError(f"{field}: {path} is no UTF-8 text") from None
 
 
 def read_columns(path: str | Path, field: str) -> tuple[list[str], list[tuple[int, list[str]]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitinfer.errors import InputError
+from splitinfer.files import json_of, read_text
 from splitinfer.runtime.events import (
     DeviceLeft,
     DeviceLost,
@@ -286,6 +286,10 @@ class LiveRecord:
         )
 
 
+MAX_TRACE_BYTES = 1_000_000_000
+"""Largest trace of a live run that is read."""
+
+
 def read_trace(path: str | Path) -> LiveRecord:
     """Read a trace file that ``splitinfer run --trace`` wrote.
 
@@ -293,8 +297,8 @@ def read_trace(path: str | Path) -> LiveRecord:
         InputError: the file is absent or no such trace.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-        return record_of(read_event(json.loads(line)) for line in lines)
+        lines = read_text(path, max_bytes=MAX_TRACE_BYTES).splitlines()
+        return record_of(read_event(json_of(line)) for line in lines)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except (InputError, ValueError, TypeError) as error:

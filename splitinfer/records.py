@@ -1,0 +1,148 @@
+"""What JSON and TOML files hold, read by kind; what is missing, of another kind or out of range is named by its place.
+
+Numbers are finite and bounded: one that is not would turn into nonsense, or an overflow, far from the file.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from splitinfer.errors import InputError
+
+MOST = 10**18
+"""Largest number taken, unless its reader says otherwise; it fits 64 bits."""
+
+LEAST_REACH, MOST_REACH = 1e-60, 1e30
+"""What numbers of physical things lie between: a power of three of them, and products of a few, stay finite."""
+
+_REQUIRED: Any = object()
+
+
+class Record:
+    """A table of a file.
+
+    Args:
+        value: what the file holds there.
+        place: of it in the file, ``""`` at its top.
+
+    Raises:
+        InputError: it is no table. All methods raise it for a value, with the value's place.
+    """
+
+    def __init__(self, value: Any, place: str = "") -> None:
+        if not isinstance(value, dict):
+            raise InputError(f"{place or 'it'} must be a table, not {short(value)}")
+        self._values = value
+        self._place = place
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a value, other than null."""
+        return self._values.get(name) is not None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the table as the file has it."""
+        return self._values
+
+    def names(self) -> list[str]:
+        """Return the names of all values."""
+        return list(self._values)
+
+    def at(self, name: str) -> str:
+        """Return the place of a value."""
+        return f"{self._place}.{name}" if self._place else name
+
+    def value(self, name: str) -> Any:
+        """Return whatever stands under a name."""
+        if name not in self._values:
+            raise InputError(f"{self.at(name)} is missing")
+        return self._values[name]
+
+    def text(self, name: str, default: str = _REQUIRED) -> str:
+        """Return a text."""
+        if default is not _REQUIRED and name not in self._values:
+            return default
+        text: str = _of_kind(self.value(name), str, "a text", self.at(name))
+        return text
+
+    def whole(self, name: str, *, least: int = 0, most: int = MOST) -> int:
+        """Return a whole number."""
+        return whole(self.value(name), self.at(name), least=least, most=most)
+
+    def number(self, name: str, *, least: float = 0.0, most: float = MOST, is_above: bool = False) -> float:
+        """Return a finite number; with ``is_above`` it is greater than ``least``."""
+        return number(self.value(name), self.at(name), least=least, most=most, is_above=is_above)
+
+    def wholes(self, name: str, *, most: int = MOST) -> tuple[int, ...]:
+        """Return whole numbers of at least 0."""
+        return tuple(whole(one, place, most=most) for place, one in self.items(name))
+
+    def table(self, name: str) -> Record:
+        """Return a table in this one."""
+        return Record(self.value(name), self.at(name))
+
+    def tables(self, name: str, *, may_lack: bool = False) -> list[Record]:
+        """Return a list of tables; none where the list may be absent and is."""
+        if may_lack and name not in self._values:
+            return []
+        return [Record(one, place) for place, one in self.items(name)]
+
+    def items(self, name: str) -> list[tuple[str, Any]]:
+        """Return the values of a list, each with its place."""
+        items = _of_kind(self.value(name), list, "a list", self.at(name))
+        return [(f"{self.at(name)}[{at}]", one) for at, one in enumerate(items)]
+
+
+def whole(value: Any, place: str, *, least: int = 0, most: int = MOST) -> int:
+    """Return a value of a file as a whole number.
+
+    Raises:
+        InputError: it is none, or out of range.
+    """
+    is_whole = isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0
+    if not is_whole or not least <= value <= most:
+        raise InputError(f"{place} must be a whole number from {least} to {most:.0e}, not {short(value)}")
+    return int(value)
+
+
+def number(value: Any, place: str, *, least: float = 0.0, most: float = MOST, is_above: bool = False) -> float:
+    """Return a value of a file as a finite number.
+
+    Raises:
+        InputError: it is none, or out of range.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+    if not is_number or (is_above and value == least) or not math.isfinite(value):
+        start = f"above {least:g}" if is_above else f"of at least {least:g}"
+        raise InputError(f"{place} must be a number {start} and up to {most:.0e}, not {short(value)}")
+    return float(value)
+
+
+def in_reach(value: float) -> float:
+    """Return a number of a physical thing, in whatever unit; for pydantic.
+
+    Raises:
+        ValueError: it is finite, but too large or too near to 0 to compute with.
+    """
+    if value and not LEAST_REACH <= abs(value) <= MOST_REACH:
+        raise ValueError(f"must be 0 or between {LEAST_REACH:g} and {MOST_REACH:g}, not {value:g}")
+    return value
+
+
+def _of_kind(value: Any, kind: type, words: str, place: str) -> Any:
+    if not isinstance(value, kind):
+        raise InputError(f"{place} must be {words}, not {short(value)}")
+    return value
+
+
+def short(value: Any) -> str:
+    """Return a value of a file as an error's line shows it."""
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "a list"
+    if value is None:
+        return "null"
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no more than some thousand digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:57] + "..."
