@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from splitinfer.cli.main import main
 from splitinfer.simulation.stability import growth_test, stability_of
 
 SERVICE_SLOTS = 10
@@ -82,3 +83,10 @@ def test_the_report_names_what_grows():
     assert report.growing == ("device 1 link",)
     assert report.growth_per_s[3] == pytest.approx(25.0)
     assert stability_of(np.zeros((100, 5)), part_s=2.0).stable
+
+
+def test_of_a_run_of_few_parts_nothing_is_claimed(capsys):
+    assert not stability_of(np.ones((3, 3)), 0.1).is_known
+    assert stability_of(np.ones((4, 3)), 0.1).is_known
+    assert main(["simulate", "--slots", "1"]) == 0
+    assert "queues   too short a run to tell whether they grow" in capsys.readouterr().out
