@@ -154,15 +154,17 @@ def _captured(
 ) -> Sequence[Service]:
     """Return the services from models that torch loads here."""
     from splitinfer.cli.output import say
-    from splitinfer.graph.engines import set_threads
+    from splitinfer.graph.engines import checked_engine, set_threads
     from splitinfer.models import CaptureOptions
     from splitinfer.models.photos import photos
-    from splitinfer.runtime.loop.services import ServiceLoader, card_files
-    from splitinfer.runtime.loop.world import check_models
+    from splitinfer.runtime.loop.world import card_files, check_models
 
     files = card_files(cards or [])
     check_models(world, files)
+    checked_engine(engine)
     pictures = photos(images)
+    from splitinfer.runtime.loop.services import ServiceLoader  # torch, from here on
+
     set_threads(threads)
     say(f"capturing the models of device {index} of {world.name} and compiling their cuts")
     return ServiceLoader(files, pictures, options=CaptureOptions(engine=engine)).services(world, index)

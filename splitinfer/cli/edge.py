@@ -90,17 +90,17 @@ def edge(
     from splitinfer.cli.run import slots_of
     from splitinfer.cli.serve import limits_of
     from splitinfer.cli.watching import watching
-    from splitinfer.graph.engines import set_threads
+    from splitinfer.graph.engines import checked_engine, set_threads
     from splitinfer.models import CaptureOptions
     from splitinfer.policies import named_policy
-    from splitinfer.runtime.loop import LiveRecord, LoopSettings, run_edge
-    from splitinfer.runtime.loop.services import ServiceLoader, card_files
+    from splitinfer.runtime.loop import LiveRecord, LoopSettings
     from splitinfer.runtime.loop.ticker import SWITCH_S
-    from splitinfer.runtime.loop.world import check_live, check_models, check_policy
+    from splitinfer.runtime.loop.world import card_files, check_live, check_models, check_policy
     from splitinfer.runtime.metrics import metrics_at
     from splitinfer.runtime.security import ServerSecurity
     from splitinfer.runtime.settings import ServerSettings
     from splitinfer.runtime.tracing import check_endpoint, tracing_to
+    from splitinfer.runtime.transport import check_free
     from splitinfer.simulation import find_scenario, with_settings
     from splitinfer.simulation.plot import check_plot_path
     from splitinfer.simulation.references import reference_energies_j
@@ -135,11 +135,11 @@ def edge(
     check_live(world)
     chosen = named_policy(policy, world)
     check_policy(chosen, world)
-    check_models(world, card_files(cards or []))
-    set_threads(threads)
+    files = card_files(cards or [])
+    check_models(world, files)
+    checked_engine(engine)
+    check_free(server)
     sys.setswitchinterval(SWITCH_S)
-    say(f"capturing the models of {world.name} and compiling their cuts")
-    models = ServiceLoader(card_files(cards or []), options=CaptureOptions(engine=engine)).models(world)
     record = LiveRecord()
 
     def on_listen(address: str) -> None:
@@ -152,6 +152,12 @@ def edge(
         tracing_to(otlp, "splitinfer-edge") as tracing,
         watching(trace, []) as observer,
     ):
+        from splitinfer.runtime.loop import run_edge  # torch, from here on: what is wrong is said before
+        from splitinfer.runtime.loop.services import ServiceLoader
+
+        set_threads(threads)
+        say(f"capturing the models of {world.name} and compiling their cuts")
+        models = ServiceLoader(files, options=CaptureOptions(engine=engine)).models(world)
         if page is not None:
             page.state.references_j = reference_energies_j(world, loop.slots, loop.seed)
             observer.add("the page", page.add, most_waiting=None)

@@ -150,18 +150,15 @@ def infer(
     kept = AnswerFile.open(output) if output is not None else None
     single = requests.total == 1
 
-    from splitinfer.cli.infer_report import answer_of, answered, show
     from splitinfer.cli.output import progress_bar, say
-    from splitinfer.graph.engines import set_threads
+    from splitinfer.graph.engines import checked_engine, set_threads
     from splitinfer.models.options import CaptureOptions
     from splitinfer.runtime import EdgeClient, EdgeProcess, ServerSettings
-    from splitinfer.runtime.loading import capture_card
     from splitinfer.runtime.tracing import tracing_to
 
     if server is None and (tls_ca or token_file):
         raise InputError("--tls-ca and --token-file are for a server of your own: give --server HOST:PORT too")
-    set_threads(threads)
-    how = CaptureOptions(engine=engine)
+    how = CaptureOptions(engine=checked_engine(engine))
     limits = limits_of(max_message_mib)
     chosen = checked_on_failure(on_failure)
     security = ClientSecurity(tls_ca, tls_cert, tls_key, token_file)
@@ -176,19 +173,23 @@ def infer(
     first = next(sources, None)
     if first is None:
         raise InputError("--input: there is nothing to infer from")
-    first_inputs = first.load()  # before anything slow: the file may be wrong
     with ExitStack() as stack:
         tracing = stack.enter_context(tracing_to(otlp, "splitinfer-device"))
         target = server
         embedded = None
+        if target is None:  # imports torch while this process does
+            embedded = EdgeProcess([model], ServerSettings(limits=limits), options=how)
+            stack.callback(embedded.kill)  # nobody else has anything there; an orderly end takes a second
+            embedded.start()
+        from splitinfer.cli.infer_report import answer_of, answered, show
+        from splitinfer.runtime.loading import capture_card
+
+        set_threads(threads)
+        first_inputs = first.load()  # before anything slow: the file may be wrong
         if target is not None:
             client = stack.enter_context(EdgeClient(target, settings, on_failure=chosen, tracing=tracing))
             if wait_s:
                 client.wait_ready(wait_s)
-        else:
-            embedded = EdgeProcess([model], ServerSettings(limits=limits), options=how)
-            stack.callback(embedded.stop)
-            embedded.start()
         if sys.stderr.isatty():  # elsewhere a mistake stays one line
             say(
                 f"capturing {card.name}"

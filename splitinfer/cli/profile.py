@@ -64,15 +64,18 @@ def profile(
       splitinfer profile mobilenet_v2 --input-size 160 --plot mobilenet_v2.png
     """
     from splitinfer.cli.output import progress_bar
-    from splitinfer.profiling import profile as measure
+    from splitinfer.graph.engines import checked_engine
 
     size = parse_input_size(input_size)
+    checked_engine(engine)
     if plot is not None:
         from splitinfer.profiling.plot import check_plot_path
 
         check_plot_path(plot)
     target = _save_path(save, model)
     settings = _latency_settings(threads, repeats) if latency else False
+    from splitinfer.profiling import profile as measure
+
     with progress_bar(f"measuring {model}") as progress:
         measured = measure(
             model, latency=settings, batch=batch, input_size=size, weights=weights, engine=engine, progress=progress

@@ -100,7 +100,7 @@ def run(
     from splitinfer.models.photos import photos
     from splitinfer.runtime.loop import LoopSettings, run_locally
     from splitinfer.runtime.loop.host_fit import fit_time_scale, warn_if_slow
-    from splitinfer.runtime.loop.services import card_files
+    from splitinfer.runtime.loop.world import card_files
     from splitinfer.runtime.metrics import metrics_at
     from splitinfer.runtime.perseverance import checked_on_failure
     from splitinfer.runtime.settings import ServerSettings

@@ -8,20 +8,21 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from splitinfer.graph.engines import set_threads
+from splitinfer.graph.engines import checked_engine, set_threads
 from splitinfer.models import CaptureOptions, load_card
 from splitinfer.models.sent_pictures import Preparation
 from splitinfer.runtime.child import Said, child_main
 from splitinfer.runtime.events import Observer, nobody
-from splitinfer.runtime.loading import capture_card
 from splitinfer.runtime.security import ServerSecurity
-from splitinfer.runtime.server import EdgeServer
 from splitinfer.runtime.settings import ServerSettings
 from splitinfer.runtime.tracing import Tracing
 from splitinfer.runtime.transport import check_free
 from splitinfer.wire.limits import WireLimits
+
+if TYPE_CHECKING:
+    from splitinfer.runtime.server import EdgeServer
 
 
 def serve(
@@ -64,8 +65,12 @@ def serve(
         signal.signal(number, signal.SIG_DFL)
 
     check_free(settings)  # before what takes long
-    set_threads(settings.torch_threads)
     cards = [load_card(model) for model in dict.fromkeys(models)]  # a wrong name is said at once
+    checked_engine((options or CaptureOptions()).engine)
+    from splitinfer.runtime.loading import capture_card  # torch, from here on
+    from splitinfer.runtime.server import EdgeServer
+
+    set_threads(settings.torch_threads)
     captured = []
     for card in cards:
         progress(f"capturing {card.name}")

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, Protocol
-
-import torch
-from torch import fx
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from splitinfer.errors import InputError
 from splitinfer.threads import checked_threads
 
-Half = Callable[..., tuple[torch.Tensor, ...]]
+if TYPE_CHECKING:
+    import torch
+    from torch import fx
+
+Half: TypeAlias = "Callable[..., tuple[torch.Tensor, ...]]"
 """Takes a half's arguments as tensors and returns its results. It changes neither arguments nor weights."""
 
 DEFAULT_ENGINE = "torch"
@@ -58,15 +59,24 @@ class Engine(Protocol):
         ...
 
 
-def find_engine(name: str) -> type[Engine]:
-    """Return the class of an engine.
+def checked_engine(name: str) -> str:
+    """Return the name of an engine as given, before anything that takes long.
 
     Raises:
         InputError: there is none of that name.
     """
     if name not in ENGINES:
         raise InputError(f"engine: no {name!r}; there are {', '.join(ENGINES)}")
-    module, _, attribute = ENGINES[name].partition(":")
+    return name
+
+
+def find_engine(name: str) -> type[Engine]:
+    """Return the class of an engine.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    module, _, attribute = ENGINES[checked_engine(name)].partition(":")
     found: type[Engine] = getattr(import_module(module), attribute)
     return found
 
@@ -77,4 +87,7 @@ def set_threads(threads: int) -> None:
     Raises:
         InputError: no such number of threads.
     """
-    torch.set_num_threads(checked_threads(threads))
+    number = checked_threads(threads)
+    import torch
+
+    torch.set_num_threads(number)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from splitinfer.errors import DeadlineError, EdgeUnavailableError, InputError
+from splitinfer.graph.engines import checked_engine
 from splitinfer.models.options import CaptureOptions
 from splitinfer.policies import named_policy
 from splitinfer.runtime.child import Child, raised_error
@@ -67,6 +68,8 @@ def run_locally(
     check_live(scenario)
     check_policy(named_policy(policy, scenario), scenario)  # a wrong name is said before anything is started
     check_models(scenario, cards or {})
+    check_slots_go_on(on_failure)
+    checked_engine(engine)
     threads = settings.torch_threads
     logging.getLogger("splitinfer.progress").info(
         "starting an edge and %d devices, which capture their models ...", scenario.num_devices
@@ -123,6 +126,7 @@ class LocalProcesses:
         check_live(scenario)
         check_slots_go_on(on_failure)
         check_models(scenario, cards or {})
+        checked_engine(engine)
         check_endpoint(otlp)
         self._scenario = scenario
         self._threads = torch_threads

@@ -199,15 +199,6 @@ class ServiceLoader:
                 split.warm(k)
 
 
-def card_files(files: Sequence[str | Path]) -> dict[str, str]:
-    """Return card files by the names of their models.
-
-    Raises:
-        InputError: one is no card.
-    """
-    return {load_card(Path(file)).name: str(file) for file in files}
-
-
 def fingerprints(scenario: Scenario, models: Sequence[SplitModel]) -> list[list[str]]:
     """Return the fingerprint of every service's model, one list per device."""
     by_name = {split.name: split.fingerprint for split in models}

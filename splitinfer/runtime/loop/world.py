@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from splitinfer.errors import InputError, ScenarioError
+from splitinfer.models import load_card
 from splitinfer.runtime.perseverance import checked_on_failure
 from splitinfer.scheduling.policy import Policy, is_static, sets_resources
 from splitinfer.scheduling.rules import AllocationRule, Waiting, is_compiled
@@ -54,6 +56,15 @@ class DeviceWorld:
             self._gains = np.concatenate([keep[0], gains[:, self._device]])
             own = requests[:, self._device]
             self._requests = np.concatenate([keep[1], own]) if len(keep[1]) else own
+
+
+def card_files(files: Sequence[str | Path]) -> dict[str, str]:
+    """Return card files by the names of their models.
+
+    Raises:
+        InputError: one is no card.
+    """
+    return {load_card(Path(file)).name: str(file) for file in files}
 
 
 def check_models(scenario: Scenario, cards: Mapping[str, str]) -> None:

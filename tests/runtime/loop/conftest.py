@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from splitinfer.learning.run_folder import POLICY_FILE, RUN_FILE, SCHEMA
 from splitinfer.learning.settings import TrainingSettings
 from splitinfer.profiling import profile
-from splitinfer.runtime.loop.services import card_files
+from splitinfer.runtime.loop.world import card_files
 from splitinfer.simulation import Scenario
 
 CARD = """

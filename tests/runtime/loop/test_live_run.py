@@ -20,7 +20,8 @@ from splitinfer.profiling import profile
 from splitinfer.runtime.batch_sizes import BATCH_TOLERANCE
 from splitinfer.runtime.events import BatchReleased, DeviceLost, PeriodEnded
 from splitinfer.runtime.loop import LocalProcesses, LoopSettings, read_trace, run_device, run_edge, run_locally
-from splitinfer.runtime.loop.services import ServiceLoader, card_files
+from splitinfer.runtime.loop.services import ServiceLoader
+from splitinfer.runtime.loop.world import card_files
 from splitinfer.simulation import Scenario, simulate
 from splitinfer.simulation.identity import digest
 from tests.runtime.loop.conftest import write_joint_run
