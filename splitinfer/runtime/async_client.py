@@ -261,7 +261,8 @@ class AsyncEdgeClient:
         on_failure: OnFailure | None,
         trace: RequestTrace,
     ) -> InferenceResult:
-        attempts = Attempts(self.settings, on_failure or self._on_failure, self._breaker)
+        chosen = checked_on_failure(on_failure) if on_failure else self._on_failure
+        attempts = Attempts(self.settings, chosen, self._breaker)
         request: Outgoing | None = None
         since_s = time.perf_counter()
         while attempts.may_try():
@@ -288,7 +289,7 @@ class AsyncEdgeClient:
                     break
                 await asyncio.sleep(pause_s)
             else:
-                attempts.answered()
+                self._breaker.succeeded()
                 return replace(result, retries=attempts.retries)
         return await asyncio.to_thread(finished_here, model, cut, tensors, head_s, since_s, attempts)
 

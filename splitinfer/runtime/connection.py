@@ -26,6 +26,8 @@ class Connection:
 
     Attributes:
         closing: set once it is closed.
+        retired: channels that were replaced after a silence, and since when, ``time.monotonic()``; calls of others may
+            be under way on them until their deadlines.
     """
 
     def __init__(self, target: str, settings: ClientSettings, exchange: Exchange) -> None:
@@ -35,25 +37,19 @@ class Connection:
         self._exchange = exchange
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
-        # Replaced after a silence; calls of others may be under way on them until their deadlines.
-        self._retired: list[tuple[float, grpc.Channel]] = []
+        self.retired: list[tuple[float, grpc.Channel]] = []
         self._watchdog = Watchdog()
         self._lanes: list[TimedLane] = []
         self._free_lanes: list[TimedLane] = []
-
-    @property
-    def has_retired(self) -> bool:
-        """Whether there are channels that were replaced and are not closed yet."""
-        return bool(self._retired)
 
     def close(self) -> None:
         """Close it. Calls under way fail with ``EdgeUnavailableError``."""
         self.closing.set()
         with self._lock:
-            channels = [channel for _, channel in self._retired]
+            channels = [channel for _, channel in self.retired]
             if self._channel is not None:
                 channels.append(self._channel)
-            self._channel, self._retired = None, []
+            self._channel, self.retired = None, []
             lanes = list(self._lanes)
         for lane in lanes:
             lane.cancel()
@@ -138,7 +134,7 @@ class Connection:
                     self._exchange.forget()
                     lost = channel
                 else:
-                    self._retired.append((time.monotonic(), channel))
+                    self.retired.append((time.monotonic(), channel))
         if lost is not None:
             lost.close()
 
@@ -146,8 +142,8 @@ class Connection:
         """Close the channels on which no call can be under way any more."""
         with self._lock:
             since_s = time.monotonic() - self._settings.deadline_s
-            ended = [old for retired_s, old in self._retired if retired_s < since_s]
-            self._retired = [(retired_s, old) for retired_s, old in self._retired if retired_s >= since_s]
+            ended = [old for retired_s, old in self.retired if retired_s < since_s]
+            self.retired = [(retired_s, old) for retired_s, old in self.retired if retired_s >= since_s]
         for old in ended:
             old.close()
 

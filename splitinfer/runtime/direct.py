@@ -105,25 +105,22 @@ class DirectLane:
             RemoteError: the stream has ended.
         """
         with self._reading:
-            return self._exchange(data, meanwhile)
-
-    def _exchange(self, data: bytes, meanwhile: Callable[[], object]) -> bytes:
-        if self._error is not None:
+            if self._error is not None:
+                raise self._error
+            if self._call.operate((self._send(data, _FLAGS), self._receive(_FLAGS)), _EXCHANGE):
+                self._due.add(_EXCHANGE)
+            meanwhile()
+            while _EXCHANGE in self._due:
+                try:
+                    reply = self._next()
+                except BaseException:  # interrupted: an event that the core had just handed over is lost
+                    self._is_torn = True
+                    raise
+                if reply is not None:
+                    return reply
+            self._read_to_the_end()  # no message came: the stream has ended, and its status says why
+            assert self._error is not None
             raise self._error
-        if self._call.operate((self._send(data, _FLAGS), self._receive(_FLAGS)), _EXCHANGE):
-            self._due.add(_EXCHANGE)
-        meanwhile()
-        while _EXCHANGE in self._due:
-            try:
-                reply = self._next()
-            except BaseException:  # interrupted: an event that the core had just handed over is lost
-                self._is_torn = True
-                raise
-            if reply is not None:
-                return reply
-        self._read_to_the_end()  # no message came: the stream has ended, and its status says why
-        assert self._error is not None
-        raise self._error
 
     def cancel(self) -> None:
         """End the stream now; a waiting :meth:`exchange` raises. Safe to call from another thread."""

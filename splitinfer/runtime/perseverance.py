@@ -138,7 +138,7 @@ class Attempts:
     def __init__(
         self, settings: ClientSettings, on_failure: OnFailure, breaker: Breaker, since_s: float | None = None
     ) -> None:
-        self.on_failure = checked_on_failure(on_failure)
+        self.on_failure = on_failure
         self.retries = 0
         self.failure: SplitInferError | None = None
         self._settings = settings
@@ -170,10 +170,6 @@ class Attempts:
                 status="RESOURCE_EXHAUSTED",
                 retry_after_s=busy_s,
             )
-
-    def answered(self) -> None:
-        """Note that a try has succeeded."""
-        self._breaker.succeeded()
 
     def failed(self, error: RemoteError) -> float | None:
         """Take note of a failed try; return the pause before the next, None to finish the task here.

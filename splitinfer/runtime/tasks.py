@@ -13,7 +13,7 @@ from splitinfer.runtime.connection import Connection
 from splitinfer.runtime.description import EdgeDescription, read_description
 from splitinfer.runtime.events import Inferred, Observer, nobody
 from splitinfer.runtime.exchange import Exchange, ModelId, Outgoing, finished_here, raised
-from splitinfer.runtime.perseverance import Attempts, Breaker, OnFailure
+from splitinfer.runtime.perseverance import Attempts, Breaker, OnFailure, checked_on_failure
 from splitinfer.runtime.result import InferenceResult, Timing
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.tracing import UNTRACED, RequestTrace, Tracing
@@ -59,7 +59,8 @@ class Tasks:
 
     def attempts(self, on_failure: OnFailure | None, since_s: float | None = None) -> Attempts:
         """Return what may be tried for one task, from now or from when it was first sent."""
-        return Attempts(self.settings, on_failure or self._on_failure, self.breaker, since_s)
+        chosen = checked_on_failure(on_failure) if on_failure else self._on_failure
+        return Attempts(self.settings, chosen, self.breaker, since_s)
 
     def describe(self, timeout_s: float) -> EdgeDescription:
         """Ask the edge what it holds.
@@ -125,8 +126,8 @@ class Tasks:
                 if pause_s is None:
                     break
             else:
-                attempts.answered()
-                if self._connection.has_retired:
+                self.breaker.succeeded()
+                if self._connection.retired:
                     self._connection.close_retired()
                 return replace(result, retries=attempts.retries) if attempts.retries else result
         return finished_here(model, cut, tensors, head_s, since_s, attempts)

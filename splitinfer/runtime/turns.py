@@ -143,17 +143,18 @@ class Turns:
     def _lead(self, first: Turn) -> None:
         batch = [first]
         try:
-            batch = self._gather(first)
+            if first.wake is None:  # it found a processor free, so nobody else waits, and its client has just asked
+                first.queue_s = time.perf_counter() - first.arrived
+                if self._released is not None:
+                    self._tell(batch, IDLE, 0)
+            else:
+                batch = self._gather(first)
             self._compute(batch)
         finally:
             self._hand_over(first, batch)
 
     def _gather(self, first: Turn) -> list[Turn]:
         """Return the requests to compute now, without those that nobody waits for."""
-        if first.wake is None:  # it found a processor free, so nobody else waits, and its client has just asked
-            first.queue_s = time.perf_counter() - first.arrived
-            self._tell([first], IDLE, 0)
-            return [first]
         batch: list[Turn] = []
         dropped: list[Turn] = []
         sizes = self._sizes(first.key)
