@@ -1,4 +1,5 @@
-"""How long ``splitinfer serve`` takes until it answers, the first time and the second, beside ``import torch``.
+"""How long ``serve`` takes until it answers and ``infer`` until its answer, the first time and the second, beside
+``import torch``.
 
 All run as fresh processes in turn, so that they meet the same machine; "first" has an empty cache of captures.
 Processor time stands beside real time, which other work on the machine makes longer. Goal: the second start within 1.5
@@ -15,9 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+
+from PIL import Image
 
 _GOAL = 1.5
 _IMPORT = [sys.executable, "-c", "import torch; print(flush=True)"]
@@ -32,27 +36,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     serve = [sys.executable, "-m", "splitinfer", "serve", "--models", options.model, "--port", "0"]
 
-    took: dict[str, list[tuple[float, float]]] = {"import torch": [], "first start": [], "second start": []}
-    for _ in range(options.runs):
-        with tempfile.TemporaryDirectory() as cache:
-            took["import torch"].append(_until_line_s(_IMPORT, cache))
-            took["first start"].append(_until_line_s(serve, cache))
-            took["second start"].append(_until_line_s(serve, cache))
+    took: dict[str, list[tuple[float, float]]] = {"import torch": []}
+    with tempfile.TemporaryDirectory() as folder, _served(serve, folder) as address:
+        photo = Path(folder) / "photo.png"
+        Image.new("RGB", (320, 240), (90, 140, 40)).save(photo)
+        infer = [sys.executable, "-m", "splitinfer", "infer", options.model, "--cut", "1", "--input", str(photo)]
+        sides = {"serve": serve, "infer": [*infer, "--server", address]}
+        for _ in range(options.runs):
+            with tempfile.TemporaryDirectory() as cache:
+                took["import torch"].append(_until_line_s(_IMPORT, cache))
+                for name, command in sides.items():
+                    for which in ("first", "second"):  # infer's first has what serve kept of the model
+                        took.setdefault(f"{which} start of {name}", []).append(_until_line_s(command, cache))
     wall, cpu = ({name: median(run[i] for run in runs) for name, runs in took.items()} for i in range(2))
     ratios = {
-        f"{name} of serve / import torch{unit}": times[name] / times["import torch"]
+        f"{name} / import torch{unit}": times[name] / times["import torch"]
         for unit, times in (("", wall), (", processor time", cpu))
-        for name in ("first start", "second start")
+        for name in took
+        if name != "import torch"
     }
     if options.json:
         goals = {name: _GOAL for name in ratios if name.startswith("second")}
         print(json.dumps({"name": "start", "ratios": ratios, "goals": goals, "took_s": took}))
         return 0
     for name in took:
-        print(f"{name:13} {wall[name]:6.2f} s, {cpu[name]:5.2f} s of processor time (median of {options.runs})")
+        print(f"{name:21} {wall[name]:6.2f} s, {cpu[name]:5.2f} s of processor time (median of {options.runs})")
     for name, ratio in ratios.items():
         print(f"{name:52} {ratio:5.2f}")
     return 0
+
+
+@contextmanager
+def _served(command: list[str], cache: str) -> Iterator[str]:
+    """Give the address of a server that runs in this block."""
+    with subprocess.Popen(
+        command,
+        env=os.environ | {"SPLITINFER_CACHE": cache},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().split(" on ")[1].split()[0]
+        finally:
+            process.kill()
 
 
 def _until_line_s(command: list[str], cache: str) -> tuple[float, float]:

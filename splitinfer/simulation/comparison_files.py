@@ -153,5 +153,7 @@ def plot_comparison(summaries: Sequence[PolicySummary], path: Path, *, title: st
         )
         for axes in (energy, latency):
             axes.grid(alpha=0.3, axis="x")
-            axes.legend(fontsize="small")
+            axes.legend(
+                fontsize="small", ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, frameon=False
+            )
         save_figure(figure, path, dpi=200)

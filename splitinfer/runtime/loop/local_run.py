@@ -72,7 +72,7 @@ def run_locally(
     checked_engine(engine)
     threads = settings.torch_threads
     logging.getLogger("splitinfer.progress").info(
-        "starting an edge and %d devices, which capture their models ...", scenario.num_devices
+        "starting an edge, devices: %d, each to capture its models ...", scenario.num_devices
     )
     with LocalProcesses(
         scenario,
