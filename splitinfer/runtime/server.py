@@ -14,8 +14,6 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from splitinfer.errors import RemoteError
 from splitinfer.graph import SplitModel
@@ -29,11 +27,12 @@ from splitinfer.runtime.statuses import RETRY_AFTER, refusal
 from splitinfer.runtime.tails import RefusedRequestError, TailRunner
 from splitinfer.runtime.tracing import Tracing
 from splitinfer.runtime.transport import SENDER, SERVICE, listen, server_options
+from splitinfer.runtime.watchers import Watchers
 
 logger = logging.getLogger(__name__)
 
 _SPARE_THREADS = 16
-"""Threads beyond the places for calls: descriptions, and calls that are just being refused or closed."""
+"""Threads beyond the places for calls, for those that are just being refused or closed."""
 
 _MAX_SENDER = 64
 
@@ -91,10 +90,7 @@ class EdgeServer:
         self.address = ""
         self._door = Door(self.settings.security)
         self._calls = OpenCalls(self.settings.max_calls, self.settings.idle_s, self.settings.most_calls_of_one)
-        # Threads of its own, so that whoever watches over the edge is answered however busy it is.
-        self._health = health.HealthServicer(
-            experimental_non_blocking=False, experimental_thread_pool=ThreadPoolExecutor(4, "splitinfer-health")
-        )
+        self._watchers = Watchers((SERVICE,), self.settings.idle_s)
         self._server: grpc.Server | None = None
         self._stopping = threading.Event()
 
@@ -115,18 +111,17 @@ class EdgeServer:
             maximum_concurrent_rpcs=2 * settings.max_calls + _SPARE_CALLS,
         )
         methods = {
-            "Describe": grpc.unary_unary_rpc_method_handler(self._describe),
+            "Describe": self._watchers.with_place(grpc.unary_unary_rpc_method_handler(self._describe)),
             # As a stream of one request, so that a call whose request never comes can be told from one at work.
             "Infer": grpc.stream_unary_rpc_method_handler(self._infer),
             "InferStream": grpc.stream_stream_rpc_method_handler(self._infer_stream),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        self._watchers.add_to(server)
         self.address = listen(server, settings)
         server.start()
         self._server = server
-        self._say(well=True)
+        self._watchers.say(well=True)
         self._watchdog = threading.Thread(target=self._watch, name="splitinfer-watchdog", daemon=True)
         self._watchdog.start()
 
@@ -149,9 +144,10 @@ class EdgeServer:
         if self._server is None:
             return
         self._stopping.set()
-        self._health.enter_graceful_shutdown()
+        self._watchers.stopping()
         stopped = self._server.stop(self.settings.drain_s)
         self._calls.drain()
+        self._watchers.drain()
         stopped.wait()
         self._watchdog.join()
         self._runner.close()
@@ -175,7 +171,7 @@ class EdgeServer:
             if (stuck_s <= limit_s) is not well:
                 well = not well
                 logger.warning("tails run again" if well else f"a tail has not ended for {stuck_s:.1f} s")
-                self._say(well=well)
+                self._watchers.say(well=well)
 
     def _abort(self, context: grpc.ServicerContext, error: Exception) -> NoReturn:
         code, message = (error.code, error.message) if isinstance(error, RefusedRequestError) else refusal(error)
@@ -192,11 +188,6 @@ class EdgeServer:
             return 0.0
         settings = self.settings
         return max(settings.retry_after_s, min(self._runner.backlog_s / 2, settings.longest_retry_after_s))
-
-    def _say(self, *, well: bool) -> None:
-        status = health_pb2.HealthCheckResponse.SERVING if well else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", SERVICE):
-            self._health.set(service, status)
 
     def _describe(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         try:

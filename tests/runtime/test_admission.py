@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from splitinfer.errors import RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime import ClientSettings, EdgeClient, EdgeServer, ServerSettings
-from splitinfer.runtime.transport import INFER, INFER_STREAM
+from splitinfer.runtime.transport import DESCRIBE, INFER, INFER_STREAM
 from splitinfer.runtime.verify import check_answer
 from tests.runtime import small
 
@@ -85,6 +85,44 @@ def test_silent_calls_keep_nobody_out(
         assert (
             health.Check(health_pb2.HealthCheckRequest(), timeout=60).status == health_pb2.HealthCheckResponse.SERVING
         )
+
+
+HEALTH, REFLECTION = "/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+
+@pytest.mark.parametrize("method", [DESCRIBE, f"{HEALTH}Check", f"{HEALTH}Watch", REFLECTION])
+@pytest.mark.parametrize("said", [None, b""], ids=["headers", "a message"])
+def test_calls_of_any_method_that_stay_open_keep_nobody_out(
+    server: EdgeServer, models: dict[str, SplitModel], method: str, said: bytes | None
+) -> None:
+    end = threading.Event()
+
+    def little() -> Iterator[bytes]:
+        if said is not None:
+            yield said
+        end.wait(60)
+
+    with grpc.insecure_channel(server.address) as many, grpc.insecure_channel(server.address) as channel:
+        calls = [many.stream_stream(method)(little()) for _ in range(300)]  # more than gRPC takes at once
+        health = health_pb2_grpc.HealthStub(channel)
+        for _ in range(3):
+            status = health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=60).status
+            assert status == health_pb2.HealthCheckResponse.SERVING
+            with EdgeClient(server.address, ClientSettings(deadline_s=60)) as client:
+                check_answer(client.infer(models["plain"], 1, IMAGE).output, models["plain"](IMAGE), "beside them")
+        end.set()
+        for call in calls:
+            call.cancel()
+
+
+def test_who_watches_over_nothing_is_told_so_and_forgotten(server: EdgeServer) -> None:
+    with grpc.insecure_channel(server.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch
+        for name in map(str, range(20)):
+            (told,) = watch(health_pb2.HealthCheckRequest(service=name), timeout=60)
+            assert told.status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        told = next(watch(health_pb2.HealthCheckRequest(), timeout=60))
+        assert told.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_more_idle_clients_than_places_go_on_working(server: EdgeServer, models: dict[str, SplitModel]) -> None:
