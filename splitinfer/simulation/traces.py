@@ -69,7 +69,7 @@ def read_columns(path: str | Path, field: str) -> tuple[list[str], list[tuple[in
     except csv.Error as error:
         raise ScenarioError(f"{field}: {path} is no CSV file: {error}") from None
     if len(table) < 2:
-        raise ScenarioError(f"{field}: {path} has no rows")
+        raise ScenarioError(f"{field}: {path} has no rows below its header")
     header = [name.strip() for name in table[0][1]]
     for line, row in table[1:]:
         if len(row) != len(header):
