@@ -107,6 +107,14 @@ OnFailureName = Annotated[
         help="What follows when the edge is gone, late or refuses: finish here, wait for it, or fail.",
     ),
 ]
+SlotsOnFailure = Annotated[
+    str,
+    typer.Option(
+        "--on-failure",
+        metavar="fallback|fail",
+        help="What follows when the edge is gone: finish here until it takes the device back, or fail.",
+    ),
+]
 WebPort = Annotated[
     int | None,
     typer.Option(min=0, max=65535, metavar="P", help="Show a live page at http://127.0.0.1:P/; extra [web]."),

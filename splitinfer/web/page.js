@@ -23,7 +23,7 @@ const ms = seconds => seconds === null || seconds === undefined ? "-" : (seconds
 const significant = value => value === 0 ? "0" : value >= 1000 ? value.toFixed(0) : value.toPrecision(3);
 function scaled(value, unit) {
   if (value === null || value === undefined) return "-";
-  const [factor, prefix] = [[1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"]].find(([f]) => Math.abs(value) >= f) || [1, ""];
+  const [factor, prefix] = [[1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "µ"]].find(([f]) => Math.abs(value) >= f) || [1, ""];
   return `${significant(Math.abs(value / factor)).replace(/\.0+$/, "")} ${prefix}${unit}`.trim();
 }
 const cutName = (m, n, cut) => run.choices?.length ? run.choices[m][n][cut] : `${cut}/${run.num_cuts[m][n]}`;
@@ -96,13 +96,13 @@ const CHARTS = {
     series: () => [line("local", "cycles", ""), line("edge", "cycles", ""), line("link", "bits", "")],
     values: (row, periods) => [0, 2, 1].map(stage => periods.map(p => p.backlog[stage][row.m][row.n])),
     scales: () => ({ cycles: { range: fromZero }, bits: { range: fromZero } }),
-    axes: [{ scale: "cycles", label: "queues, cycles" }, { scale: "bits", label: "bit", colour: "link", side: 1 }],
+    axes: [{ scale: "cycles", label: "queues, cycles", least: 10 }, { scale: "bits", label: "bit", colour: "link", side: 1, least: 10 }],
   },
   power: {
     series: row => [line("frequency", "hz", "Hz", true), ...(row.n ? [] : [line("power", "w", "W", true)])],
     values: (row, periods) => [periods.map(p => p.rate[0][row.m][row.n]), ...(row.n ? [] : [periods.map(p => p.power_w[row.m])])],
     scales: () => ({ hz: { range: fromZero }, w: { range: fromZero } }),
-    axes: [{ scale: "hz", label: "Hz", colour: "frequency" }, { scale: "w", label: "mW", colour: "power", side: 1, times: 1e3 }],
+    axes: [{ scale: "hz", label: "Hz", colour: "frequency", least: 10 }, { scale: "w", label: "mW", colour: "power", side: 1, times: 1e3 }],
   },
 };
 function fromZero(chart, low, high) {
@@ -110,10 +110,10 @@ function fromZero(chart, low, high) {
 }
 function plot(row, key) {
   const { series, scales, axes } = CHARTS[key], place = row[key], few = isFew();
-  const axis = ({ scale, label, colour, side = 3, incrs, times = 1 }) => ({
+  const axis = ({ scale, label, colour, side = 3, incrs, times = 1, least = 0 }) => ({
     scale, label, side, incrs, size: 40, labelSize: 14, labelGap: -2, gap: 2, space: 24, font: "10px system-ui", labelFont: "10px system-ui",
     stroke: () => css(colour || "dim"), grid: { show: side === 3, stroke: () => css("line"), width: 1 }, ticks: { show: false },
-    values: (_, values) => ticks(values.map(value => value === null ? null : value * times)),
+    values: (_, values) => ticks(values.map(value => value === null || value && value < least ? null : value * times)),  // of a line that is 0 only 0
   });
   const lines = series(row);
   return new uPlot({
