@@ -21,7 +21,7 @@ from splitinfer.models import load_card
 from splitinfer.policies import named_policy
 from splitinfer.profiling import profile
 from splitinfer.runtime.loop import LocalProcesses, LoopSettings
-from splitinfer.runtime.loop.services import card_files
+from splitinfer.runtime.loop.world import card_files
 from splitinfer.simulation import Scenario, simulate
 
 # Preset, number of devices of it, and seconds of each run: about as many as give enough requests.
