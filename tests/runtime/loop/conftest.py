@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from splitinfer.learning.run_folder import POLICY_FILE, RUN_FILE, SCHEMA
 from splitinfer.learning.settings import TrainingSettings
 from splitinfer.profiling import profile
+from splitinfer.runtime.loop.services import ServiceLoader
 from splitinfer.runtime.loop.world import card_files
 from splitinfer.simulation import Scenario
 
@@ -32,6 +33,12 @@ def tiny_cards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         files.append(folder / f"{name}.toml")
         files[-1].write_text(CARD.format(factory=factory))
     return card_files(files)
+
+
+@pytest.fixture(scope="session")
+def loader(tiny_cards: dict[str, str]) -> ServiceLoader:
+    """The two models, captured once for all tests of a process."""
+    return ServiceLoader(tiny_cards)
 
 
 @pytest.fixture(scope="session")
