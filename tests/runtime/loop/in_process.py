@@ -49,14 +49,14 @@ def run_here(
 class Edge(threading.Thread):
     """An edge on a thread, with its record and what it raised."""
 
-    def __init__(self, world: Any, loader: ServiceLoader, settings: LoopSettings) -> None:
+    def __init__(self, world: Any, loader: ServiceLoader, settings: LoopSettings, policy: Policy | None = None) -> None:
         super().__init__(daemon=True)
         self.record = LiveRecord()
         self.failed: BaseException | None = None
         self._listens: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._run = lambda: run_edge(
             world,
-            named_policy("fixed", world),
+            policy or named_policy("fixed", world),
             loader.models(world),
             settings,
             on_listen=self._listens.put,

@@ -25,7 +25,7 @@ from splitinfer.runtime.loop.services import ServiceLoader
 from splitinfer.runtime.loop.world import DeviceWorld
 from splitinfer.simulation.scenario_file import save_scenario
 from tests.artifacts.test_export import BLOCK
-from tests.runtime.loop.test_leases import Edge
+from tests.runtime.loop.in_process import Edge
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
