@@ -174,10 +174,12 @@ def cache_folder() -> Path:
 
 def is_ours(path: Path) -> bool:
     """Whether nobody but this user could have written a file, nor replaced it."""
+    return only_we_write(path) and only_we_write(path.parent) and path.is_file() and not path.is_symlink()
+
+
+def only_we_write(place: Path) -> bool:
+    """Whether a file or folder is this user's, and nobody else may write to it."""
     if not hasattr(os, "getuid"):
-        return path.is_file()
-    for place in (path, path.parent):
-        about = place.lstat()
-        if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return False
-    return path.is_file() and not path.is_symlink()
+        return True
+    about = place.lstat()
+    return about.st_uid == os.getuid() and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

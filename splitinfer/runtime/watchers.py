@@ -37,7 +37,7 @@ class Watchers:
         self._services = services
         self._calls = OpenCalls(_PLACES, silence_s)
         self._threads = ThreadPoolExecutor(_PLACES + _SPARE_THREADS, "splitinfer-health")
-        self._health = _Health(experimental_non_blocking=False)
+        self._health = _Health(services)
 
     def add_to(self, server: grpc.Server) -> None:
         """Have a server answer for both."""
@@ -95,8 +95,12 @@ class Watchers:
 class _Health(health.HealthServicer):  # type: ignore[misc]
     """Remembers nobody who watches over a service that there is not."""
 
+    def __init__(self, services: tuple[str, ...]) -> None:
+        super().__init__(experimental_non_blocking=False)
+        self._known = ("", *services)
+
     def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:  # noqa: N802 - gRPC's name
-        if request.service not in self._server_status:
+        if request.service not in self._known:
             return iter([health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)])
         return super().Watch(request, context, send_response_callback)
 

@@ -211,3 +211,19 @@ def test_engines_that_are_absent_are_one_line(monkeypatch):
     monkeypatch.setitem(ENGINES, "onnxruntime", "tests.graph.absent_engine:Engine")
     with pytest.raises(MissingExtraError, match=r"pip install 'splitinfer\[onnx\]'"):
         find_engine("onnxruntime")
+
+
+def test_kept_halves_that_others_could_have_written_are_not_believed(own_cache):
+    kept = own_cache / "onnxruntime"
+    for file in kept.iterdir():
+        file.write_bytes(b"another's")
+        file.chmod(0o666)
+    kept.chmod(0o777)
+    split = captured()
+    split.run_tail(1, *split.run_head(1, torch.zeros(1, 3, 16, 16)))
+    assert kept.stat().st_mode & 0o077 == 0
+    for file in kept.iterdir():
+        assert file.read_bytes() != b"another's" or file.stat().st_mode & 0o022, file
+    written = [file for file in kept.iterdir() if file.read_bytes() != b"another's"]
+    assert {file.stat().st_mode & 0o777 for file in written} == {0o600}
+    assert any(file.name.endswith("-whole.onnx") for file in written)

@@ -13,6 +13,7 @@ their digest. A process reads each once, for all sessions of all halves.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -25,7 +26,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from splitinfer.files import replacing
+from splitinfer.files import is_ours, replacing
 from splitinfer.threads import checked_threads
 
 if TYPE_CHECKING:
@@ -103,13 +104,17 @@ def save_half(content: bytes, path: Path) -> None:
         name = f"{hashlib.sha256(kind + array.tobytes()).hexdigest()[:32]}.npy"
         in_use.add(path.parent / name)
         if not _is_there(path.parent / name, array):
+            (path.parent / name).unlink(missing_ok=True)  # whose permissions a new one would take
             with replacing(path.parent / name) as part:
                 np.save(part, array)
+                part.chmod(0o600)  # what others could write is not believed
         weight.ClearField("raw_data")
         weight.data_location = onnx.TensorProto.EXTERNAL
         weight.external_data.add(key="location", value=name)
+    path.unlink(missing_ok=True)
     with replacing(path) as part:
         part.write_bytes(half.SerializeToString())
+        part.chmod(0o600)
 
 
 def open_half(path: Path, threads: int, *, pack_bytes: float) -> Half:
@@ -126,7 +131,7 @@ def open_half(path: Path, threads: int, *, pack_bytes: float) -> Half:
     import onnx
     import onnxruntime
 
-    half = onnx.load(path, load_external_data=False)
+    half = onnx.load(believed(path), load_external_data=False)
     _touch(path)
     read = {node.input[1] for node in half.graph.node if node.op_type in _MATRICES}
     options = session_options(threads)
@@ -147,6 +152,17 @@ def open_half(path: Path, threads: int, *, pack_bytes: float) -> Half:
     return Half(session, values, matrix_bytes)
 
 
+def believed(path: Path) -> Path:
+    """Return a path of a kept file, which computes answers.
+
+    Raises:
+        OSError: it is not there, or others than this user could have written it.
+    """
+    if not is_ours(path):
+        raise PermissionError(errno.EPERM, "others may write it", str(path))
+    return path
+
+
 def session_options(threads: int) -> Any:
     """Return options of a session with so many threads, none of which spins."""
     import onnxruntime
@@ -163,7 +179,7 @@ def session_options(threads: int) -> Any:
 
 def _is_there(path: Path, array: NDArray[Any]) -> bool:
     try:
-        kept = np.load(path, mmap_mode="r")
+        kept = np.load(believed(path), mmap_mode="r")
     except (OSError, ValueError, EOFError):  # not there, or damaged
         return False
     return (kept.shape, kept.dtype) == (array.shape, array.dtype)
@@ -176,7 +192,7 @@ def _value(path: Path) -> Any:
     with _lock:
         value = _values.get(path)
         if value is None:
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(_aligned(np.load(path, mmap_mode="r")))
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(_aligned(np.load(believed(path), mmap_mode="r")))
             _touch(path)
             _values[path] = value
         return value

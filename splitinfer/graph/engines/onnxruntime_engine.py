@@ -22,7 +22,7 @@ import torch
 from torch import fx
 
 from splitinfer.errors import MissingExtraError
-from splitinfer.files import cache_folder, replacing
+from splitinfer.files import cache_folder, only_we_write, replacing
 from splitinfer.graph.engines import onnx_files
 from splitinfer.graph.engines.checked import CheckedEngine, Run
 from splitinfer.graph.engines.export import export_onnx, part_module
@@ -104,7 +104,9 @@ class OnnxRuntimeEngine(CheckedEngine):
         versions = torch.__version__, onnxruntime.__version__, version("onnxscript"), FORMAT
         folder = cache_folder() / "onnxruntime"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not only_we_write(folder):
+                folder.chmod(0o700)
         except OSError as error:
             raise OSError(f"cannot make {folder} ({error.strerror}); set SPLITINFER_CACHE to a folder") from None
         return folder / f"{_digest([self._key, versions, processor])}-{part}.onnx"
@@ -129,12 +131,14 @@ class OnnxRuntimeEngine(CheckedEngine):
 
         path = self._path("whole")
         try:
-            return onnx.load(path)
+            return onnx.load(onnx_files.believed(path))
         except Exception:  # noqa: BLE001 - not there, or damaged
             self._has_whole = False  # an export that fails is not tried for every half
         content = export_onnx(*part_module(self.order, self.weights, self._takes, self._gives))
+        path.unlink(missing_ok=True)  # whose permissions a new one would take
         with replacing(path) as part:
             part.write_bytes(content)
+            part.chmod(0o600)
         self._has_whole = True
         return onnx.load_from_string(content)
 
