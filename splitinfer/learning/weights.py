@@ -21,7 +21,8 @@ def load_weights(path: Path) -> dict[str, Floats]:
     """Read a safetensors file.
 
     Raises:
-        InputError: there is no such file, or it is damaged: not finite numbers decide nothing.
+        InputError: there is no such file, it cannot be read, or it is damaged: numbers that are not finite, or not of
+            float32, decide nothing.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -30,9 +31,13 @@ def load_weights(path: Path) -> dict[str, Floats]:
         weights = dict(load_file(path))
     except FileNotFoundError:
         raise InputError(f"policy: {path} does not exist") from None
-    except SafetensorError as error:
+    except OSError as error:
+        raise InputError(f"policy: cannot read {path}: {error.strerror or error}") from None
+    except (SafetensorError, KeyError, ValueError) as error:  # damaged, or of a dtype that numpy has not
         raise InputError(f"policy: {path} is damaged: {error}") from None
     for name, values in weights.items():
+        if values.dtype != np.float32:
+            raise InputError(f"policy: {path} is damaged: {name} is of {values.dtype}, not float32")
         if not np.isfinite(values).all():
             raise InputError(f"policy: {path} is damaged: {name} holds numbers that are not finite")
     return weights
@@ -47,7 +52,7 @@ class Perceptron:
         activation: ``"tanh"`` or ``"relu"``.
 
     Raises:
-        InputError: a layer is missing.
+        InputError: a layer is missing, or does not take what the one before gives.
     """
 
     def __init__(self, weights: Weights, names: list[str], *, activation: str = "tanh") -> None:
@@ -56,6 +61,14 @@ class Perceptron:
             self._layers = [(weights[f"{name}.weight"].T, weights[f"{name}.bias"]) for name in names]
         except KeyError as error:
             raise InputError(f"policy: the weights lack {error}") from None
+        width = None
+        for name, (weight, bias) in zip(names, self._layers, strict=True):
+            if weight.ndim != 2 or bias.shape != weight.shape[1:] or width not in (None, weight.shape[0]):
+                raise InputError(
+                    f"policy: layer {name} has weights {weight.T.shape} and bias {bias.shape}, which take no "
+                    f"{'vector' if width is None else width}"
+                )
+            width = weight.shape[1]
 
     @property
     def inputs(self) -> int:

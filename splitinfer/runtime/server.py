@@ -90,7 +90,7 @@ class EdgeServer:
         self.address = ""
         self._door = Door(self.settings.security)
         self._calls = OpenCalls(self.settings.max_calls, self.settings.idle_s, self.settings.most_calls_of_one)
-        self._watchers = Watchers((SERVICE,), self.settings.idle_s)
+        self._watchers = Watchers((SERVICE,), self.settings.max_calls, self.settings.idle_s)
         self._server: grpc.Server | None = None
         self._stopping = threading.Event()
 

@@ -18,10 +18,6 @@ from grpc_reflection.v1alpha import reflection
 from splitinfer.errors import RemoteError
 from splitinfer.runtime.admission import OpenCall, OpenCalls
 
-_PLACES = 32
-"""Calls of this kind at a time. Apart from those of inference, so that whoever watches over an edge is answered however
-busy it is, and a client that comes takes no other's place."""
-
 _SPARE_THREADS = 8
 
 
@@ -30,13 +26,15 @@ class Watchers:
 
     Args:
         services: names that are told, and whose health is.
+        places: calls of this kind at a time. Apart from those of inference, so that whoever watches over an edge is
+            answered however busy it is, and a client that comes takes no other's place.
         silence_s: longest time that a call may wait for its peer's message, seconds.
     """
 
-    def __init__(self, services: tuple[str, ...], silence_s: float) -> None:
+    def __init__(self, services: tuple[str, ...], places: int, silence_s: float) -> None:
         self._services = services
-        self._calls = OpenCalls(_PLACES, silence_s)
-        self._threads = ThreadPoolExecutor(_PLACES + _SPARE_THREADS, "splitinfer-health")
+        self._calls = OpenCalls(places, silence_s)
+        self._threads = ThreadPoolExecutor(places + _SPARE_THREADS, "splitinfer-health")
         self._health = _Health(services)
 
     def add_to(self, server: grpc.Server) -> None:

@@ -77,13 +77,38 @@ def test_a_full_disk_is_one_line_and_costs_no_report(world: list[str], capfd: py
     assert "No space left on device" in done.stderr
 
 
-def test_weights_that_are_no_numbers_decide_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_that_are_no_numbers_or_no_network_decide_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_joint_run(tmp_path)
-    weights = load_file(folder / POLICY_FILE)
+    file = folder / POLICY_FILE
+    whole, weights = file.read_bytes(), load_file(file)
     name = sorted(weights)[-1]
-    save_file(weights | {name: np.full_like(weights[name], np.nan)}, folder / POLICY_FILE)
-    assert main(["simulate", "--policy", str(folder), "--slots", "100"]) == 2
-    assert f"{name} holds numbers that are not finite" in capsys.readouterr().err
+    values = weights[name]
+
+    def said() -> str:
+        assert main(["simulate", "--policy", str(folder), "--slots", "100"]) == 2
+        text = capsys.readouterr().err
+        assert text.count("\n") == 1
+        return text
+
+    for other, words in (
+        (np.full_like(values, np.nan), f"{name} holds numbers that are not finite"),
+        (values.astype(np.float64), f"{name} is of float64, not float32"),
+        (values.astype(np.int8), f"{name} is of int8, not float32"),
+        (values[..., :1].copy(), "layer"),
+        (values[None].copy(), "layer"),
+        (values.reshape(-1)[:0].copy(), "layer"),
+    ):
+        save_file(weights | {name: other}, file)
+        assert words in said()
+    file.write_bytes(whole.replace(b'"F32"', b'"BF16"', 1))
+    assert "is damaged" in said()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert "is damaged" in said()
+    file.unlink()
+    file.mkdir()
+    assert "cannot read" in said()
 
 
 def test_two_trainings_into_one_folder(tmp_path: Path) -> None:
