@@ -114,7 +114,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path).resolve()
     if (target.exists() and not target.is_file()) or not os.access(target.parent, os.W_OK):
-        yield Path(path)
+        with _named(path):
+            yield Path(path)
         return
     # The suffix stays, since it says what kind of file is to be written.
     part = target.with_name(f".{target.stem}.{threading.get_ident()}.{os.getpid()}.part{target.suffix}")
@@ -122,16 +123,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
         if is_abandoned(old):
             old.unlink(missing_ok=True)
     try:
-        yield part
-        if target.exists():
-            part.chmod(stat.S_IMODE(target.stat().st_mode))
-        part.replace(target)
-    except OSError as error:
-        if error.filename in (None, str(part)):
-            error.filename = str(path)
-        raise
+        with _named(path, str(part)):
+            yield part
+            if target.exists():
+                part.chmod(stat.S_IMODE(target.stat().st_mode))
+            part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: str | Path, *instead: str) -> Iterator[None]:
+    """Name a file in errors that name none, or one of others."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, *instead):
+            error.filename = str(path)
+        raise
 
 
 @contextmanager

@@ -89,7 +89,7 @@ class Record:
 
     def items(self, name: str) -> list[tuple[str, Any]]:
         """Return the values of a list, each with its place."""
-        items = _of_kind(self.value(name), list, "a list", self.at(name))
+        items = _of_kind(self.value(name), (list, tuple), "a list", self.at(name))
         return [(f"{self.at(name)}[{at}]", one) for at, one in enumerate(items)]
 
 
@@ -129,7 +129,7 @@ def in_reach(value: float) -> float:
     return value
 
 
-def _of_kind(value: Any, kind: type, words: str, place: str) -> Any:
+def _of_kind(value: Any, kind: type | tuple[type, ...], words: str, place: str) -> Any:
     if not isinstance(value, kind):
         raise InputError(f"{place} must be {words}, not {short(value)}")
     return value
@@ -137,7 +137,7 @@ def _of_kind(value: Any, kind: type, words: str, place: str) -> Any:
 
 def short(value: Any) -> str:
     """Return a value of a file as an error's line shows it."""
-    if isinstance(value, dict | list):
+    if isinstance(value, dict | list | tuple):
         return "a table" if isinstance(value, dict) else "a list"
     if value is None:
         return "null"

@@ -44,8 +44,8 @@ def infer(
         typer.Option(
             "--input",
             metavar="SOURCE",
-            help="A picture, folder, glob, video, camera:0, or a .npz, .npy or .safetensors with the model's inputs in "
-            "order; also several times.",
+            help="A picture, folder, glob, video, camera:0, a .npz or .safetensors with the model's inputs in order, "
+            "or the .npy of a model's one input. Each --input is an inference of its own.",
         ),
     ],
     cut: Annotated[

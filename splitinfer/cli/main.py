@@ -168,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     except OSError as error:
         if error.filename is None and error.errno in _NO_ROOM:
-            return _fail(f"cannot write, or open more: {error.strerror}", 2)
+            return _fail(f"cannot write or open a file: {error.strerror}", 2)
         if error.filename is None:
             raise
         return _fail(f"cannot use {error.filename}: {error.strerror}", 2)

@@ -375,4 +375,4 @@ def _words(profile: Profile, options: list[Option], objective: Objective, bandwi
             if other is not None and best.value(objective) > 0:
                 gains.append(f"{other.value(objective) / best.value(objective):.2f}x better than {name}")
         text += f" In {objective} that is {', '.join(gains)}." if gains else ""
-    return f"{text} The {best.limit} takes the longest."
+    return text if best.cut == profile.num_cuts else f"{text} The {best.limit} takes the longest."

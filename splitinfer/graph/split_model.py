@@ -450,7 +450,10 @@ class SplitModel:
             kwargs = {name: kwargs[name] for name in order if name in kwargs} | kwargs
         leaves, tree = pytree.tree_flatten((inputs, kwargs))
         if tree != captured.input_tree:
-            raise InputError(f"{self.name} was captured with inputs of another structure: {self._input_summary()}")
+            given = ", ".join(str(TensorSpec.of(one)) if isinstance(one, torch.Tensor) else repr(one) for one in leaves)
+            raise InputError(
+                f"{self.name} was captured with inputs of another structure: {self._input_summary()}; given are {given}"
+            )
         tensors = []
         for leaf, expected in zip(leaves, captured.input_leaves, strict=True):
             if isinstance(expected, TensorSpec):

@@ -22,7 +22,7 @@ _MORE_FIELDS = """\
 # task = "what it is for"
 # weights = "model.safetensors"                 # beside this file; random ones from `seed` without it
 # labels = ["one", "two"]                       # or a text file with a name per line
-# preprocess_with = "package.module:function"   # from a picture to the inputs, instead of [preprocessing]
+# preprocess_with = "package.module:function"   # from a picture to all inputs, instead of [preprocessing]
 """
 
 
@@ -54,7 +54,8 @@ def new_card(source: str, inputs: Sequence[str] | None = None) -> str:
         "description": "a model of my own",
         "inputs": [_input(text) for text in inputs or [_PICTURE]],
     }
-    if len(record["inputs"][0]["shape"]) == _DIMENSIONS_OF_PICTURE:
+    # Pictures make several inputs by code of the user's own alone.
+    if len(record["inputs"]) == 1 and len(record["inputs"][0]["shape"]) == _DIMENSIONS_OF_PICTURE:
         channels, height, width = record["inputs"][0]["shape"]
         if channels in (1, 3):
             half = [0.5] * channels

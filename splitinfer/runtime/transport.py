@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 import grpc
@@ -70,13 +71,21 @@ def check_free(settings: ServerSettings) -> None:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(address)
             trial.listen()
-    except OSError:
-        raise _cannot_listen(settings) from None
+    except OSError as error:
+        raise _cannot_listen(settings, error) from None
 
 
-def _cannot_listen(settings: ServerSettings) -> InputError:
+_WHY = {
+    errno.EADDRINUSE: "another program listens there",
+    errno.EACCES: "this user may not",
+    errno.EADDRNOTAVAIL: "this host has no such address",
+}
+
+
+def _cannot_listen(settings: ServerSettings, error: OSError | None = None) -> InputError:
     host = f"[{settings.host}]" if ":" in settings.host and not settings.host.startswith("[") else settings.host
-    return InputError(f"cannot listen on {host}:{settings.port}: in use, not allowed, or no such address")
+    words = None if error is None else _WHY.get(error.errno or 0, error.strerror)
+    return InputError(f"cannot listen on {host}:{settings.port}: {words or 'in use, not allowed, or no such address'}")
 
 
 def checked_target(target: str) -> str:

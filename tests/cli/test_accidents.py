@@ -77,6 +77,16 @@ def test_a_full_disk_is_one_line_and_costs_no_report(world: list[str], capfd: py
     assert "No space left on device" in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(("option", "name"), [("--save", "full.tex"), ("--save", "full.csv"), ("--plot", "full.png")])
+def test_a_full_disk_names_the_file(option: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    full = tmp_path / name
+    full.symlink_to("/dev/full")
+    ask = ["simulate", "--scenario", "table2", "--slots", "200"]
+    assert main([*ask, "--compare", "fixed", "--seeds", "1", option, str(full)]) == 2
+    assert capsys.readouterr().err.endswith(f"{full}: No space left on device\n")
+
+
 def test_weights_that_are_no_numbers_or_no_network_decide_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

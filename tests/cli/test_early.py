@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 MISTAKES = {
-    "serve --port {taken}": "cannot listen on 127.0.0.1:{taken}",
+    "serve --port {taken}": "cannot listen on 127.0.0.1:{taken}: another program listens there",
     "serve --web-port {taken} --port 0": "--web-port: cannot listen",
     "serve --metrics-port {taken} --port 0": "--metrics-port: cannot listen",
     "serve --engine onnx --port 0": "engine: no 'onnx'",

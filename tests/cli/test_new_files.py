@@ -120,6 +120,7 @@ def test_a_new_card_is_held_to_its_model_before_it_is_written(folder: Path, caps
     assert main([*two, "int64:16"]) == 0
     card = load_card("Fuse.toml")
     assert [(one.shape, one.dtype) for one in card.inputs] == [((3, 64, 64), "float32"), ((16,), "int64")]
+    assert card.preprocessing is None  # it would make the first of the two alone
 
 
 def test_no_card_is_written_that_no_verb_would_take(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
