@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 _SPARE_THREADS = 16
 """Threads beyond the places for calls, for those that are just being refused or closed."""
 
+_LEAST_WATCHERS = 32
+"""Places for descriptions, health and reflection, however few there are for calls."""
+
 _MAX_SENDER = 64
 
 _SPARE_CALLS = 256
@@ -90,7 +93,7 @@ class EdgeServer:
         self.address = ""
         self._door = Door(self.settings.security)
         self._calls = OpenCalls(self.settings.max_calls, self.settings.idle_s, self.settings.most_calls_of_one)
-        self._watchers = Watchers((SERVICE,), self.settings.max_calls, self.settings.idle_s)
+        self._watchers = Watchers((SERVICE,), max(_LEAST_WATCHERS, self.settings.max_calls), self.settings.idle_s)
         self._server: grpc.Server | None = None
         self._stopping = threading.Event()
 

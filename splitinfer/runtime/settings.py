@@ -45,7 +45,7 @@ class ServerSettings:
         stuck_s: time after which a tail that has not ended makes the health service say NOT_SERVING, seconds.
         max_calls: calls open at the same time, each with its own thread; an open stream is one call. A further call
             takes the place of one that waits for its client's next request, and is refused where all are at work.
-            Descriptions, health and reflection have as many places of their own.
+            Descriptions, health and reflection have as many places of their own, and at least 32.
         kept_answer_bytes: answers kept for clients that ask again with the same id.
         kept_answer_s: for how long at most, seconds: longer than clients try.
         max_wait_s: longest time that a request may have to wait for a processor, seconds; it is refused while those
