@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import operator
+import reprlib
 import threading
 import warnings
 from collections.abc import Callable, Container, Sequence, Set
@@ -450,7 +451,8 @@ class SplitModel:
             kwargs = {name: kwargs[name] for name in order if name in kwargs} | kwargs
         leaves, tree = pytree.tree_flatten((inputs, kwargs))
         if tree != captured.input_tree:
-            given = ", ".join(str(TensorSpec.of(one)) if isinstance(one, torch.Tensor) else repr(one) for one in leaves)
+            said = (str(TensorSpec.of(one)) if isinstance(one, torch.Tensor) else reprlib.repr(one) for one in leaves)
+            given = ", ".join(said) or "none"
             raise InputError(
                 f"{self.name} was captured with inputs of another structure: {self._input_summary()}; given are {given}"
             )

@@ -291,8 +291,8 @@ class Exchange:
     def rehearse(self, sent: Outgoing) -> None:
         """Read the last small answer to such a request once more, to be called while the next is awaited.
 
-        A processor that has computed a head has forgotten everything else, and reading what it does not remember takes
-        five times as long. Now nobody waits for it.
+        What computing a head drives from a processor's caches is slow to read for the first time again, and now nobody
+        waits for it.
         """
         if sent.plan.answer:
             _leaves(sent.model, self.reply(sent.plan.answer))
