@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import IO
 
 from PIL import Image
 
@@ -67,26 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _served(command: list[str], cache: str) -> Iterator[str]:
-    """Give the address of a server that runs in this block."""
-    with subprocess.Popen(
-        command,
-        env=os.environ | {"SPLITINFER_CACHE": cache},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().split(" on ")[1].split()[0]
-        finally:
-            process.kill()
-
-
-def _until_line_s(command: list[str], cache: str) -> tuple[float, float]:
-    """Return the real time until a process printed a line, and the processor time of all of it."""
-    before = _processor_s()
-    start = time.perf_counter()
+def _started(command: list[str], cache: str) -> Iterator[IO[str]]:
+    """Give what a process prints, and kill it at the end of the block: an orderly end is no part of a start."""
     with subprocess.Popen(
         command,
         cwd=Path(__file__).parents[1],
@@ -96,11 +79,27 @@ def _until_line_s(command: list[str], cache: str) -> tuple[float, float]:
         text=True,
     ) as process:
         assert process.stdout is not None
-        if not process.stdout.readline():
+        try:
+            yield process.stdout
+        finally:
+            process.kill()
+
+
+@contextmanager
+def _served(command: list[str], cache: str) -> Iterator[str]:
+    """Give the address of a server that runs in this block."""
+    with _started(command, cache) as said:
+        yield said.readline().split(" on ")[1].split()[0]
+
+
+def _until_line_s(command: list[str], cache: str) -> tuple[float, float]:
+    """Return the real time until a process printed a line, and the processor time of all of it."""
+    before = _processor_s()
+    start = time.perf_counter()
+    with _started(command, cache) as said:
+        if not said.readline():
             raise SystemExit(f"{command} printed nothing")
         took_s = time.perf_counter() - start
-        process.kill()  # what an orderly end takes is no part of a start
-        process.communicate()
     return took_s, _processor_s() - before
 
 
