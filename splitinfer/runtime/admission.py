@@ -87,13 +87,6 @@ class OpenCalls:
         for call in silent:
             call.context.cancel()
 
-    def mark(self, call: OpenCall, *, busy: bool) -> bool:
-        """Note whether a call is being answered; False when it should end now."""
-        with self._lock:
-            call.busy = busy
-            call.silent_since_s = time.monotonic()
-            return not self._draining and call in self._open
-
     def left(self, call: OpenCall) -> None:
         """Give a call's place back."""
         with self._lock:
@@ -136,11 +129,18 @@ class OpenCall:
 
     def begin(self) -> bool:
         """A message came and is being answered; False when the call should end instead."""
-        return self._calls.mark(self, busy=True)
+        calls = self._calls
+        with calls._lock:
+            self.busy = True
+            return not calls._draining and self in calls._open
 
     def end(self) -> bool:
         """The answer is made, and the call waits for its peer again; False when it should end."""
-        return self._calls.mark(self, busy=False)
+        calls = self._calls
+        with calls._lock:
+            self.busy = False
+            self.silent_since_s = time.monotonic()
+            return not calls._draining and self in calls._open
 
     def __enter__(self) -> OpenCall:
         return self

@@ -174,7 +174,7 @@ class EdgeClient:
         if k == split.num_cuts:
             return local_result(split, k, inputs)
         tensors, head_s = run_head(split, k, inputs)
-        return self._tasks.finish(split, k, tensors, head_s, codec, self._tasks.attempts(on_failure))
+        return self._tasks.finish(split, k, tensors, head_s, codec, on_failure)
 
     def run_tail(
         self,
@@ -198,9 +198,9 @@ class EdgeClient:
         Raises:
             SplitInferError: as :meth:`infer`.
         """
-        return self._tasks.finish(
-            model, cut_with_tail(model, cut), tensors, 0.0, codec, self._tasks.attempts(on_failure)
-        )
+        if type(cut) is not int or self._exchange.known(model, cut, codec) is None:
+            cut = cut_with_tail(model, cut)
+        return self._tasks.finish(model, cut, tensors, 0.0, codec, on_failure)
 
     def infer_picture(
         self,
@@ -229,7 +229,7 @@ class EdgeClient:
         if not self._exchange.is_introduced:
             self.describe()
         self._exchange.check_pictures(model.name, sent.digest)
-        result = self._tasks.finish(model, 0, sent.tensors, 0.0, sent.wire, self._tasks.attempts("fail"))
+        result = self._tasks.finish(model, 0, sent.tensors, 0.0, sent.wire, "fail")
         return with_encoding(result, sent.encode_s)
 
     def stream(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
 import grpc
 
@@ -57,33 +56,60 @@ class Connection:
         for channel in channels:
             channel.close()
 
-    def transfer(self, data: bytes, timeout_s: float, meanwhile: Callable[[], object]) -> bytes:
-        """Send a request over an open stream if it is small and a stream is free, else as a call of its own.
+    def begin(self, data: bytes) -> TimedLane | None:
+        """Send a request over an open stream if it is small and a stream is free; returns at once.
+
+        Returns:
+            the stream, for :meth:`finish` or :meth:`drop`; None if the request is to be a call of its own.
+
+        Raises:
+            EdgeUnavailableError: the connection is closed.
+        """
+        if len(data) > self._settings.stream_up_to_bytes:
+            return None
+        try:
+            lane = self._free_lanes.pop()  # the one used last: the others may close unused
+        except IndexError:
+            new = self._new_lane()
+            if new is None:
+                return None
+            lane = new
+        try:
+            lane.begin(data)
+        except BaseException:
+            self.drop(lane)
+            raise
+        return lane
+
+    def finish(self, lane: TimedLane | None, data: bytes, timeout_s: float) -> bytes:
+        """Wait for the answer to the request that was sent over a stream; or make a call of its own.
 
         Args:
+            lane: the stream.
             data: of the request.
             timeout_s: for which to wait at most.
-            meanwhile: called while a request in a stream is on its way.
 
         Raises:
             RemoteError: it is refused, or there is no answer.
         """
-        lane = self._free_lane() if len(data) <= self._settings.stream_up_to_bytes else None
         if lane is None:
             return self.call(INFER, data, timeout_s)
-        channel = self._channel
         try:
-            return lane.exchange(data, timeout_s, meanwhile)
+            reply = lane.finish(data, timeout_s)
         except RemoteError as error:
-            self.note(error, channel)
+            self.note(error, lane.channel)
             raise
         finally:
             self._free_lanes.append(lane)
+        return reply
 
-    def _free_lane(self) -> TimedLane | None:
+    def drop(self, lane: TimedLane) -> None:
+        """Give up a request that was sent over a stream: its reply would be taken for the next one's."""
+        lane.cancel()
+        self._free_lanes.append(lane)
+
+    def _new_lane(self) -> TimedLane | None:
         with self._lock:
-            if self._free_lanes:
-                return self._free_lanes.pop()  # the one used last: the others may close unused
             if len(self._lanes) == self._settings.streams:
                 return None
             lane = TimedLane(self.channel, self._exchange.metadata, self._target, self._watchdog)

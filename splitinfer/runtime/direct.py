@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import grpc
@@ -30,10 +29,9 @@ _INITIAL, _STATUS, _EXCHANGE = "initial metadata", "status", "exchange"
 class RequestLane(Protocol):
     """An open stream for one request at a time."""
 
-    @property
-    def is_open(self) -> bool: ...
+    def begin(self, data: bytes) -> None: ...
 
-    def exchange(self, data: bytes, meanwhile: Callable[[], object]) -> bytes: ...
+    def finish(self) -> bytes: ...
 
     def cancel(self) -> None: ...
 
@@ -90,26 +88,27 @@ class DirectLane:
             None,  # registered call
         )
 
-    @property
-    def is_open(self) -> bool:
-        return self._error is None
+    def begin(self, data: bytes) -> None:
+        """Send a request; returns at once.
 
-    def exchange(self, data: bytes, meanwhile: Callable[[], object]) -> bytes:
-        """Send a request and wait for its reply.
+        Raises:
+            RemoteError: the stream has ended, or nobody took the last reply.
+        """
+        with self._reading:
+            if self._error is not None:
+                raise self._error
+            if self._is_torn or _EXCHANGE in self._due:
+                raise EdgeUnavailableError(f"lost a reply of the edge at {self._target}", status="UNAVAILABLE")
+            if self._call.operate((self._send(data, _FLAGS), self._receive(_FLAGS)), _EXCHANGE):
+                self._due.add(_EXCHANGE)
 
-        Args:
-            data: of the request.
-            meanwhile: called once while the request is on its way.
+    def finish(self) -> bytes:
+        """Wait for the reply to the request that was sent.
 
         Raises:
             RemoteError: the stream has ended.
         """
         with self._reading:
-            if self._error is not None:
-                raise self._error
-            if self._call.operate((self._send(data, _FLAGS), self._receive(_FLAGS)), _EXCHANGE):
-                self._due.add(_EXCHANGE)
-            meanwhile()
             while _EXCHANGE in self._due:
                 try:
                     reply = self._next()
@@ -123,11 +122,11 @@ class DirectLane:
             raise self._error
 
     def cancel(self) -> None:
-        """End the stream now; a waiting :meth:`exchange` raises. Safe to call from another thread."""
+        """End the stream now; a waiting :meth:`finish` raises. Safe to call from another thread."""
         if self._error is None:
             self._call.cancel(grpc.StatusCode.CANCELLED.value[0], "cancelled by the client")
         # Until its last event is read, the core keeps the call and with it the connection. A thread that waits in
-        # :meth:`exchange` reads them itself. After an interruption one may never come, and nobody waits for it.
+        # :meth:`finish` reads them itself. After an interruption one may never come, and nobody waits for it.
         if self._is_torn:
             threading.Thread(target=self._read_what_comes, name="splitinfer-torn", daemon=True).start()
             return

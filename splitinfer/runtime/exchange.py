@@ -54,7 +54,7 @@ class ModelId:
 
 
 @dataclass(eq=False, slots=True)
-class _Plan:
+class Plan:
     """What is known of the requests of one model, cut and codec.
 
     Attributes:
@@ -91,7 +91,7 @@ class Outgoing:
     encode_s: float
     started: float
     tensors: Sequence[Any]
-    plan: _Plan
+    plan: Plan
     trace: RequestTrace = UNTRACED
 
 
@@ -172,12 +172,12 @@ class Exchange:
         self._wires = {codec.name: Wire(self._settings.limits, codec) for codec in reversed(codecs)}
         # Per model, cut and codec, as long as the server accepts the same.
         self._writers: dict[tuple[str, str, int, str | None], Writer] = {}
-        self._checked: dict[tuple[int, int, str | None], _Plan] = {}
+        self._plans: dict[tuple[int, int, str | None], Plan] = {}
 
     def forget(self) -> None:
         """Forget the description; another server may answer at the address from now on."""
         self._description = None
-        self._checked.clear()
+        self._plans.clear()
 
     def request(
         self,
@@ -195,7 +195,10 @@ class Exchange:
             InputError: tensors that cannot be sent or are over a limit of either end, or a codec that the server does
                 not accept.
         """
-        return self._written(self._writer(name, fingerprint, cut, codec), cut, tensors, request_id, trace_context)
+        data = self._writer(name, fingerprint, cut, codec).write(tensors, request_id, trace_field(trace_context))
+        if len(data) > self._max_message_bytes:
+            raise self._too_large(data, cut)
+        return data
 
     def _writer(self, name: str, fingerprint: str, cut: int, codec: str | None) -> Writer:
         writer = self._writers.get((name, fingerprint, cut, codec))
@@ -206,16 +209,11 @@ class Exchange:
             self._writers[name, fingerprint, cut, codec] = writer
         return writer
 
-    def _written(
-        self, writer: Writer, cut: int, tensors: Sequence[Any], request_id: int, trace_context: bytes
-    ) -> bytes:
-        data = writer.write(tensors, request_id, trace_field(trace_context))
-        if len(data) > self._max_message_bytes:
-            raise InputError(
-                f"the tensors at cut {cut} make a message of {len(data)} bytes; the edge takes at most "
-                f"{self._max_message_bytes}"
-            )
-        return data
+    def _too_large(self, data: bytes, cut: int) -> InputError:
+        return InputError(
+            f"the tensors at cut {cut} make a message of {len(data)} bytes; the edge takes at most "
+            f"{self._max_message_bytes}"
+        )
 
     def reply(self, data: bytes) -> Reply:
         """Return the reply that bytes mean.
@@ -228,6 +226,11 @@ class Exchange:
         except InputError as error:
             raise RemoteError(f"the edge's reply cannot be read: {error}", status="INTERNAL") from None
 
+    def known(self, model: SplitModel | ModelId, cut: int, codec: str | None) -> Plan | None:
+        """Return the plan of requests that the server is known to take; None before the first."""
+        plan = self._plans.get((id(model), cut, codec))
+        return plan if plan is not None and plan.model() is model else None
+
     def prepare(
         self,
         model: SplitModel | ModelId,
@@ -236,41 +239,50 @@ class Exchange:
         head_s: float,
         codec: str | None = None,
         trace: RequestTrace = UNTRACED,
+        plan: Plan | None = None,
     ) -> Outgoing:
-        """Return the request for the tail of ``cut``, with its times.
+        """Return the request for the tail of ``cut``, with its times; ``plan``, if it is known, saves looking it up.
 
         Raises:
             InputError: as :meth:`request`.
             ModelMismatchError: the server holds no such model, or another one of that name.
         """
         start = time.perf_counter()
-        key = id(model), cut, codec
-        plan = self._checked.get(key)
-        if plan is None or plan.model() is not model:
-            fingerprint = self._fingerprint(model, cut)
-            self._check_model(model.name, fingerprint, cut)
-            plan = _Plan(weakref.ref(model), self._writer(model.name, fingerprint, cut, codec))
-            if len(self._checked) >= _KEPT_MODELS:
-                self._checked.clear()
-            self._checked[key] = plan
+        plan = plan or self.known(model, cut, codec) or self._plan(model, cut, codec)
         request_id = next(self._ids)
-        data = self._written(plan.writer, cut, tensors, request_id, trace.context)
+        data = plan.writer.write(tensors, request_id, trace_field(trace.context) if trace.context else b"")
+        if len(data) > self._max_message_bytes:
+            raise self._too_large(data, cut)
         end = time.perf_counter()
         return Outgoing(data, request_id, model, cut, head_s, end - start, end, tensors, plan, trace)
 
-    def read(self, sent: Outgoing, data: bytes) -> InferenceResult:
+    def _plan(self, model: SplitModel | ModelId, cut: int, codec: str | None) -> Plan:
+        fingerprint = self._fingerprint(model, cut)
+        self._check_model(model.name, fingerprint, cut)
+        plan = Plan(weakref.ref(model), self._writer(model.name, fingerprint, cut, codec))
+        if len(self._plans) >= _KEPT_MODELS:
+            self._plans.clear()
+        self._plans[id(model), cut, codec] = plan
+        return plan
+
+    def read(self, sent: Outgoing, data: bytes, *, rehearses: bool = False) -> InferenceResult:
         """Return the result that the bytes of a reply mean; a refusal becomes its ``error``.
+
+        Args:
+            sent: the request.
+            data: the bytes; if ``rehearses``, of the answer to another request like it.
+            rehearses: see :meth:`rehearse`.
 
         Raises:
             RemoteError: the reply cannot be read or answers another request.
         """
         arrived = time.perf_counter()
         reply = self.reply(data)
-        output, refusal = None, None
+        output = refusal = None
         if reply.refusal is not None:
             refusal = remote_error(*reply.refusal)
             refusal.retry_after_s = reply.retry_after_s or None
-        elif reply.request_id != sent.request_id:
+        elif reply.request_id != sent.request_id and not rehearses:
             raise RemoteError(
                 f"the edge answered request {reply.request_id} instead of {sent.request_id}", status="INTERNAL"
             )
@@ -279,12 +291,12 @@ class Exchange:
             if len(data) <= _LARGEST_KEPT_ANSWER_BYTES:
                 sent.plan.answer = data
         timing = Timing(
-            head_s=sent.head_s,
-            encode_s=sent.encode_s,
-            wire_s=arrived - sent.started - reply.queue_s - reply.tail_s,
-            queue_s=reply.queue_s,
-            tail_s=reply.tail_s,
-            decode_s=time.perf_counter() - arrived,
+            sent.head_s,
+            sent.encode_s,
+            arrived - sent.started - reply.queue_s - reply.tail_s,
+            reply.queue_s,
+            reply.tail_s,
+            time.perf_counter() - arrived,
         )
         return InferenceResult(sent.cut, timing, len(sent.data), len(data), refusal, output)
 
@@ -294,8 +306,9 @@ class Exchange:
         What computing a head drives from a processor's caches is slow to read for the first time again, and now nobody
         waits for it.
         """
-        if sent.plan.answer:
-            _leaves(sent.model, self.reply(sent.plan.answer))
+        answer = sent.plan.answer
+        if answer:
+            self.read(sent, answer, rehearses=True)
 
     def _sending(self, codec: str) -> Wire:
         try:
@@ -444,19 +457,17 @@ def _to_torch() -> Callable[[Any], torch.Tensor]:
 
 def _output(model: SplitModel | ModelId, reply: Reply) -> Any:
     """Return what the model returns; of a model that is not here, its tensor leaves as arrays."""
-    leaves = _leaves(model, reply)
-    return leaves if isinstance(model, ModelId) else model.unflatten_output(leaves)
-
-
-def _leaves(model: SplitModel | ModelId, reply: Reply) -> tuple[Any, ...]:
     if isinstance(model, ModelId):
         return tuple(map(widened, reply.tensors))
     leaves = tuple(map(_to_torch(), reply.tensors))
     specs = model.outputs
-    if len(leaves) != len(specs) or not all(spec.fits(leaf) for spec, leaf in zip(specs, leaves, strict=True)):
+    fits = len(leaves) == len(specs)
+    for spec, leaf in zip(specs, leaves, strict=False):
+        fits = fits and spec.fits(leaf)
+    if not fits:
         received = ", ".join(str(type(model.outputs[0]).of(leaf)) for leaf in leaves)
         raise RemoteError(
             f"the edge answered with ({received}) where the model returns ({', '.join(map(str, model.outputs))})",
             status="INTERNAL",
         )
-    return leaves
+    return model.unflatten_output(leaves)

@@ -7,7 +7,7 @@ each way, and is answered about half a millisecond sooner.
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import grpc
 
@@ -31,11 +31,11 @@ class Lane:
         except ValueError as error:  # gRPC's word for a channel that another thread has closed meanwhile
             raise EdgeUnavailableError(f"lost the edge at {target}", status="UNAVAILABLE") from error
 
-    def send(self, data: bytes) -> None:
+    def begin(self, data: bytes) -> None:
         """Hand over the bytes of a request; returns at once."""
         self._outgoing.put(data)
 
-    def receive(self) -> bytes:
+    def finish(self) -> bytes:
         """Wait for the next reply.
 
         Raises:
@@ -49,34 +49,16 @@ class Lane:
             raise EdgeUnavailableError(f"the edge at {self._target} closed the stream", status="UNAVAILABLE") from None
         return reply
 
-    def exchange(self, data: bytes, meanwhile: Callable[[], object]) -> bytes:
-        """Send a request, do something else, and wait for its reply.
-
-        Raises:
-            RemoteError: the stream has ended.
-        """
-        self.send(data)
-        meanwhile()
-        return self.receive()
-
     def replies(self) -> Iterator[bytes]:
         """Yield replies until the stream ends.
 
         Raises:
-            RemoteError: it ended otherwise than by :meth:`finish`.
+            RemoteError: it ended otherwise than by :meth:`cancel`.
         """
         try:
             yield from self._call
         except grpc.RpcError as error:
             raise error_of_call(error, self._target) from None
-
-    @property
-    def is_open(self) -> bool:
-        return bool(self._call.is_active())
-
-    def finish(self) -> None:
-        """Send nothing more; the server ends the stream after its last reply."""
-        self._outgoing.put(None)
 
     def cancel(self) -> None:
         """End the stream now."""

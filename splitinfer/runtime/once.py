@@ -6,6 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import Any
 
 from splitinfer.errors import InputError, SplitInferError
 
@@ -33,7 +34,7 @@ class Once:
         self._under_way: dict[Hashable, _Run] = {}
 
     def answer(
-        self, key: Hashable, content: Hashable, is_wanted: Wanted, compute: Callable[[Wanted], bytes]
+        self, key: Hashable, content: Hashable, is_wanted: Wanted, compute: Callable[..., bytes], *args: Any
     ) -> tuple[bytes, bool]:
         """Return the answer to a request, and whether it was computed for this call.
 
@@ -41,7 +42,8 @@ class Once:
             key: of the sender and its request.
             content: equal for equal requests.
             is_wanted: whether this call still waits.
-            compute: answers it; is told whether anybody still waits.
+            compute: answers it, given ``args`` and a function that says whether anybody still waits.
+            args: for it.
 
         Raises:
             InputError: another request had this key.
@@ -68,7 +70,7 @@ class Once:
                 raise run.error
             return run.answer, False
         try:
-            run.answer = compute(lambda: any(wanted() for wanted in tuple(run.wanted)))
+            run.answer = compute(*args, lambda: any(wanted() for wanted in tuple(run.wanted)))
         except BaseException as error:
             run.error = error if isinstance(error, Exception) else SplitInferError("the request was interrupted")
             raise

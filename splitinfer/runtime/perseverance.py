@@ -45,6 +45,9 @@ class Breaker:
         probe_s: mean time to the first probe, seconds.
         longest_probe_s: mean time between probes at most, seconds.
         clock, draw: of the time, and of numbers from 0 to 1.
+
+    Attributes:
+        is_calm: nothing is known against sending: the edge has neither failed since its last answer nor asked for rest.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Breaker:
         self._failures = 0
         self._probe_at = 0.0
         self._busy_until = 0.0
+        self.is_calm = True
 
     @classmethod
     def of(cls, settings: ClientSettings) -> Breaker:
@@ -96,15 +100,20 @@ class Breaker:
 
         Whatever it says, it is asked again after ``longest_probe_s``.
         """
-        self._busy_until = self._clock() + min(retry_after_s, self._longest_s) * (1.0 + self._draw() / 2)
+        with self._lock:
+            self.is_calm = False
+            self._busy_until = self._clock() + min(retry_after_s, self._longest_s) * (1.0 + self._draw() / 2)
 
     def succeeded(self) -> None:
         """Note that the edge has answered."""
-        self._failures = 0
+        with self._lock:
+            self._failures = 0
+            self.is_calm = self._busy_until <= self._clock()
 
     def failed(self) -> None:
         """Note that a task has failed at the edge."""
         with self._lock:
+            self.is_calm = False
             self._failures += 1
             if self.is_open:
                 self._probe_at = self._clock() + self._pause_s()

@@ -220,16 +220,14 @@ class EdgeServer:
             for data in requests:
                 if not stream.begin():
                     return
-                yield self._stream_reply(data, context, sender)
+                try:
+                    reply = self._runner.answer(data, is_wanted=context.is_active, sender=sender)
+                except RefusedRequestError as refused:
+                    hint_s = self._retry_after_s(refused)
+                    reply = self._runner.refuse(refused.request_id, refused.code.value[0], refused.message, hint_s)
+                yield reply
                 if not stream.end():
                     return
-
-    def _stream_reply(self, data: bytes, context: grpc.ServicerContext, sender: tuple[str, str] | None) -> bytes:
-        try:
-            return self._runner.answer(data, is_wanted=context.is_active, sender=sender)
-        except RefusedRequestError as refused:
-            hint_s = self._retry_after_s(refused)
-            return self._runner.refuse(refused.request_id, refused.code.value[0], refused.message, hint_s)
 
 
 def _sender(context: grpc.ServicerContext, name: str) -> tuple[str, str] | None:

@@ -67,20 +67,16 @@ class Streaming:
                 if line is None and not self._tasks.breaker.is_open:
                     line = self._open_line()
                 if line is None:  # one by one, until the edge answers again
-                    yield self._tasks.answer(
-                        split, cut, tensors, head_s, self._codec, self._tasks.attempts(self._on_failure)
-                    )
+                    yield self._tasks.answer(split, cut, tensors, head_s, self._codec, self._on_failure)
                     continue
                 try:
                     trace = self._tasks.begin(split.name, cut, head_s)
                     outgoing = self._tasks.exchange.prepare(split, cut, tensors, head_s, self._codec, trace)
                 except RemoteError as error:
                     trace.failed(error)
-                    yield self._tasks.finish(
-                        split, cut, tensors, head_s, self._codec, self._tasks.attempts(self._on_failure)
-                    )
+                    yield self._tasks.finish(split, cut, tensors, head_s, self._codec, self._on_failure)
                     continue
-                line.lane.send(outgoing.data)
+                line.lane.begin(outgoing.data)
                 under_way.append(outgoing)
             while line is not None and under_way:
                 line = yield from self._next(line, under_way)
@@ -123,7 +119,7 @@ class Streaming:
                 else:
                     self._connection.closing.wait(pause_s)
                     result = self._tasks.answer(
-                        sent.model, sent.cut, sent.tensors, sent.head_s, self._codec, attempts, sent
+                        sent.model, sent.cut, sent.tensors, sent.head_s, self._codec, None, attempts, sent
                     )
                 under_way.popleft()
                 yield result
@@ -148,7 +144,7 @@ class Streaming:
         if pause_s is None:
             return self._tasks.told(sent.model.name, _here(sent, attempts), sent.trace)
         self._connection.closing.wait(pause_s)
-        return self._tasks.answer(sent.model, sent.cut, sent.tensors, sent.head_s, self._codec, attempts, sent)
+        return self._tasks.answer(sent.model, sent.cut, sent.tensors, sent.head_s, self._codec, None, attempts, sent)
 
 
 def _here(sent: Outgoing, attempts: Attempts) -> InferenceResult:

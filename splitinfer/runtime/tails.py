@@ -168,12 +168,16 @@ class TailRunner:
             request_id = request.request_id
             model = request.head.model
             if sender is None:
-                return self._compute(request, len(data), start, is_wanted, sender)
+                return self._compute(request, len(data), start, sender, is_wanted)
             answer, is_first = self._once.answer(
                 (sender, request_id),
                 (len(data), request.head.model, request.head.fingerprint, request.head.cut),
                 is_wanted,
-                lambda wanted: self._compute(request, len(data), start, wanted, sender),
+                self._compute,
+                request,
+                len(data),
+                start,
+                sender,
             )
         except Exception as error:
             refused = RefusedRequestError(request_id, error)
@@ -192,8 +196,8 @@ class TailRunner:
         request: OpenedRequest,
         request_bytes: int,
         start: float,
-        is_wanted: Callable[[], bool],
         sender: tuple[str, str] | None,
+        is_wanted: Callable[[], bool],
     ) -> bytes:
         tail = self._tails.get(request.head) or self._find(request.head)
         tensors = tuple(map(self._to_torch, request.arrays()))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import grpc
 
-from splitinfer.errors import DeadlineError, EdgeUnavailableError
+from splitinfer.errors import DeadlineError, EdgeUnavailableError, RemoteError
 from splitinfer.runtime.direct import RequestLane, open_lane
 from splitinfer.runtime.transport import Metadata
 
@@ -66,7 +66,11 @@ class Watchdog:
 
 
 class TimedLane:
-    """A lane with a deadline per request, opened at its first use and again after it has ended."""
+    """A lane with a deadline per request, opened at its first use and again after it has ended.
+
+    Attributes:
+        channel: that the last request was sent on.
+    """
 
     def __init__(
         self,
@@ -79,30 +83,54 @@ class TimedLane:
         self._metadata = metadata
         self._target = target
         self._watchdog = watchdog
+        self.channel: grpc.Channel | None = None
         self._lane: RequestLane | None = None
+        self._was_idle = False
         self._is_late = False
 
-    def exchange(self, data: bytes, deadline_s: float, meanwhile: Callable[[], object]) -> bytes:
-        """Send a request, do something else, and wait for its reply, for so many seconds.
+    def begin(self, data: bytes) -> None:
+        """Send a request; returns at once. :meth:`finish` or :meth:`cancel` has to follow.
 
-        A lane that was closed while it lay idle is opened again; computing a tail twice does no harm.
+        Raises:
+            EdgeUnavailableError: the connection is closed.
+        """
+        self._is_late = False
+        lane = self._lane
+        if lane is not None:
+            try:
+                lane.begin(data)
+            except RemoteError:  # it has ended meanwhile
+                self.cancel()
+            else:
+                self._was_idle = True
+                return
+        self._was_idle = False
+        self._open().begin(data)
+
+    def finish(self, data: bytes, deadline_s: float) -> bytes:
+        """Wait for the reply, for so many seconds.
+
+        A lane that was closed while it lay idle is opened again, and the request sent once more; computing a tail twice
+        does no harm.
 
         Raises:
             DeadlineError: no reply within the deadline; the lane is closed.
             RemoteError: the stream has ended.
         """
-        self._is_late = False
         self._watchdog.arm(self, deadline_s)
         try:
             lane = self._lane
-            if lane is not None and lane.is_open:
+            if lane is not None and self._was_idle:
                 try:
-                    return lane.exchange(data, meanwhile)
+                    return lane.finish()
                 except EdgeUnavailableError:
                     if self._is_late:
                         raise
-            self._lane = lane = open_lane(self._open_channel(), self._target, self._metadata())
-            return lane.exchange(data, meanwhile)
+                lane = self._open()
+                lane.begin(data)
+            if lane is None:  # the client was closed meanwhile
+                raise EdgeUnavailableError(f"lost the edge at {self._target}", status="UNAVAILABLE")
+            return lane.finish()
         except EdgeUnavailableError:
             self.cancel()
             if self._is_late:
@@ -116,6 +144,11 @@ class TimedLane:
             raise
         finally:
             self._watchdog.disarm(self)
+
+    def _open(self) -> RequestLane:
+        self.channel = self._open_channel()
+        self._lane = lane = open_lane(self.channel, self._target, self._metadata())
+        return lane
 
     def cancel(self) -> None:
         """End the stream now; the next request opens another."""

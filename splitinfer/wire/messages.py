@@ -134,18 +134,19 @@ class Writer:
         """
         message_id = varint(number) + changing
         last = self._last
-        if last is not None and last[2] == len(message_id):
-            arrays: list[Array] | None
-            try:
-                arrays = [tensor if type(tensor) is np.ndarray else tensor.numpy() for tensor in tensors]
-            except (RuntimeError, TypeError, AttributeError):  # elsewhere, lazily negated, or of a dtype of torch alone
-                arrays = None
+        if last is not None and last[2] == len(message_id) and len(last[0]) == len(tensors):
             layouts, gaps, _, before, after = last
-            if arrays is not None and [(array.shape, array.strides, array.dtype) for array in arrays] == layouts:
-                if len(arrays) == 1:
-                    return b"".join((before, message_id, after, arrays[0].data))
-                buffers = (part for pair in zip(gaps, arrays, strict=True) for part in (pair[0], pair[1].data))
-                return b"".join((before, message_id, after, *buffers))
+            parts: list[bytes | memoryview] = [before, message_id, after]
+            try:
+                for tensor, gap, layout in zip(tensors, gaps, layouts, strict=True):
+                    array = tensor if type(tensor) is np.ndarray else tensor.numpy()
+                    if (array.shape, array.strides, array.dtype) != layout:
+                        break
+                    parts += gap, array.data
+                else:
+                    return b"".join(parts)
+            except (RuntimeError, TypeError, AttributeError):  # elsewhere, lazily negated, or of a dtype of torch alone
+                pass
         payload = pack(tensors, self._wire.codec)
         before, after = self._frame(tuple(payload.records), payload.size, len(message_id))
         data = _join((before, message_id, after), payload, self._wire.limits)

@@ -208,7 +208,10 @@ def plain_views(records: Sequence[Record], payload_start: int, payload_bytes: in
 
 def read_views(views: Sequence[View], data: bytes) -> tuple[Array, ...]:
     """Return the arrays of a message."""
-    return tuple([np.ndarray(shape, dtype, data, start, strides) for shape, dtype, start, strides in views])
+    arrays = []
+    for shape, dtype, start, strides in views:
+        arrays.append(np.ndarray(shape, dtype, data, start, strides))
+    return tuple(arrays)
 
 
 @contextmanager

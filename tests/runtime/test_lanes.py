@@ -96,8 +96,9 @@ def test_an_interrupted_exchange_is_left_at_once(edge: EdgeProcess, models: dict
             raise KeyboardInterrupt
 
         lane._next = interrupted  # type: ignore[method-assign, assignment]
+        lane.begin(b"")
         with pytest.raises(KeyboardInterrupt):
-            lane.exchange(b"", lambda: None)
+            lane.finish()
         del lane._next
         leaves = threading.Thread(target=lane.cancel, daemon=True)
         leaves.start()
