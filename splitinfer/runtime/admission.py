@@ -127,6 +127,11 @@ class OpenCall:
         self.silent_since_s = time.monotonic()
         self._calls = calls
 
+    def heard(self, piece: bytes) -> bytes:
+        """A piece of a message came: its peer is not silent, but nobody works for it either. Returns the piece."""
+        self.silent_since_s = time.monotonic()
+        return piece
+
     def begin(self) -> bool:
         """A message came and is being answered; False when the call should end instead."""
         calls = self._calls

@@ -272,7 +272,7 @@ class AsyncEdgeClient:
                     await self._describe(attempts.timeout_s())
                 if request is None:
                     request = self._exchange.prepare(model, cut, tensors, head_s, codec, trace)
-                data = await self._call(INFER, request.data, attempts.timeout_s())
+                data = await self._call(INFER, bytes(request.data), attempts.timeout_s())
                 result = raised(self._exchange.read(request, data))
             except RemoteError as error:
                 if self._is_closed:

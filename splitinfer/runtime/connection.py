@@ -13,6 +13,7 @@ from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import StreamEndedError, error_of_call
 from splitinfer.runtime.timed_lane import TimedLane, Watchdog
 from splitinfer.runtime.transport import INFER, open_channel
+from splitinfer.wire import LongMessage
 
 
 class Connection:
@@ -56,7 +57,7 @@ class Connection:
         for channel in channels:
             channel.close()
 
-    def begin(self, data: bytes) -> TimedLane | None:
+    def begin(self, data: bytes | LongMessage) -> TimedLane | None:
         """Send a request over an open stream if it is small and a stream is free; returns at once.
 
         Returns:
@@ -81,7 +82,7 @@ class Connection:
             raise
         return lane
 
-    def finish(self, lane: TimedLane | None, data: bytes, timeout_s: float) -> bytes:
+    def finish(self, lane: TimedLane | None, data: bytes | LongMessage, timeout_s: float) -> bytes:
         """Wait for the answer to the request that was sent over a stream; or make a call of its own.
 
         Args:
@@ -93,7 +94,7 @@ class Connection:
             RemoteError: it is refused, or there is no answer.
         """
         if lane is None:
-            return self.call(INFER, data, timeout_s)
+            return self.call(INFER, bytes(data), timeout_s)
         try:
             reply = lane.finish(data, timeout_s)
         except RemoteError as error:

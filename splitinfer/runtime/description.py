@@ -72,6 +72,7 @@ class EdgeDescription:
         codecs: those that the server accepts and this end knows, with what they need installed.
         protocol_versions: lowest and highest that the server speaks.
         server_version: of the splitinfer package there.
+        takes_pieces: whether requests in streams may come in pieces.
     """
 
     models: Mapping[str, RemoteModel]
@@ -81,6 +82,7 @@ class EdgeDescription:
     codecs: tuple[Codec, ...]
     protocol_versions: tuple[int, int]
     server_version: str
+    takes_pieces: bool = False
 
 
 def describe(data: bytes, held: Mapping[str, HeldModel], wire: Wire) -> bytes:
@@ -110,6 +112,7 @@ def describe(data: bytes, held: Mapping[str, HeldModel], wire: Wire) -> bytes:
         models=[_describe_model(name, held[name]) for name in names],
         **describe_wire(wire),
         server_version=__version__,
+        takes_pieces=True,
     ).SerializeToString()
 
 
@@ -134,6 +137,7 @@ def read_description(data: bytes, limits: WireLimits) -> EdgeDescription:
         codecs=read_codecs(reply.codecs),
         protocol_versions=(reply.min_protocol_version, reply.max_protocol_version),
         server_version=reply.server_version,
+        takes_pieces=reply.takes_pieces,
     )
 
 

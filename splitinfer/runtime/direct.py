@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import grpc
@@ -19,17 +20,18 @@ from splitinfer.errors import EdgeUnavailableError, RemoteError
 from splitinfer.runtime.lane import Lane
 from splitinfer.runtime.statuses import error_of_status
 from splitinfer.runtime.transport import INFER_STREAM, Metadata
+from splitinfer.wire import LongMessage
 
 logger = logging.getLogger(__name__)
 
 _FLAGS = 0
-_INITIAL, _STATUS, _EXCHANGE = "initial metadata", "status", "exchange"
+_INITIAL, _STATUS, _EXCHANGE, _PIECE = "initial metadata", "status", "exchange", "piece"
 
 
 class RequestLane(Protocol):
     """An open stream for one request at a time."""
 
-    def begin(self, data: bytes) -> None: ...
+    def begin(self, data: bytes | LongMessage) -> None: ...
 
     def finish(self) -> bytes: ...
 
@@ -68,6 +70,7 @@ class DirectLane:
         self._is_status = cygrpc.OperationType.receive_status_on_client
         self._error: RemoteError | None = None
         self._is_torn = False
+        self._unsent: Iterator[bytes] = iter(())
         self._reading = threading.Lock()
         # Tags of operations that the core has yet to report.
         self._due = {_INITIAL, _STATUS}
@@ -88,8 +91,8 @@ class DirectLane:
             None,  # registered call
         )
 
-    def begin(self, data: bytes) -> None:
-        """Send a request; returns at once.
+    def begin(self, data: bytes | LongMessage) -> None:
+        """Send a request, of a long one the first piece; returns at once.
 
         Raises:
             RemoteError: the stream has ended, or nobody took the last reply.
@@ -99,17 +102,30 @@ class DirectLane:
                 raise self._error
             if self._is_torn or _EXCHANGE in self._due:
                 raise EdgeUnavailableError(f"lost a reply of the edge at {self._target}", status="UNAVAILABLE")
-            if self._call.operate((self._send(data, _FLAGS), self._receive(_FLAGS)), _EXCHANGE):
-                self._due.add(_EXCHANGE)
+            self._unsent = iter(())
+            if isinstance(data, bytes):
+                self._operate((self._send(data, _FLAGS), self._receive(_FLAGS)), _EXCHANGE)
+                return
+            self._operate((self._receive(_FLAGS),), _EXCHANGE)
+            self._unsent = data.pieces()
+            if _PIECE not in self._due:
+                self._operate((self._send(next(self._unsent), _FLAGS),), _PIECE)
 
     def finish(self) -> bytes:
-        """Wait for the reply to the request that was sent.
+        """Send what is left of the request, and wait for the reply.
 
         Raises:
             RemoteError: the stream has ended.
         """
         with self._reading:
+            piece = None
             while _EXCHANGE in self._due:
+                if piece is None:  # made while the one before is on its way
+                    piece = next(self._unsent, None)
+                if piece is not None and _PIECE not in self._due:
+                    self._operate((self._send(piece, _FLAGS),), _PIECE)
+                    piece = None
+                    continue
                 try:
                     reply = self._next()
                 except BaseException:  # interrupted: an event that the core had just handed over is lost
@@ -120,6 +136,10 @@ class DirectLane:
             self._read_to_the_end()  # no message came: the stream has ended, and its status says why
             assert self._error is not None
             raise self._error
+
+    def _operate(self, operations: tuple[object, ...], tag: str) -> None:
+        if self._call.operate(operations, tag):
+            self._due.add(tag)
 
     def cancel(self) -> None:
         """End the stream now; a waiting :meth:`finish` raises. Safe to call from another thread."""

@@ -24,7 +24,16 @@ from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import remote_error
 from splitinfer.runtime.tracing import UNTRACED, RequestTrace
 from splitinfer.runtime.transport import SENDER, Metadata
-from splitinfer.wire import MAX_PROTOCOL_VERSION, Reply, Wire, Writer, decode_reply, request_writer
+from splitinfer.wire import (
+    MAX_PROTOCOL_VERSION,
+    InPieces,
+    LongMessage,
+    Reply,
+    Wire,
+    Writer,
+    decode_reply,
+    request_writer,
+)
 from splitinfer.wire import splitinfer_pb2 as pb
 from splitinfer.wire.codecs import RAW, Codec, about
 from splitinfer.wire.dtypes import widened
@@ -73,7 +82,7 @@ class Outgoing:
     """A request that is ready to be sent.
 
     Attributes:
-        data: its bytes.
+        data: its bytes, or those of a long one in pieces.
         request_id: repeated in the reply.
         model, cut: what it belongs to.
         head_s, encode_s: time spent on it so far, seconds.
@@ -83,7 +92,7 @@ class Outgoing:
         trace: of it.
     """
 
-    data: bytes
+    data: bytes | LongMessage
     request_id: int
     model: SplitModel | ModelId
     cut: int
@@ -144,7 +153,7 @@ class Exchange:
                 status="UNIMPLEMENTED",
             )
         self._description = description
-        self.agree(description.max_message_bytes, description.codecs)
+        self.agree(description.max_message_bytes, description.codecs, takes_pieces=description.takes_pieces)
 
     def tolerance(self, model: str) -> float:
         """Return the largest relative difference of the server's answers to the captured graph's; 0 for equal bits."""
@@ -165,9 +174,11 @@ class Exchange:
                 status="FAILED_PRECONDITION",
             )
 
-    def agree(self, max_message_bytes: int, codecs: tuple[Codec, ...]) -> None:
-        """Take note of the largest message and the codecs that the server accepts."""
+    def agree(self, max_message_bytes: int, codecs: tuple[Codec, ...], *, takes_pieces: bool = False) -> None:
+        """Take note of the largest message and the codecs that the server accepts, and whether it takes pieces."""
         self._max_message_bytes = max_message_bytes
+        settings = self._settings
+        self._in_pieces = InPieces(settings.pieces_from_bytes, settings.piece_bytes) if takes_pieces else None
         # By the codec's name; of several versions the first counts.
         self._wires = {codec.name: Wire(self._settings.limits, codec) for codec in reversed(codecs)}
         # Per model, cut and codec, as long as the server accepts the same.
@@ -209,7 +220,7 @@ class Exchange:
             self._writers[name, fingerprint, cut, codec] = writer
         return writer
 
-    def _too_large(self, data: bytes, cut: int) -> InputError:
+    def _too_large(self, data: bytes | LongMessage, cut: int) -> InputError:
         return InputError(
             f"the tensors at cut {cut} make a message of {len(data)} bytes; the edge takes at most "
             f"{self._max_message_bytes}"
@@ -240,8 +251,12 @@ class Exchange:
         codec: str | None = None,
         trace: RequestTrace = UNTRACED,
         plan: Plan | None = None,
+        *,
+        in_pieces: bool = False,
     ) -> Outgoing:
         """Return the request for the tail of ``cut``, with its times; ``plan``, if it is known, saves looking it up.
+
+        If it may go ``in_pieces``, a long one stays buffers, on the tensors' own memory.
 
         Raises:
             InputError: as :meth:`request`.
@@ -250,7 +265,8 @@ class Exchange:
         start = time.perf_counter()
         plan = plan or self.known(model, cut, codec) or self._plan(model, cut, codec)
         request_id = next(self._ids)
-        data = plan.writer.write(tensors, request_id, trace_field(trace.context) if trace.context else b"")
+        trace_bytes = trace_field(trace.context) if trace.context else b""
+        data = plan.writer.write(tensors, request_id, trace_bytes, self._in_pieces if in_pieces else None)
         if len(data) > self._max_message_bytes:
             raise self._too_large(data, cut)
         end = time.perf_counter()

@@ -14,6 +14,7 @@ import grpc
 from splitinfer.errors import EdgeUnavailableError
 from splitinfer.runtime.statuses import error_of_call
 from splitinfer.runtime.transport import INFER_STREAM, Metadata
+from splitinfer.wire import LongMessage
 
 
 class Lane:
@@ -31,9 +32,10 @@ class Lane:
         except ValueError as error:  # gRPC's word for a channel that another thread has closed meanwhile
             raise EdgeUnavailableError(f"lost the edge at {target}", status="UNAVAILABLE") from error
 
-    def begin(self, data: bytes) -> None:
-        """Hand over the bytes of a request; returns at once."""
-        self._outgoing.put(data)
+    def begin(self, data: bytes | LongMessage) -> None:
+        """Hand over a request; returns at once."""
+        for message in (data,) if isinstance(data, bytes) else data.pieces():
+            self._outgoing.put(message)
 
     def finish(self) -> bytes:
         """Wait for the next reply.

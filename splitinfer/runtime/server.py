@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 
 import grpc
 
-from splitinfer.errors import RemoteError
+from splitinfer.errors import InputError, RemoteError
 from splitinfer.graph import SplitModel
-from splitinfer.runtime.admission import OpenCalls
+from splitinfer.runtime.admission import OpenCall, OpenCalls
 from splitinfer.runtime.description import describe
 from splitinfer.runtime.door import Door
 from splitinfer.runtime.events import Observer, nobody
@@ -28,6 +28,7 @@ from splitinfer.runtime.tails import RefusedRequestError, TailRunner
 from splitinfer.runtime.tracing import Tracing
 from splitinfer.runtime.transport import SENDER, SERVICE, listen, server_options
 from splitinfer.runtime.watchers import Watchers
+from splitinfer.wire import is_piece, whole_message
 
 logger = logging.getLogger(__name__)
 
@@ -203,6 +204,8 @@ class EdgeServer:
             name = self._door.identity(context)
             with self._calls.opened(context, name) as call:
                 data = next(requests, b"")
+                if is_piece(data):
+                    raise InputError("a request in pieces has to come in a stream")
                 if not call.begin():
                     raise RemoteError("this edge is stopping", status=grpc.StatusCode.UNAVAILABLE.name)
                 return self._runner.answer(data, is_wanted=context.is_active, sender=_sender(context, name))
@@ -217,8 +220,11 @@ class EdgeServer:
             self._abort(context, error)
         sender = _sender(context, name)
         with stream:
-            for data in requests:
-                if not stream.begin():
+            for message in requests:
+                data: bytes | memoryview | None = message
+                if is_piece(message):
+                    data = self._whole(message, requests, stream, context)
+                if data is None or not stream.begin():
                     return
                 try:
                     reply = self._runner.answer(data, is_wanted=context.is_active, sender=sender)
@@ -228,6 +234,15 @@ class EdgeServer:
                 yield reply
                 if not stream.end():
                     return
+
+    def _whole(
+        self, first: bytes, others: Iterator[bytes], stream: OpenCall, context: grpc.ServicerContext
+    ) -> memoryview | None:
+        """Return a request that comes in pieces; None if the stream ends before."""
+        try:
+            return whole_message(first, map(stream.heard, others), self.settings.limits)
+        except InputError as error:
+            self._abort(context, error)
 
 
 def _sender(context: grpc.ServicerContext, name: str) -> tuple[str, str] | None:

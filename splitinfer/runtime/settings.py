@@ -161,6 +161,9 @@ class ClientSettings:
         window: requests under way at once in :meth:`EdgeClient.stream`.
         stream_up_to_bytes: single requests of at most this size go over a stream that stays open, which answers small
             messages sooner; larger ones are calls of their own. 0 never uses a stream.
+        pieces_from_bytes: single requests of at least this size go over their stream in pieces, where the server takes
+            them, so that both ends copy while bytes are on their way.
+        piece_bytes: content of one piece, at most half of ``pieces_from_bytes``.
         streams: open at the same time for single requests from several threads; further ones are calls of their own.
         keepalive_s: silence during a call after which the client asks whether the server is still there, seconds.
         allocator_tuning: keep freed message buffers in the process. It changes the whole process, so it is off
@@ -179,6 +182,8 @@ class ClientSettings:
     reply_codec: str = RAW.name
     window: int = 3
     stream_up_to_bytes: int = 64 << 20
+    pieces_from_bytes: int = 4 << 20
+    piece_bytes: int = 512 << 10
     streams: int = 4
     keepalive_s: float = 30.0
     allocator_tuning: bool = False
@@ -193,6 +198,8 @@ class ClientSettings:
         _check_at_least(0, retries=self.retries)
         codecs_named((self.codec, self.reply_codec), installed=True)
         _check_at_least(0, stream_up_to_bytes=self.stream_up_to_bytes, streams=self.streams)
+        _check_at_least(1, piece_bytes=self.piece_bytes)
+        _check_at_least(2 * self.piece_bytes, pieces_from_bytes=self.pieces_from_bytes)
 
 
 def _check_at_least(least: int, **values: int) -> None:

@@ -76,7 +76,7 @@ class Streaming:
                     trace.failed(error)
                     yield self._tasks.finish(split, cut, tensors, head_s, self._codec, self._on_failure)
                     continue
-                line.lane.begin(outgoing.data)
+                line.lane.begin(bytes(outgoing.data))
                 under_way.append(outgoing)
             while line is not None and under_way:
                 line = yield from self._next(line, under_way)

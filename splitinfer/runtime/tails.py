@@ -147,7 +147,11 @@ class TailRunner:
             )
 
     def answer(
-        self, data: bytes, *, is_wanted: Callable[[], bool] = lambda: True, sender: tuple[str, str] | None = None
+        self,
+        data: bytes | memoryview,
+        *,
+        is_wanted: Callable[[], bool] = lambda: True,
+        sender: tuple[str, str] | None = None,
     ) -> bytes:
         """Run the tail that a request asks for, and return the bytes of an ``InferReply``.
 

@@ -130,7 +130,7 @@ class Tasks:
         if request is None and breaker.is_calm:
             plan = exchange.known(model, cut, codec)
             if plan is not None:
-                request = exchange.prepare(model, cut, tensors, head_s, codec, trace, plan)
+                request = exchange.prepare(model, cut, tensors, head_s, codec, trace, plan, in_pieces=True)
                 try:
                     lane = connection.begin(request.data)
                 except RemoteError:
@@ -144,7 +144,7 @@ class Tasks:
                         if not exchange.is_introduced:
                             self.describe(attempts.timeout_s())
                         if request is None:
-                            request = exchange.prepare(model, cut, tensors, head_s, codec, trace)
+                            request = exchange.prepare(model, cut, tensors, head_s, codec, trace, in_pieces=True)
                         lane = connection.begin(request.data)
                     assert request is not None
                     if lane is not None:

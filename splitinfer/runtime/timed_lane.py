@@ -11,6 +11,7 @@ import grpc
 from splitinfer.errors import DeadlineError, EdgeUnavailableError, RemoteError
 from splitinfer.runtime.direct import RequestLane, open_lane
 from splitinfer.runtime.transport import Metadata
+from splitinfer.wire import LongMessage
 
 
 class Watchdog:
@@ -88,7 +89,7 @@ class TimedLane:
         self._was_idle = False
         self._is_late = False
 
-    def begin(self, data: bytes) -> None:
+    def begin(self, data: bytes | LongMessage) -> None:
         """Send a request; returns at once. :meth:`finish` or :meth:`cancel` has to follow.
 
         Raises:
@@ -107,7 +108,7 @@ class TimedLane:
         self._was_idle = False
         self._open().begin(data)
 
-    def finish(self, data: bytes, deadline_s: float) -> bytes:
+    def finish(self, data: bytes | LongMessage, deadline_s: float) -> bytes:
         """Wait for the reply, for so many seconds.
 
         A lane that was closed while it lay idle is opened again, and the request sent once more; computing a tail twice

@@ -23,12 +23,15 @@ from splitinfer.wire.messages import (
     reply_writer,
     request_writer,
 )
+from splitinfer.wire.pieces import InPieces, LongMessage, is_piece, whole_message
 from splitinfer.wire.tensors import unpack
 
 __all__ = [
     "MAX_PROTOCOL_VERSION",
     "MIN_PROTOCOL_VERSION",
+    "InPieces",
     "LimitError",
+    "LongMessage",
     "OpenedRequest",
     "Reply",
     "Request",
@@ -39,8 +42,10 @@ __all__ = [
     "decode_reply",
     "encode_reply",
     "encode_request",
+    "is_piece",
     "open_request",
     "reply_writer",
     "request_writer",
     "unpack",
+    "whole_message",
 ]

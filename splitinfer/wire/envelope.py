@@ -26,6 +26,7 @@ _MAX_LENGTH = (1 << 31) - 1
 # any case.
 PAYLOAD_ALIGNMENT = 64
 PAYLOAD_REMAINDER = 16
+CONTENT_REMAINDER = PAYLOAD_ALIGNMENT - PAYLOAD_REMAINDER
 _ZEROS = bytes(PAYLOAD_ALIGNMENT)
 _SMALL = [bytes((value,)) for value in range(0x80)]
 
@@ -58,7 +59,7 @@ class Envelope(NamedTuple):
     payload_is_last: bool
 
 
-def read_envelope(data: bytes, *, max_header_bytes: int, max_fields: int = 1024) -> Envelope:
+def read_envelope(data: bytes | memoryview, *, max_header_bytes: int, max_fields: int = 1024) -> Envelope:
     """Return the serialized header and a view of the payload.
 
     Fields may come in any order, several times (the parts of the header are joined and the last payload counts, as
@@ -86,7 +87,7 @@ def read_envelope(data: bytes, *, max_header_bytes: int, max_fields: int = 1024)
 
 
 def read_fields(
-    data: bytes, position: int = 0, size: int | None = None, *, max_fields: int
+    data: bytes | memoryview, position: int = 0, size: int | None = None, *, max_fields: int
 ) -> Iterator[tuple[int, int, int]]:
     """Yield number, start and end of every field that has a length, in order; others are skipped.
 
@@ -137,7 +138,7 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-def read_varint(data: bytes, position: int) -> tuple[int, int]:
+def read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     """Return the number at a position, and the position after it.
 
     Raises:

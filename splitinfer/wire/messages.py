@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -23,8 +23,8 @@ from splitinfer.wire.codecs import RAW, Codec, Wire
 from splitinfer.wire.dtypes import Array
 from splitinfer.wire.envelope import Envelope, read_envelope, read_varint, varint, write_envelope
 from splitinfer.wire.limits import LimitError, WireLimits
+from splitinfer.wire.pieces import InPieces, LongMessage
 from splitinfer.wire.tensors import (
-    Payload,
     Record,
     View,
     pack,
@@ -119,14 +119,26 @@ class Writer:
         self._wire = wire
         self._frame = frame
         self._last: tuple[list[tuple[Any, ...]], list[bytes], int, bytes, bytes] | None = None
+        self._last_size = 0
 
-    def write(self, tensors: Sequence[Any], number: int, changing: bytes = b"") -> bytes:
+    @overload
+    def write(self, tensors: Sequence[Any], number: int, changing: bytes = b"") -> bytes: ...
+
+    @overload
+    def write(
+        self, tensors: Sequence[Any], number: int, changing: bytes, in_pieces: InPieces | None
+    ) -> bytes | LongMessage: ...
+
+    def write(
+        self, tensors: Sequence[Any], number: int, changing: bytes = b"", in_pieces: InPieces | None = None
+    ) -> bytes | LongMessage:
         """Return the bytes of a message.
 
         Args:
             tensors: what it carries.
             number: its id.
             changing: what else changes, and stands behind the id.
+            in_pieces: which messages are returned as their buffers; none by default.
 
         Raises:
             InputError: a tensor that has no form on the wire.
@@ -144,19 +156,26 @@ class Writer:
                         break
                     parts += gap, array.data
                 else:
+                    if in_pieces is not None and self._last_size >= in_pieces.from_bytes:
+                        return LongMessage(parts, self._last_size, in_pieces.piece_bytes)
                     return b"".join(parts)
             except (RuntimeError, TypeError, AttributeError):  # elsewhere, lazily negated, or of a dtype of torch alone
                 pass
         payload = pack(tensors, self._wire.codec)
         before, after = self._frame(tuple(payload.records), payload.size, len(message_id))
-        data = _join((before, message_id, after), payload, self._wire.limits)
+        buffers = before, message_id, after, *payload.buffers
+        size = len(before) + len(message_id) + len(after) + payload.size
+        _check_size(len(payload.records), size, self._wire.limits)
         self._last = None
         ends = [0, *(record.offset + record.size for record in payload.records)]
         gaps = [bytes(max(0, record.offset - end)) for record, end in zip(payload.records, ends, strict=False)]
         if all(_lies_plainly(record, end) for record, end in zip(payload.records, ends, strict=False)):
             layouts = [(record.spec.shape, record.spec.strides, record.spec.dtype) for record in payload.records]
             self._last = layouts, gaps, len(message_id), before, after
-        return data
+            self._last_size = size
+        if in_pieces is not None and size >= in_pieces.from_bytes:
+            return LongMessage(buffers, size, in_pieces.piece_bytes)
+        return b"".join(buffers)
 
 
 def _lies_plainly(record: Record, end: int) -> bool:
@@ -249,7 +268,7 @@ class OpenedRequest:
         self,
         request_id: int,
         head: RequestHead,
-        data: bytes,
+        data: bytes | memoryview,
         payload: memoryview | int,
         views: tuple[View, ...] | None,
         trace_context: bytes = b"",
@@ -276,7 +295,7 @@ class OpenedRequest:
         return _arrays(self.head.tensors, self.payload)
 
 
-def open_request(data: bytes, wire: Wire) -> OpenedRequest:
+def open_request(data: bytes | memoryview, wire: Wire) -> OpenedRequest:
     """Return the header of a request and a view of its payload.
 
     Reading the tensors is a step of its own so that a server can refuse a model, cut or version before it looks at
@@ -287,13 +306,14 @@ def open_request(data: bytes, wire: Wire) -> OpenedRequest:
         LimitError: the header is over its limit.
     """
     frame = _request_frames.get(len(data))
-    if frame is not None and data.startswith(frame.before) and (frame.wire is wire or frame.wire == wire):
-        request_id, stop = read_varint(data, len(frame.before))
+    start = data if type(data) is bytes else bytes(data[:_LARGEST_KEPT_BYTES])
+    if frame is not None and start.startswith(frame.before) and (frame.wire is wire or frame.wire == wire):
+        request_id, stop = read_varint(start, len(frame.before))
         trace_context = b""
-        if stop != frame.stop and data.startswith(_TRACE, stop):
-            trace_context = data[stop + len(_TRACE) : stop + len(_TRACE) + TRACE_BYTES]
+        if stop != frame.stop and start.startswith(_TRACE, stop):
+            trace_context = start[stop + len(_TRACE) : stop + len(_TRACE) + TRACE_BYTES]
             stop += len(_TRACE) + TRACE_BYTES
-        if stop == frame.stop and data[stop : frame.payload_start] == frame.after:
+        if stop == frame.stop and start[stop : frame.payload_start] == frame.after:
             return OpenedRequest(request_id, frame.head, data, frame.payload_start, frame.views, trace_context)
     envelope = _open(data, wire)
     header = _parsed(pb.RequestHeader, envelope.header)
@@ -306,10 +326,10 @@ def open_request(data: bytes, wire: Wire) -> OpenedRequest:
         (codec.id, codec.version) if header.HasField("reply_codec") else None,
         _records(header.tensors, len(envelope.payload), wire),
     )
-    start = _REQUEST_START + varint(header.protocol_version) + _REQUEST_ID
+    first = _REQUEST_START + varint(header.protocol_version) + _REQUEST_ID
     trace_context = header.trace_context if len(header.trace_context) == TRACE_BYTES else b""
     changing = varint(header.request_id) + trace_field(trace_context)
-    _keep(_request_frames, data, envelope, header, (start, changing), head, head.tensors, wire)
+    _keep(_request_frames, start, len(data), envelope, header, (first, changing), head, head.tensors, wire)
     return OpenedRequest(header.request_id, head, data, envelope.payload, None, trace_context)
 
 
@@ -365,7 +385,7 @@ def decode_reply(data: bytes, wire: Wire) -> Reply:
     changing = varint(header.request_id)
     changing += _TIMES.pack(_QUEUE_S, header.queue_s, _TAIL_S, header.tail_s, _SERVER_S, header.server_s)
     head = refusal, retry_after_s, tensors
-    _keep(_reply_frames, data, envelope, header, (_REPLY_ID, changing), head, tensors, wire)
+    _keep(_reply_frames, data, len(data), envelope, header, (_REPLY_ID, changing), head, tensors, wire)
     return Reply(header.request_id, _arrays(tensors, envelope.payload), refusal, retry_after_s, *times)
 
 
@@ -434,6 +454,7 @@ _reply_frames: dict[int, _Frame[tuple[tuple[int, str] | None, float, tuple[Recor
 def _keep(
     frames: dict[int, _Frame[_Head]],
     data: bytes,
+    size: int,
     envelope: Envelope,
     header: pb.RequestHeader | pb.ReplyHeader,
     start: tuple[bytes, bytes],
@@ -448,7 +469,7 @@ def _keep(
     """
     at = 1 + len(varint(len(envelope.header)))
     stop = at + len(start[0]) + len(start[1])
-    payload_start = len(data) - len(envelope.payload)
+    payload_start = size - len(envelope.payload)
     rest = envelope.header[stop - at :]
     if not envelope.payload_is_last or payload_start > _LARGEST_KEPT_BYTES or data[at:stop] != b"".join(start):
         return
@@ -461,7 +482,7 @@ def _keep(
     if not isinstance(tensors, InputError):
         views = plain_views(tensors, payload_start, len(envelope.payload))
     before = data[: at + len(start[0])]
-    frames[len(data)] = _Frame(before, stop, data[stop:payload_start], payload_start, head, views, wire)
+    frames[size] = _Frame(before, stop, data[stop:payload_start], payload_start, head, views, wire)
 
 
 def _parsed(kind: type[_Header], serialized: bytes) -> _Header:
@@ -484,19 +505,13 @@ def _arrays(tensors: tuple[Record, ...] | InputError, payload: memoryview) -> tu
     return read_arrays(tensors, payload)
 
 
-def _join(start: tuple[bytes, ...], payload: Payload, limits: WireLimits) -> bytes:
-    if len(payload.records) > limits.max_tensors:
-        raise LimitError(f"{len(payload.records)} tensors in one message; max_tensors is {limits.max_tensors}")
-    if payload.size > limits.max_message_bytes:  # before the join, which allocates as much
-        raise LimitError(
-            f"tensors of {payload.size} bytes in one message; max_message_bytes is {limits.max_message_bytes}"
-        )
-    data = b"".join((*start, *payload.buffers))
-    if len(data) > limits.max_message_bytes:
-        raise LimitError(f"a message of {len(data)} bytes; max_message_bytes is {limits.max_message_bytes}")
-    return data
+def _check_size(tensors: int, size: int, limits: WireLimits) -> None:
+    if tensors > limits.max_tensors:
+        raise LimitError(f"{tensors} tensors in one message; max_tensors is {limits.max_tensors}")
+    if size > limits.max_message_bytes:
+        raise LimitError(f"a message of {size} bytes; max_message_bytes is {limits.max_message_bytes}")
 
 
-def _open(data: bytes, wire: Wire) -> Envelope:
+def _open(data: bytes | memoryview, wire: Wire) -> Envelope:
     limits = wire.limits
     return read_envelope(data, max_header_bytes=limits.max_header_bytes, max_fields=limits.max_fields)

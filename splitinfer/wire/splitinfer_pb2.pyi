@@ -85,14 +85,18 @@ class RequestHeader(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., request_id: _Optional[int] = ..., model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., cut: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ..., reply_codec: _Optional[_Union[Codec, _Mapping]] = ..., trace_context: _Optional[bytes] = ...) -> None: ...
 
 class InferRequest(_message.Message):
-    __slots__ = ("header", "padding", "payload")
+    __slots__ = ("header", "padding", "payload", "whole_bytes", "piece")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     PADDING_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PIECE_FIELD_NUMBER: _ClassVar[int]
     header: RequestHeader
     padding: bytes
     payload: bytes
-    def __init__(self, header: _Optional[_Union[RequestHeader, _Mapping]] = ..., padding: _Optional[bytes] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    whole_bytes: int
+    piece: bytes
+    def __init__(self, header: _Optional[_Union[RequestHeader, _Mapping]] = ..., padding: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., whole_bytes: _Optional[int] = ..., piece: _Optional[bytes] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("code", "message", "retry_after_ms")
@@ -205,20 +209,22 @@ class Codec(_message.Message):
     def __init__(self, id: _Optional[int] = ..., version: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
 
 class DescribeReply(_message.Message):
-    __slots__ = ("min_protocol_version", "max_protocol_version", "models", "limits", "codecs", "server_version")
+    __slots__ = ("min_protocol_version", "max_protocol_version", "models", "limits", "codecs", "server_version", "takes_pieces")
     MIN_PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MAX_PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     CODECS_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TAKES_PIECES_FIELD_NUMBER: _ClassVar[int]
     min_protocol_version: int
     max_protocol_version: int
     models: _containers.RepeatedCompositeFieldContainer[ModelDescription]
     limits: Limits
     codecs: _containers.RepeatedCompositeFieldContainer[Codec]
     server_version: str
-    def __init__(self, min_protocol_version: _Optional[int] = ..., max_protocol_version: _Optional[int] = ..., models: _Optional[_Iterable[_Union[ModelDescription, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., codecs: _Optional[_Iterable[_Union[Codec, _Mapping]]] = ..., server_version: _Optional[str] = ...) -> None: ...
+    takes_pieces: bool
+    def __init__(self, min_protocol_version: _Optional[int] = ..., max_protocol_version: _Optional[int] = ..., models: _Optional[_Iterable[_Union[ModelDescription, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., codecs: _Optional[_Iterable[_Union[Codec, _Mapping]]] = ..., server_version: _Optional[str] = ..., takes_pieces: _Optional[bool] = ...) -> None: ...
 
 class DeviceMessage(_message.Message):
     __slots__ = ("hello", "slot", "farewell")

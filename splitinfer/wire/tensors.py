@@ -206,7 +206,7 @@ def plain_views(records: Sequence[Record], payload_start: int, payload_bytes: in
     return tuple(views)
 
 
-def read_views(views: Sequence[View], data: bytes) -> tuple[Array, ...]:
+def read_views(views: Sequence[View], data: bytes | memoryview) -> tuple[Array, ...]:
     """Return the arrays of a message."""
     arrays = []
     for shape, dtype, start, strides in views:

@@ -22,15 +22,7 @@ from splitinfer.runtime.events import BatchReleased, Event
 from splitinfer.runtime.turns import Turns
 from splitinfer.runtime.verify import check_answer
 from tests.runtime import small
-
-LONG_S = 60.0
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LONG_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
+from tests.runtime.waiting import LONG_S, wait_until
 
 
 class Held:

@@ -1,0 +1,168 @@
+"""Requests in pieces over a stream: the same answers, and a stream that breaks off in the middle harms nobody."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+
+import grpc
+import pytest
+import torch
+
+from splitinfer.errors import DeadlineError, RemoteError
+from splitinfer.graph import SplitModel
+from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess, EdgeServer, ServerSettings
+from splitinfer.runtime import direct as direct_module
+from splitinfer.runtime import server as server_module
+from splitinfer.runtime.events import Inferred
+from splitinfer.runtime.lane import Lane
+from splitinfer.runtime.transport import INFER, INFER_STREAM
+from splitinfer.runtime.verify import check_answer
+from splitinfer.wire import Request as WireRequest
+from splitinfer.wire import Wire, WireLimits, encode_request, whole_message
+from splitinfer.wire import splitinfer_pb2 as pb
+from tests.runtime import small
+from tests.runtime.waiting import wait_until
+
+IN_PIECES = ClientSettings(pieces_from_bytes=2000, piece_bytes=1000, deadline_s=60)
+
+
+@pytest.mark.parametrize("lane", ["direct", "public"])
+def test_answers_are_the_same(
+    edge: EdgeProcess, models: dict[str, SplitModel], monkeypatch: pytest.MonkeyPatch, lane: str
+) -> None:
+    if lane == "public":
+        monkeypatch.setattr("splitinfer.runtime.timed_lane.open_lane", Lane)
+    split = models["branchy"]
+    images = [torch.full((1, 3, 32, 32), float(i)) for i in range(3)]
+    with EdgeClient(edge.address, IN_PIECES) as client:
+        for k in range(split.num_cuts):  # long and short ones, on one stream
+            for image in images:
+                result = client.infer(split, k, image)
+                check_answer(result.output, split(image), f"cut {k}")
+        coded = client.infer(split, 0, images[1], codec="int8")
+        assert 0 < coded.bytes_up < 4000
+        whole = [r.output for r in client.stream(split, 0, images)]
+    for image, output in zip(images, whole, strict=True):
+        check_answer(output, split(image), "a stream's own requests stay whole")
+
+
+def test_pieces_are_what_is_sent_and_only_where_they_are_taken(
+    models: dict[str, SplitModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, image, sizes = models["plain"], torch.ones(1, 3, 32, 32), []
+
+    def counted(first: bytes, others: Iterator[bytes], limits: WireLimits) -> memoryview | None:
+        def seen(piece: bytes) -> bytes:
+            sizes.append(len(pb.InferRequest.FromString(piece).piece))
+            return piece
+
+        return whole_message(seen(first), map(seen, others), limits)
+
+    monkeypatch.setattr(server_module, "whole_message", counted)
+    with EdgeServer([split]) as server:
+        with EdgeClient(server.address, IN_PIECES) as client:
+            up = client.infer(split, 0, image).bytes_up
+            assert sum(sizes) == up > 12_288
+            assert set(sizes[:-1]) == {1000}
+        sizes.clear()
+        with EdgeClient(server.address, IN_PIECES) as client:
+            description = client.describe()
+            assert description.takes_pieces
+            client._exchange.agree(description.max_message_bytes, description.codecs)  # an older server
+            check_answer(client.infer(split, 0, image).output, split(image), "whole")
+        assert not sizes
+
+
+def messages_of(split: SplitModel, piece_bytes: int) -> list[bytes]:
+    content = encode_request(
+        WireRequest(split.name, split.fingerprint, 0, (torch.ones(1, 3, 32, 32),), request_id=7), Wire(WireLimits())
+    )
+    parts = [content[at : at + piece_bytes] for at in range(0, len(content), piece_bytes)]
+    sizes = [len(content)] + [0] * (len(parts) - 1)
+    return [
+        pb.InferRequest(whole_bytes=size, piece=part).SerializeToString()
+        for size, part in zip(sizes, parts, strict=True)
+    ]
+
+
+def test_what_is_no_message_ends_its_call_alone(models: dict[str, SplitModel]) -> None:
+    split = models["plain"]
+    good = messages_of(split, 5000)
+    endless = pb.InferRequest(whole_bytes=1 << 40, piece=b"x").SerializeToString()
+    limits = WireLimits(max_message_bytes=1 << 20)
+    with EdgeServer([split], ServerSettings(limits=limits)) as server, grpc.insecure_channel(server.address) as channel:
+        ask = channel.stream_stream(INFER_STREAM)
+        for messages, code in [
+            ([good[1]], grpc.StatusCode.INVALID_ARGUMENT),
+            ([good[0], good[0]], grpc.StatusCode.INVALID_ARGUMENT),
+            ([good[0], b"\x0a\x00"], grpc.StatusCode.INVALID_ARGUMENT),
+            (
+                [endless],
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+            ),
+        ]:
+            with pytest.raises(grpc.RpcError) as refused:
+                list(ask(iter(messages)))
+            assert refused.value.code() is code
+        assert list(ask(iter(good[:2]))) == [], "the stream ended before the message did"
+        with pytest.raises(grpc.RpcError, match="in pieces has to come in a stream"):
+            channel.unary_unary(INFER)(good[0])
+        (reply,) = ask(iter(good))
+        assert pb.InferReply.FromString(reply).header.request_id == 7
+
+
+def test_who_stops_in_the_middle_of_a_message_gives_its_place_to_others(models: dict[str, SplitModel]) -> None:
+    split, image = models["plain"], torch.ones(1, 3, 32, 32)
+    first = messages_of(split, 5000)[0]
+    with (
+        EdgeServer([split], ServerSettings(max_calls=2)) as server,
+        grpc.insecure_channel(server.address) as channel,
+        EdgeClient(server.address, IN_PIECES) as client,
+    ):
+        sending: list[queue.SimpleQueue[bytes]] = [queue.SimpleQueue() for _ in range(2)]
+        calls = [channel.stream_stream(INFER_STREAM)(iter(each.get, None)) for each in sending]
+        for each in sending:
+            each.put(first)
+        wait_until(lambda: server.open_calls == 2)
+        check_answer(client.infer(split, 0, image).output, split(image), "beside two that say nothing more")
+        for call in calls:
+            call.cancel()
+        for each in sending:
+            each.put(b"")
+
+
+def test_a_deadline_holds_for_pieces_too(models: dict[str, SplitModel]) -> None:
+    small.release.clear()
+    settings = ClientSettings(pieces_from_bytes=2000, piece_bytes=1000, deadline_s=0.3)
+    image = torch.ones(1, 3, 32, 32)
+    told: list[Inferred] = []
+    with EdgeServer([models["waiting"]]) as server:
+        with EdgeClient(server.address, settings) as client, pytest.raises(DeadlineError):
+            client.infer(models["waiting"], 0, image)
+        with EdgeClient(server.address, settings, observer=told.append) as client:  # type: ignore[arg-type]
+            releasing = threading.Timer(0.0, small.release.set)
+            releasing.start()
+            check_answer(client.infer(models["waiting"], 0, image).output, models["waiting"](image), "after it")
+            releasing.join()
+    assert [(event.ran_at, event.retries) for event in told] == [("edge", 0)]
+
+
+def test_the_tensors_of_a_long_request_are_sent_again_to_the_next_server(models: dict[str, SplitModel]) -> None:
+    split, image = models["plain"], torch.ones(1, 3, 32, 32)
+    with EdgeServer([split]) as first:
+        port = int(first.address.rpartition(":")[2])
+        client = EdgeClient(first.address, IN_PIECES)
+        check_answer(client.infer(split, 0, image).output, split(image), "first server")
+    with EdgeServer([split], ServerSettings(port=port)), client:
+        check_answer(client.infer(split, 0, image).output, split(image), "second server")
+    with pytest.raises(RemoteError):
+        client.infer(split, 0, image)
+
+
+def test_the_short_way_sends_one_piece_after_the_other(edge: EdgeProcess, models: dict[str, SplitModel]) -> None:
+    with EdgeClient(edge.address, IN_PIECES) as client:
+        client.infer(models["plain"], 0, torch.ones(1, 3, 32, 32))
+        (lane,) = client._connection._free_lanes
+        assert isinstance(lane._lane, direct_module.DirectLane)
