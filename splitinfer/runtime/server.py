@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -18,6 +19,7 @@ import grpc
 from splitinfer.errors import InputError, RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime.admission import OpenCall, OpenCalls
+from splitinfer.runtime.ahead import read_ahead
 from splitinfer.runtime.description import describe
 from splitinfer.runtime.door import Door
 from splitinfer.runtime.events import Observer, nobody
@@ -26,7 +28,7 @@ from splitinfer.runtime.settings import ServerSettings
 from splitinfer.runtime.statuses import RETRY_AFTER, refusal
 from splitinfer.runtime.tails import RefusedRequestError, TailRunner
 from splitinfer.runtime.tracing import Tracing
-from splitinfer.runtime.transport import SENDER, SERVICE, listen, server_options
+from splitinfer.runtime.transport import SENDER, SERVICE, WINDOW, listen, server_options
 from splitinfer.runtime.watchers import Watchers
 from splitinfer.wire import is_piece, whole_message
 
@@ -219,11 +221,11 @@ class EdgeServer:
         except RemoteError as error:
             self._abort(context, error)
         sender = _sender(context, name)
-        with stream:
-            for message in requests:
+        with stream, read_ahead(requests) if _has_window(context) else nullcontext(requests) as messages:
+            for message in messages:
                 data: bytes | memoryview | None = message
                 if is_piece(message):
-                    data = self._whole(message, requests, stream, context)
+                    data = self._whole(message, messages, stream, context)
                 if data is None or not stream.begin():
                     return
                 try:
@@ -243,6 +245,11 @@ class EdgeServer:
             return whole_message(first, map(stream.heard, others), self.settings.limits)
         except InputError as error:
             self._abort(context, error)
+
+
+def _has_window(context: grpc.ServicerContext) -> bool:
+    """Whether a stream's client sends requests before the last is answered."""
+    return any(key == WINDOW and value not in ("0", "1") for key, value in context.invocation_metadata())
 
 
 def _sender(context: grpc.ServicerContext, name: str) -> tuple[str, str] | None:

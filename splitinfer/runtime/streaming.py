@@ -19,7 +19,7 @@ from splitinfer.runtime.perseverance import Attempts, OnFailure
 from splitinfer.runtime.result import InferenceResult
 from splitinfer.runtime.tasks import Tasks
 from splitinfer.runtime.tracing import UNTRACED
-from splitinfer.runtime.transport import Metadata
+from splitinfer.runtime.transport import WINDOW, Metadata
 
 if TYPE_CHECKING:
     from splitinfer.graph import SplitModel
@@ -93,7 +93,9 @@ class Streaming:
         try:
             if not self._tasks.exchange.is_introduced:
                 self._tasks.describe(self._tasks.settings.try_s or self._tasks.settings.deadline_s)
-            return _Line(self._connection.channel(), self._tasks.exchange.target, self._tasks.exchange.metadata())
+            exchange = self._tasks.exchange
+            metadata = *exchange.metadata(), (WINDOW, str(self._window))
+            return _Line(self._connection.channel(), exchange.target, metadata)
         except RemoteError:
             if self._connection.closing.is_set():
                 raise

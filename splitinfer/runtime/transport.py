@@ -16,6 +16,8 @@ SERVICE: str = pb.DESCRIPTOR.services_by_name["SplitInference"].full_name
 DESCRIBE = f"/{SERVICE}/Describe"
 SENDER = "splitinfer-sender"
 """Metadata that names one client: ids of requests count in it, and a repeated one is answered once."""
+WINDOW = "splitinfer-window"
+"""Metadata of a stream: how many requests its client has under way. With more than one, the next is read ahead."""
 INFER = f"/{SERVICE}/Infer"
 INFER_STREAM = f"/{SERVICE}/InferStream"
 
