@@ -148,13 +148,13 @@ class Writer:
         last = self._last
         if last is not None and last[2] == len(message_id) and len(last[0]) == len(tensors):
             layouts, gaps, _, before, after = last
-            parts: list[bytes | memoryview] = [before, message_id, after]
+            parts: list[Any] = [before, message_id, after]
             try:
                 for tensor, gap, layout in zip(tensors, gaps, layouts, strict=True):
                     array = tensor if type(tensor) is np.ndarray else tensor.numpy()
                     if (array.shape, array.strides, array.dtype) != layout:
                         break
-                    parts += gap, array.data
+                    parts += gap, array
                 else:
                     if in_pieces is not None and self._last_size >= in_pieces.from_bytes:
                         return LongMessage(parts, self._last_size, in_pieces.piece_bytes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,12 +34,13 @@ class LongMessage:
     """A message that is sent in pieces. ``bytes()`` gives it as one.
 
     Attributes:
-        buffers: its content, in order; their memory must stay as it is until the last piece was made.
+        buffers: its content, in order, rows of arrays one behind the other; their memory must stay as it is until the
+            last piece was made.
         size: of all of them, bytes.
         piece_bytes: content of each piece; the last has what is left.
     """
 
-    buffers: Sequence[bytes | memoryview]
+    buffers: Sequence[Any]
     size: int
     piece_bytes: int
 
@@ -51,7 +52,7 @@ class LongMessage:
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the messages to send."""
-        parts: list[bytes | memoryview] = []
+        parts: list[memoryview] = []
         ready = sent = 0
         for buffer in self.buffers:
             view = memoryview(buffer).cast("B")
