@@ -186,7 +186,7 @@ class _EdgeRun:
         """Tell lost devices that are there again when to begin: with the period after the coming one."""
         first = slot + self._setting.slots_per_period
         for device, back in self._absent.items():
-            if back is None and first < self._settings.slots and hub.is_seated(device):
+            if back is None and first < self._settings.slots and hub.keep(device):
                 self._absent[device] = first
                 hub.send(device, self._start_message(edge, device, ticker.begins_s(first) - time.perf_counter(), first))
                 self._tell(DeviceReturned(device, first))
@@ -243,8 +243,12 @@ class _EdgeRun:
             why = f"device {slowest} holds the others up: most of the time everybody waits for it"
             self._lose(hub, edge, slowest, slot, DeadlineError(why, status="DEADLINE_EXCEEDED"))
             del messages[slowest]
-        for device, message in messages.items():
-            self._note(device, message)
+        for device, message in list(messages.items()):
+            try:
+                self._note(device, message)
+            except RemoteError as error:
+                self._lose(hub, edge, device, slot, error)
+                del messages[device]
         for task, answer in edge.close_slot():
             if isinstance(answer, Exception):
                 self._lose(hub, edge, task.device, slot, answer)
@@ -287,6 +291,8 @@ class _EdgeRun:
         wrong = ""
         if len(message.under_way) not in (0, services):
             wrong = f"tasks under way of {len(message.under_way)} services; it has {services}"
+        elif message.under_way and self._absent.get(device) != slot:
+            wrong = f"tasks under way in slot {slot}, in which it does not come back"
         if len(message.arrived) not in (0, services):
             wrong = f"counts of {len(message.arrived)} services; it has {services}"
         for done in message.finished:
@@ -306,6 +312,8 @@ class _EdgeRun:
                 wrong = f"telemetry of {sent.slots} slots"
         if message.HasField("alone") and len(message.alone.fallbacks) != services:
             wrong = f"fallbacks of {len(message.alone.fallbacks)} services; it has {services}"
+        elif message.HasField("alone") and device not in self._absent:
+            wrong = "what it did alone, and was here all the time"
         if wrong:
             raise RemoteError(f"device {device} sends {wrong}", status="INVALID_ARGUMENT")
         return message
@@ -368,7 +376,11 @@ class _EdgeRun:
         return answer
 
     def _note(self, device: int, message: pb.Slot) -> None:
-        """What the slot before ``message.slot`` brought at the device."""
+        """What the slot before ``message.slot`` brought at the device.
+
+        Raises:
+            RemoteError: its tasks do not add up.
+        """
         if len(message.arrived):
             self._arrived[device, : len(message.arrived)] += np.asarray(message.arrived)
         for done in message.finished:
@@ -377,6 +389,12 @@ class _EdgeRun:
         if len(message.under_way):  # whatever came and was finished where nobody heard of it
             rows = np.s_[device, : len(message.under_way)]
             self._arrived[rows] = self._finished[rows] + np.asarray(message.under_way)
+        open_tasks = (self._arrived[device] - self._finished[device]).tolist()
+        if min(open_tasks) < 0:
+            raise RemoteError(f"device {device} finishes more tasks than came to it", status="INVALID_ARGUMENT")
+        if sum(open_tasks) > (most := self._settings.max_open_tasks):
+            why = f"device {device} has {sum(open_tasks):,} open tasks, more than {most:,} (max_open_tasks)"
+            raise RemoteError(why, status="RESOURCE_EXHAUSTED")
         if message.HasField("telemetry"):
             self._telemetry[device] = message.telemetry
         if message.HasField("alone"):
@@ -433,6 +451,9 @@ class _EdgeRun:
                     (farewell.late_s, farewell.worst_late_s, farewell.host_s), np.asarray(farewell.wall_latency_s)
                 ):
                     why = f"device {device} leaves with times that are not finite, below 0 or above {_MOST:g}"
+                    raise RemoteError(why, status="INVALID_ARGUMENT")
+                if device not in self._absent and len(farewell.wall_latency_s) > self._finished[device].sum():
+                    why = f"device {device} leaves with latencies of more tasks than it finished"
                     raise RemoteError(why, status="INVALID_ARGUMENT")
             except RemoteError as error:
                 self._lose(hub, edge, device, slots, error)

@@ -77,14 +77,14 @@ class Hub:
         with self._changed:
             self._is_over = True
             self._changed.notify_all()
-        for seat in self._seats.values():
+        for seat in list(self._seats.values()):
             seat.outbox.put(error if isinstance(error, Exception) else None)
         self._guests.drain()
         if self._server is not None:
             self._server.stop(self._settings.drain_s).wait()
 
     def wait_for_all(self, timeout_s: float) -> None:
-        """Wait until every device has said hello.
+        """Wait until every device has said hello; one that goes away before gives up its place.
 
         Raises:
             DeadlineError: some did not.
@@ -93,6 +93,8 @@ class Hub:
         with self._changed:
             self._changed.wait_for(lambda: wanted <= self._seats.keys(), timeout=timeout_s)
             missing = sorted(wanted - self._seats.keys())
+            for seat in self._seats.values():
+                seat.is_kept = True
         if missing:
             raise DeadlineError(
                 f"devices {', '.join(map(str, missing))} did not come within {timeout_s:g} s",
@@ -124,6 +126,14 @@ class Hub:
         with self._changed:
             return device in self._seats
 
+    def keep(self, device: int) -> bool:
+        """Whether a device is there; its place is then its own until ``vacate``, even if it goes away."""
+        with self._changed:
+            seat = self._seats.get(device)
+            if seat is not None:
+                seat.is_kept = True
+        return seat is not None
+
     def slot(self, device: int, slot: int, timeout_s: float) -> pb.Slot:
         """Return a device's message of a slot. Slots are asked for in order.
 
@@ -145,7 +155,9 @@ class Hub:
                 f"device {device} said nothing of slot {slot} within {timeout_s:g} s", status="DEADLINE_EXCEEDED"
             )
         if message.slot != slot:
-            raise RemoteError(f"device {device} speaks of slot {message.slot} in slot {slot}", status="INTERNAL")
+            raise RemoteError(
+                f"device {device} speaks of slot {message.slot} in slot {slot}", status="INVALID_ARGUMENT"
+            )
         return message
 
     def came_s(self, device: int) -> float:
@@ -201,7 +213,7 @@ class Hub:
         with self._changed:
             if hello.device in self._seats:
                 raise InputError(f"device {hello.device} is there already")
-            seat = self._seats[hello.device] = _Seat()
+            seat = self._seats[hello.device] = _Seat(hello.device)
             self._changed.notify_all()
         return seat
 
@@ -209,30 +221,40 @@ class Hub:
         try:
             for data in messages:
                 message = read_device_message(data, self._settings.limits)
+                kind = message.WhichOneof("kind")
+                if kind not in ("slot", "farewell"):  # unasked-for, it would be read as fast as it comes
+                    raise InputError("message that is neither a slot nor a farewell")
                 with self._changed:
                     # Unread here, further messages wait at the device: gRPC lets it send no more.
                     self._changed.wait_for(lambda: seat.has_room(self._settings) or self._is_over)
-                    if message.WhichOneof("kind") == "slot":
+                    if kind == "slot":
                         seat.add(message.slot)
-                    elif message.WhichOneof("kind") == "farewell":
+                    else:
                         seat.farewell = message.farewell
                     self._changed.notify_all()
+                if kind == "farewell":  # the last word
+                    break
         except InputError as error:
             seat.nonsense = str(error)
+            seat.outbox.put(error)
         except grpc.RpcError:
             pass  # the device is gone, which is said below
         except Exception:  # noqa: BLE001 - gRPC raises a bare Exception when the call is cancelled under the iterator
             pass
         with self._changed:
             seat.gone = True
+            if not seat.is_kept and self._seats.get(seat.device) is seat:
+                del self._seats[seat.device]
             self._changed.notify_all()
         seat.outbox.put(None)
 
 
 class _Seat:
-    """One device's place."""
+    """One device's place; it is kept for it once it takes part in the run."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: int) -> None:
+        self.device = device
+        self.is_kept = False
         self.outbox: queue.SimpleQueue[pb.EdgeMessage | Exception | None] = queue.SimpleQueue()
         self._handed_over = self._taken = 0  # bytes, each counted by one thread
         self.nonsense: str | None = None

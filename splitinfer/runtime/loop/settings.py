@@ -33,8 +33,8 @@ class LoopSettings:
         max_pending_bytes: bytes of requests that wait at the edge; more ends the run.
         p95_target_s: that whoever watches holds each service's 95th percentile of latency against, seconds. It steers
             nothing: a live run keeps the scenario's energy weights.
-        max_open_tasks: gaps that a device may leave in the numbers of its tasks, which are those of tasks that are not
-            done with on it; a device with more is lost.
+        max_open_tasks: tasks of a device that are not done with, and gaps that it may leave in their numbers; a device
+            with more is lost.
     """
 
     slots: int

@@ -83,6 +83,46 @@ def test_a_seat_is_taken_once(hub: Hub) -> None:
         guest.attendance.close()
 
 
+def test_who_dies_while_others_are_awaited_gives_up_its_seat(hub: Hub) -> None:
+    dead = Guest(hub, hello(0))
+    while not hub.is_seated(0):
+        threading.Event().wait(0.01)
+    dead.attendance.close()
+    while hub.is_seated(0):
+        threading.Event().wait(0.01)
+    guests = [Guest(hub, hello(0)), Guest(hub, hello(1))]
+    hub.wait_for_all(WAIT_S)
+    hub.send(0, pb.EdgeMessage(start=pb.Start(slots=3)))
+    assert guests[0].joined().start == pb.Start(slots=3)
+    for guest in guests:
+        guest.attendance.close()
+
+
+@pytest.mark.parametrize(
+    "word", [pb.DeviceMessage(hello=hello(1)), pb.DeviceMessage()], ids=["hello again, as another", "nothing"]
+)
+def test_who_says_what_nobody_asked_is_sent_away_at_once(hub: Hub, word: pb.DeviceMessage) -> None:
+    said = [pb.DeviceMessage(hello=hello(0)).SerializeToString()] + 1000 * [word.SerializeToString()]
+    with grpc.insecure_channel(hub.address) as channel, pytest.raises(grpc.RpcError) as refused:
+        next(channel.stream_stream(ATTEND)(iter(said)))
+    assert "neither a slot nor a farewell" in refused.value.details()
+    assert not hub.is_seated(1)
+
+
+def test_a_farewell_is_the_last_word(hub: Hub) -> None:
+    guest = Guest(hub, hello(0))
+    while not hub.keep(0):
+        threading.Event().wait(0.01)
+    hub.send(0, pb.EdgeMessage(start=pb.Start(slots=3)))
+    attendance = guest.joined().attendance
+    attendance.send(pb.Slot(slot=0))
+    attendance.leave(pb.Farewell(checked=1))
+    assert hub.slot(0, 0, WAIT_S).slot == 0
+    with pytest.raises(RemoteError, match="device 0 went away in slot 1"):
+        hub.slot(0, 1, WAIT_S)
+    assert hub.farewell(0, WAIT_S).checked == 1
+
+
 def test_silent_strangers_keep_no_device_out(hub: Hub) -> None:
     channel = grpc.insecure_channel(hub.address)
     end = threading.Event()

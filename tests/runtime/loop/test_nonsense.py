@@ -38,6 +38,10 @@ NONSENSE = {
     "telemetry below nothing": (pb.Slot(telemetry=telemetry(rate_bps=[-1.0, 0.0])), "below 0"),
     "telemetry of too few": (pb.Slot(telemetry=telemetry(rate_bps=[1.0])), "another number of services"),
     "tasks under way of too many": (pb.Slot(under_way=[1, 2, 3]), "tasks under way of 3 services"),
+    "tasks under way of one that stayed": (pb.Slot(under_way=[1, 1]), "in which it does not come back"),
+    "what it did alone, being here": (pb.Slot(alone=pb.Alone(retries=1, fallbacks=[0, 9])), "here all the time"),
+    "tasks that never came": (pb.Slot(finished=[pb.LocalTask(task=1)]), "finishes more tasks than came to it"),
+    "tasks without end": (pb.Slot(arrived=[2**32 - 1, 1]), "4,294,967,296 open tasks, more than 100,000"),
     "what it did alone for too few": (pb.Slot(alone=pb.Alone(retries=1, fallbacks=[1])), "fallbacks of 1 services"),
     "telemetry of no time": (pb.Slot(telemetry=telemetry(slots=10**6)), "telemetry of 1000000 slots"),
     "a tail that is none": (
