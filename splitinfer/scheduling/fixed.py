@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from splitinfer.errors import InputError
 from splitinfer.scheduling.observation import Observation, Setting
-from splitinfer.scheduling.policy import Cuts
+from splitinfer.scheduling.policy import Cuts, checked_cuts
 
 
 class FixedCut:
@@ -44,27 +43,3 @@ class RandomCut:
 
     def cuts(self, observation: Observation) -> Cuts:
         return self._rng.integers(0, self._highest, endpoint=True)
-
-
-def checked_cuts(cuts: ArrayLike, setting: Setting) -> Cuts:
-    """Return cuts as an (M, N) array.
-
-    Raises:
-        InputError: the shape does not fit the setting, or a cut is not in 0..K.
-    """
-    wanted = np.asarray(cuts)
-    shape = setting.active.shape
-    if wanted.shape not in (shape, shape[1:]):
-        raise InputError(f"cuts: {shape[0]} devices with {shape[1]} services need shape {shape[1:]} or {shape}, "
-                         f"not {wanted.shape}")  # fmt: skip
-    if not np.issubdtype(wanted.dtype, np.integer):
-        raise InputError(f"cuts: cut points are whole numbers, not {wanted.dtype}")
-    table = np.where(setting.active, np.broadcast_to(wanted, shape), 0).astype(np.int64)
-    wrong = (table < 0) | (table > setting.num_cuts)
-    if wrong.any():
-        device, service = np.argwhere(wrong)[0]
-        raise InputError(
-            f"cuts: cut {table[device, service]} of service {service} on device {device} "
-            f"is not in 0..{setting.num_cuts[device, service]}"
-        )
-    return table

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from splitinfer.errors import InputError
 from splitinfer.scheduling.latency_target import LatencyTarget
 from splitinfer.scheduling.observation import Observation
-from splitinfer.scheduling.policy import Policy, Request, is_static, sets_resources
+from splitinfer.scheduling.policy import Policy, Request, checked_cuts, is_static, sets_resources
 from splitinfer.scheduling.rules import AllocationRule, is_compiled
 from splitinfer.simulation.build import rule_of, setting_of
 from splitinfer.simulation.engine import Engine
@@ -223,7 +223,10 @@ class _Run:
     def _advance_part(self, gains: Array, counts: NDArray[np.int64]) -> None:
         slots = gains.shape[1]
         self._cuts = np.stack(
-            [policy.cuts(seen) for policy, seen in zip(self._policies, self._observations, strict=True)]
+            [
+                checked_cuts(policy.cuts(seen), self._setting)
+                for policy, seen in zip(self._policies, self._observations, strict=True)
+            ]
         )
         for run, target in enumerate(self._targets):
             self._engine.local_energy_weight[run] = target.local_energy_weight

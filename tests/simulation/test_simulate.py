@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from splitinfer.errors import InputError
-from splitinfer.scheduling import FixedCut, MyopicCut, RandomCut
-from splitinfer.simulation import simulate, simulate_batch
+from splitinfer.scheduling import FixedCut, MyopicCut, Observation, RandomCut
+from splitinfer.scheduling.policy import Cuts
+from splitinfer.simulation import Scenario, simulate, simulate_batch
 from splitinfer.simulation.build import setting_of
 from tests.simulation.small import LITTLE, profile_from, small_scenario
 
@@ -207,3 +208,23 @@ def test_impossible_arguments_are_refused(arguments, name):
 def test_cuts_that_do_not_fit_are_refused(cuts):
     with pytest.raises(InputError, match="cuts"):
         simulate(small_scenario(), FixedCut(cuts), 100)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (1, r"need shape \(2,\) or \(4, 2\), not \(\)"),
+        ([[1]] * 4, r"not \(4, 1\)"),
+        ([[1, 2], [1]], "inhomogeneous"),
+        ([0.5, 1.0], "whole numbers"),
+        ([0, 55], "cut 55 of service 1"),
+        (None, r"not \(\)"),
+    ],
+)
+def test_a_policy_that_answers_nonsense_is_told(answer: object, words: str) -> None:
+    class Own(FixedCut):
+        def cuts(self, observation: Observation) -> Cuts:
+            return answer  # type: ignore[return-value]
+
+    with pytest.raises(InputError, match=words):
+        simulate(Scenario.preset("table2"), Own(), slots=2, seed=0)

@@ -17,7 +17,7 @@ from splitinfer.runtime.loop.lines import waiting_in
 from splitinfer.runtime.loop.telemetry import take
 from splitinfer.scheduling.observation import Observation, Setting
 from splitinfer.scheduling.period import Period
-from splitinfer.scheduling.policy import Cuts, Policy
+from splitinfer.scheduling.policy import Cuts, Policy, checked_cuts
 from splitinfer.scheduling.rules import AllocationRule, within
 from splitinfer.wire import splitinfer_pb2 as pb
 
@@ -190,7 +190,7 @@ class EdgeLoop:
         self._queue_sum = np.zeros(self._shape)
         self._frequency_sum = np.zeros(self._shape)
         self._slots = 0
-        self.cuts: Cuts = np.asarray(policy.cuts(Observation.first(setting)))
+        self.cuts: Cuts = checked_cuts(policy.cuts(Observation.first(setting)), setting)
 
     def open_slot(self, slot: int) -> None:
         """Allocate for the slot and spend what that gives."""
@@ -237,7 +237,7 @@ class EdgeLoop:
 
     def choose_cuts(self, period: Period) -> Cuts:
         """Ask the policy for the coming period, given the one before."""
-        self.cuts = np.asarray(self._policy.cuts(Observation(self._setting, period)))
+        self.cuts = checked_cuts(self._policy.cuts(Observation(self._setting, period)), self._setting)
         return self.cuts
 
 
