@@ -10,8 +10,9 @@ import pytest
 
 from splitinfer.cli.main import main
 from splitinfer.data import data_folder
-from splitinfer.errors import ScenarioError
+from splitinfer.errors import InputError, ScenarioError
 from splitinfer.files import read_text
+from splitinfer.runtime.loop import LoopSettings
 from splitinfer.simulation import Scenario
 
 DEEP = "[" * 100_000
@@ -136,6 +137,8 @@ def test_text_is_read_within_its_bound_without_a_byte_order_mark(tmp_path):
         ({"arrival_rate_hz": (0.2, 1e7)}, "arrival_rate_hz"),
         ({"slot_s": 1e30}, "arrival_rate_hz"),
         ({"num_devices": 10**9}, "num_devices"),
+        ({"slots_per_period": 10**20}, "slots_per_period"),
+        ({"seed": True}, "seed"),
     ],
 )
 def test_worlds_that_no_memory_holds_are_refused_by_name(changes, field):
@@ -155,3 +158,18 @@ def test_nobody_waits_for_ever(tmp_path, capsys):
     arguments = ["infer", "resnet18", "--cut", "3", "--server", "127.0.0.1:1", "--input", str(tmp_path / "x.npy")]
     assert main([*arguments, "--wait", "inf"]) == 2
     assert "--wait: must be a number of seconds up to 100000000, not inf" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["join_s", "silence_s", "lease_s", "p95_target_s", "patience_s", "starts_in_s", "time_scale"]
+)
+@pytest.mark.parametrize("value", [1e18, float("inf"), float("nan"), -1.0])
+def test_waits_of_a_live_run_that_no_clock_counts_are_refused_by_name(name, value):
+    with pytest.raises(InputError, match=rf"^{name} must be "):
+        LoopSettings(slots=1, **{name: value})
+
+
+def test_a_live_run_at_an_impossible_pace_is_refused_before_it_starts(capsys):
+    for scale in ("1e308", "5e-324"):
+        assert main(["run", "--time-scale", scale]) == 2
+        assert "time_scale must be from 1e-06 to 1e+06" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -100,6 +101,8 @@ class EdgeClient:
             observer=observer,
             tracing=tracing,
         )
+        # A client that nobody closes, nor computes with any more, leaves no thread and no connection behind.
+        weakref.finalize(self._tasks, self._connection.close).atexit = False
         # Of each task that is inside `async with`, those that it has open; a task leaves the last one first.
         self._async: dict[asyncio.Task[Any] | None, list[AsyncEdgeClient]] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 
 import grpc
@@ -96,8 +97,9 @@ def checked_target(target: str) -> str:
     Raises:
         InputError: it is something else.
     """
-    host, colon, port = target.strip().rpartition(":")
-    if not host or not colon or not port.isdigit() or not 0 < int(port) < 1 << 16:
+    # No URL: its scheme would be looked up as a host, for as long as one waits for a server.
+    found = re.fullmatch(r"[^\s/@]{1,255}:([0-9]{1,5})", target.strip())
+    if found is None or not 0 < int(found[1]) < 1 << 16:
         raise InputError(f"an edge server's address is HOST:PORT, not {target!r}")
     return target.strip()
 

@@ -127,8 +127,9 @@ def link_rate_bps(
         energy_weight: U^t.
     """
     gain_over_noise = np.expm1(full_rate_bps / bandwidth_hz * np.log(2)) * bandwidth_hz / max_power_w
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # nothing waits, or energy weighs nothing
         wanted = bandwidth_hz * np.log2(queue_bits * gain_over_noise / (energy_weight * np.log(2)))
+    wanted = np.where(queue_bits > 0, wanted, 0.0)
     # A backlog too small to be sent at all waits until it is not; a floor keeps its delay finite.
     return np.asarray(np.clip(wanted, 0.01 * full_rate_bps, full_rate_bps))
 

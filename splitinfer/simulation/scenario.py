@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Strict, field_validator, model_validator
 
 from splitinfer.energy.card import DeviceCard, load_device
 from splitinfer.errors import InputError, ScenarioError
@@ -35,6 +35,9 @@ THERMAL_NOISE_W_PER_HZ = 3.9810717055349695e-21
 
 MAX_DEVICES = 100_000
 """Most devices of a scenario: each has queues, streams of random numbers and a place in every table."""
+
+MAX_SLOTS_PER_PERIOD = 1_000_000_000
+"""Most slots of a partition period; compiled loops count them in 64 bits, and messages in 32."""
 
 MAX_TASKS_PER_SLOT = 10_000.0
 """Most requests of one service in one slot, in the mean."""
@@ -150,7 +153,7 @@ class Scenario(Settings):
     arrival_rate_hz: PerService = 0.2
     arrivals: Annotated[ArrivalModel, BeforeValidator(_named_kind)] = PoissonArrivals()
     slot_s: Positive = 0.01
-    slots_per_period: Count = 10
+    slots_per_period: Annotated[Count, Field(le=MAX_SLOTS_PER_PERIOD)] = 10
     max_local_frequency_hz: Positive = 1.5e9
     max_edge_frequency_hz: Positive = 20e9
     max_power_w: Positive = 0.3
@@ -183,7 +186,7 @@ class Scenario(Settings):
     service_order: Literal["shortest", "oldest"] = "shortest"
     fixed_cuts: tuple[int, ...] | tuple[tuple[int, ...], ...] | None = None
     p95_latency_s: PerService | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Strict(), Field(ge=0)] = 0
 
     _profiles: tuple[tuple[Profile, ...], ...] = PrivateAttr()
     _cards: tuple[DeviceCard, ...] = PrivateAttr()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -312,10 +313,43 @@ def test_a_closed_client_says_so(edge: EdgeProcess, models: dict[str, SplitModel
         client.infer(models["plain"], 1, picture())
 
 
-@pytest.mark.parametrize("target", ["", "localhost", "localhost:", ":50051", "localhost:0", "h:http", "h:99999"])
+NO_TARGETS = [
+    "",
+    "localhost",
+    "localhost:",
+    ":50051",
+    "localhost:0",
+    "h:http",
+    "h:99999",
+    "h:\u00b2",
+    "http://h:1",
+    "a b:1",
+]
+
+
+@pytest.mark.parametrize("target", [*NO_TARGETS, "h" * 300 + ":1", "h:" + "1" * 5000])
 def test_a_target_is_host_and_port(target: str) -> None:
     with pytest.raises(InputError, match="HOST:PORT"):
         EdgeClient(target)
+
+
+def test_a_client_that_nobody_closed_leaves_nothing_behind(edge: EdgeProcess, models: dict[str, SplitModel]) -> None:
+    def ask() -> None:
+        EdgeClient(edge.address).infer(models["plain"], 1, picture())
+
+    def answers() -> Iterator[object]:
+        return EdgeClient(edge.address).stream(models["plain"], 1, [picture()] * 5)
+
+    def waiting() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name == "splitinfer-deadline"]
+
+    gc.collect()
+    before = waiting()
+    for _ in range(3):
+        ask()
+    gc.collect()
+    assert waiting() == before
+    assert len(list(answers())) == 5  # whoever still reads answers keeps the connection
 
 
 def test_a_server_process_that_cannot_start_says_why(tmp_path: object) -> None:

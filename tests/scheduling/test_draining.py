@@ -100,3 +100,10 @@ def test_a_transfer_alone_costs_its_slots(bits, weight):
         energy += SLOT_S * BANDWIDTH_HZ * NOISE / gain * (2 ** (now / BANDWIDTH_HZ) - 1)
         left -= now * SLOT_S
     assert link_added_j(0.0, bits, rate_bps=rate, slot_s=SLOT_S, **link) == pytest.approx(energy, rel=1e-6)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e-30])
+def test_where_energy_weighs_nothing_what_waits_goes_at_the_full_rate(weight):
+    link = {"full_rate_bps": 1e6, "bandwidth_hz": BANDWIDTH_HZ, "max_power_w": POWER_W}
+    rate = link_rate_bps(np.array([0.0, 1e3]), energy_weight=np.array(weight), **link)
+    assert rate.tolist() == [1e4, 1e6]

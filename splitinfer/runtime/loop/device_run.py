@@ -14,6 +14,7 @@ from splitinfer.runtime.emulation import EmulatedClock, EmulatedLink, MakeClock,
 from splitinfer.runtime.exchange import Exchange
 from splitinfer.runtime.loop.attendance import Attendance
 from splitinfer.runtime.loop.device import Closed, DeviceLoop, Service
+from splitinfer.runtime.loop.settings import LONGEST_S
 from splitinfer.runtime.loop.telemetry import to_message
 from splitinfer.runtime.loop.ticker import Ticker
 from splitinfer.runtime.loop.world import DeviceWorld, check_live, check_slots_go_on, warm_allocation
@@ -30,10 +31,6 @@ from splitinfer.wire import splitinfer_pb2 as pb
 
 RETURN_S = 1.0
 """How long a device that works alone waits for an answer of its edge, and between two tries, seconds."""
-
-
-_LONGEST_S = 1e6
-"""Longest slot, wait for the start, and wait for late work that an edge may ask of a device."""
 
 
 @dataclass(frozen=True)
@@ -293,7 +290,7 @@ class _DeviceRun:
             RemoteError: a number is out of its range.
         """
         seconds = {"slot_wall_s": start.slot_wall_s, "starts_in_s": start.starts_in_s, "patience_s": start.patience_s}
-        wrong = [name for name, value in seconds.items() if not 0 <= value <= _LONGEST_S]
+        wrong = [name for name, value in seconds.items() if not 0 <= value <= LONGEST_S]
         wrong += ["slot_wall_s"] if start.slot_wall_s == 0 else []
         wrong += ["slots"] if not start.first_slot < start.slots else []
         wrong += ["tolerance"] if not 0 <= start.tolerance <= 1 else []

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 
 from splitinfer.errors import InputError
 from splitinfer.runtime.batch_sizes import check_batch
+
+LONGEST_S = 1e6
+"""Longest wait in a live run; no clock nor condition overflows with it, and devices take no more from an edge."""
+
+LEAST_TIME_SCALE, MOST_TIME_SCALE = 1e-6, 1e6
+"""What time scales lie between: a slot stays longer than nothing and shorter than a wait may be."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,14 @@ class LoopSettings:
         check_batch(self.batch)
         if not 0 <= self.seed < 1 << 63:
             raise InputError(f"seed must be 0 or more, not {self.seed}")
-        for name in ("time_scale", "join_s", "silence_s", "lease_s", "p95_target_s"):
+        if not LEAST_TIME_SCALE <= self.time_scale <= MOST_TIME_SCALE:
+            span = f"from {LEAST_TIME_SCALE:g} to {MOST_TIME_SCALE:g}"
+            raise InputError(f"time_scale must be {span}, not {self.time_scale}")
+        for name in ("join_s", "silence_s", "lease_s", "p95_target_s"):
             value = getattr(self, name)
-            if name in ("lease_s", "p95_target_s") and value is None:
-                continue
-            if not (isfinite(value) and value > 0):
-                raise InputError(f"{name} must be above 0, not {value}")
+            if value is not None and not 0 < value <= LONGEST_S:
+                raise InputError(f"{name} must be above 0 and at most {LONGEST_S:g}, not {value}")
         for name in ("patience_s", "starts_in_s"):
             value = getattr(self, name)
-            if not (isfinite(value) and value >= 0):
-                raise InputError(f"{name} must be 0 or more, not {value}")
+            if not 0 <= value <= LONGEST_S:
+                raise InputError(f"{name} must be from 0 to {LONGEST_S:g}, not {value}")
