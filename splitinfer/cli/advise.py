@@ -124,9 +124,9 @@ def advise(
             record["validated"] = [asdict(one) for one in compared]
         print(json.dumps(record))
         return
-    back = "" if down is None else f", {profile.output_bits / 8192:.1f} KiB back at {down / 1e6:g} Mbit/s"
+    back = "" if down is None else f", {profile.output_bits / 8192:.1f} KiB back at {_shown_rate(down, 6)}"
     print(
-        f"{profile.model} on {card.name} ({card.used_core.name}, {card.radio}), {rate / 1e6:g} Mbit/s up, "
+        f"{profile.model} on {card.name} ({card.used_core.name}, {card.radio}), {_shown_rate(rate, 6)} up, "
         f"{delay * 1e3:g} ms round trip{back}, edge {speed.words}; best {objective} first"
     )
     print()
@@ -157,11 +157,18 @@ def advise(
     if any(one.codec == PICTURE_FILE for one in advice.options):
         print(f"{PICTURE_FILE}: decoded and preprocessed at the edge; every other way begins with the model's input")
     for at, cut in advice.changes:
-        print(f"from {at / 1e6:.3g} Mbit/s on, cut {cut} ({profile.cut(cut).name}) is best")
+        print(f"from {_shown_rate(at, 3)} on, cut {cut} ({profile.cut(cut).name}) is best")
     for reason, count in advice.refused.items():
         print(f"left out: {count} {reason}")
     if compared is not None:
         _show_compared(compared, emulate_link=emulate_link)
+
+
+def _shown_rate(bps: float, digits: int) -> str:
+    """A number and a unit that --bandwidth takes."""
+    units = (1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"), (1.0, "bit/s")
+    unit, name = next((one for one in units if bps >= one[0]), units[-1])
+    return f"{float(f'{bps / unit:.{digits}g}'):g} {name}"
 
 
 @dataclass(frozen=True)

@@ -121,31 +121,36 @@ _LEAST_BARE_BPS = 1000.0
 
 
 def parse_rate_bps(text: str, option: str = "--bandwidth") -> float:
-    """Read ``20Mbps``, ``1.5 Mbit/s``, ``800kbps`` or a number of bit/s.
+    """Read ``20Mbps``, ``1.5 Mbit/s``, ``800kbps``, ``20 Mbit`` or a number of bit/s.
 
     Raises:
-        InputError: the text is none, or not above 0.
+        InputError: the text is none, in bytes, or not above 0.
     """
-    pattern = r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmg]?)(?:i?bps|bit/s|bits/s|b/s)?\s*"
+    pattern = r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmg]?)(?:i?bps|bits?(?:/s|ps)?|b/s)?\s*"
     match = re.fullmatch(pattern, text, flags=re.IGNORECASE)
     value = _number(match[1]) * _UNITS[match[2].lower()] if match else 0.0
     if not 0 < value < 1e15:
         raise InputError(f"{option}: write a rate such as 20Mbps or 800kbps, not {text!r}")
     if value < _LEAST_BARE_BPS and match is not None and text.strip() == match[1]:
         raise InputError(f"{option}: {text} of what? Write a rate such as {text.strip()}Mbps or {text.strip()}kbps")
+    if match is not None and re.search(r"B(?:ps|/s)", text):
+        bits = f"{8 * _number(match[1]):g}{match[2]}bps"
+        raise InputError(f"{option}: {text.strip()} is in bytes; rates are in bits: write {bits}")
     return value
 
 
 def parse_time_s(text: str) -> float:
-    """Read ``10ms``, ``0.2s`` or a number of seconds.
+    """Read ``10ms``, ``0.2s`` or 0.
 
     Raises:
-        InputError: the text is none, or negative.
+        InputError: the text is none, negative, or a number without a unit.
     """
     match = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(us|ms|s)?\s*", text)
     value = _number(match[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0, None: 1.0}[match[2]] if match else -1.0
     if not 0 <= value < 1e6:
         raise InputError(f"--rtt: write a time such as 10ms or 0.2s, not {text!r}")
+    if value and match is not None and match[2] is None:
+        raise InputError(f"--rtt: {text.strip()} of what? Write a time such as {text.strip()}ms or {text.strip()}s")
     return value
 
 

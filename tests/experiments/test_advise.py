@@ -201,7 +201,8 @@ def test_a_head_that_does_not_fit_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("text", "rate"), [("20Mbps", 2e7), ("800 kbps", 8e5), ("1.5 Mbit/s", 1.5e6), ("1e6", 1e6), ("2Gbps", 2e9)]
+    ("text", "rate"),
+    [("20Mbps", 2e7), ("800 kbps", 8e5), ("1.5 Mbit/s", 1.5e6), ("1e6", 1e6), ("2Gbps", 2e9), ("20 Mbit", 2e7)],
 )
 def test_rates(text, rate):
     assert parse_rate_bps(text) == rate
@@ -218,8 +219,16 @@ def test_a_rate_whose_unit_was_forgotten_is_asked_for():
         parse_rate_bps("20")
 
 
+@pytest.mark.parametrize("text", ["20MBps", "20 MB/s"])
+def test_a_rate_in_bytes_is_refused(text):
+    with pytest.raises(InputError, match="is in bytes; rates are in bits: write 160Mbps"):
+        parse_rate_bps(text)
+
+
 def test_times():
-    assert (parse_time_s("10ms"), parse_time_s("0.2s"), parse_time_s("3")) == (0.01, 0.2, 3.0)
+    assert (parse_time_s("10ms"), parse_time_s("0.2s"), parse_time_s("0")) == (0.01, 0.2, 0.0)
+    with pytest.raises(InputError, match=r"--rtt: 10 of what\? Write a time such as 10ms or 10s"):
+        parse_time_s("10")
     with pytest.raises(InputError, match="--rtt: write a time"):
         parse_time_s("soon")
 
