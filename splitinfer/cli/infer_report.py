@@ -129,13 +129,15 @@ def _show_times(report: dict[str, Any]) -> None:
 def _show_check(report: dict[str, Any]) -> None:
     from splitinfer.models.sent_pictures import picture_codec
 
-    answers = "the answer equals" if report["checked"] == 1 else f"all {report['checked']} answers equal"
+    answers, differ = f"all {report['checked']} answers equal", "differ"
+    if report["checked"] == 1:
+        answers, differ = "the answer equals", "differs"
     how = f"to {report['tolerance']:g}" if report["tolerance"] else "bit for bit"
     if "largest_difference" not in report:
         sent = " on the picture as it was sent" if picture_codec(report["codec"]) else ""
         print(f"checked: {answers} the whole model's{sent}, {how}")
     else:
         print(
-            f"checked: {answers} the tail's on what {report['codec']} leaves, {how}, and differ from the "
+            f"checked: {answers} the tail's on what {report['codec']} leaves, {how}, and {differ} from the "
             f"whole model's by up to {report['largest_difference']:.3g}"
         )

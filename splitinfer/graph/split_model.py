@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import numbers
 import operator
 import reprlib
@@ -31,6 +32,9 @@ from splitinfer.graph.rest import append_rest
 from splitinfer.graph.set_cuts import SetCut, find_set_cuts
 from splitinfer.graph.specs import FIRST_SET_CUT, Cut, TensorSpec
 from splitinfer.graph.strides import with_captured_gaps
+
+_NAMED_INPUTS = 8
+"""Of inputs that do not fit, so many are named in an error."""
 
 
 class SplitModel:
@@ -452,7 +456,9 @@ class SplitModel:
         leaves, tree = pytree.tree_flatten((inputs, kwargs))
         if tree != captured.input_tree:
             said = (str(TensorSpec.of(one)) if isinstance(one, torch.Tensor) else reprlib.repr(one) for one in leaves)
-            given = ", ".join(said) or "none"
+            given = ", ".join(itertools.islice(said, _NAMED_INPUTS)) or "none"
+            if len(leaves) > _NAMED_INPUTS:  # nested lists of numbers have a leaf for each
+                given += f", ... ({len(leaves):,} in all)"
             raise InputError(
                 f"{self.name} was captured with inputs of another structure: {self._input_summary()}; given are {given}"
             )
@@ -472,8 +478,20 @@ class SplitModel:
         for tensor, spec in zip(tensors, specs, strict=True):
             if not isinstance(tensor, torch.Tensor):
                 raise InputError(f"{self.name} takes a tensor for {spec.name} at {where}, not {type(tensor).__name__}")
+            if tensor.layout is not torch.strided:
+                raise InputError(f"{self.name} takes a dense tensor for {spec.name} at {where}, not {tensor.layout}")
+            if not tensor.is_cpu and self._is_on_cpu:
+                raise InputError(
+                    f"{self.name} takes a tensor in the CPU's memory for {spec.name} at {where}, not on "
+                    f"{tensor.device}; give tensor.cpu()"
+                )
             if not spec.fits(tensor):
                 raise InputError(f"{self.name} takes {spec} for {spec.name} at {where}, not {TensorSpec.of(tensor)}")
+
+    @cached_property
+    def _is_on_cpu(self) -> bool:
+        kinds = {weight.device.type for weight in self._captured.weights.values() if isinstance(weight, torch.Tensor)}
+        return kinds == {"cpu"}
 
     def _input_summary(self) -> str:
         return ", ".join(f"{spec.name}: {spec}" for spec in self.inputs)

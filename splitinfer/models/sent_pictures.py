@@ -31,6 +31,7 @@ USUAL_QUALITY = 90
 MAX_SCANS = 100
 """Passes over a progressive JPEG; encoders make about ten, and each costs the decoder the whole picture once more."""
 _FORMATS = {"jpeg": "JPEG", "webp": "WEBP"}
+_NAMES = "uint8, uint8+zstd, jpeg, jpeg:Q, webp, webp:Q"
 _TAKEN = ("JPEG", "WEBP", "PNG")
 _JPEG, _START_OF_SCAN = b"\xff\xd8\xff", b"\xff\xda"
 
@@ -116,12 +117,14 @@ def picture_codec(name: str) -> PictureCodec | None:
     """Return the codec of a name, None for the codecs of tensors.
 
     Raises:
-        InputError: a quality that is none.
+        InputError: a quality that is none, or another addition that pictures do not take.
     """
     if name in ("uint8", "uint8+zstd"):
         return PictureCodec(name, "uint8", None, "raw" + name.removeprefix("uint8"))
     kind, _, quality = name.partition(":")
     if kind not in _FORMATS:
+        if re.split(r"[:+]", name, maxsplit=1)[0] in ("uint8", *_FORMATS):
+            raise InputError(f"codec: there is no {name!r}; pictures go as {_NAMES}")
         return None
     if not quality and ":" not in name:
         return PictureCodec(name, kind, None, "raw")
@@ -138,7 +141,7 @@ def wanted_picture_codec(name: str) -> PictureCodec:
     """
     found = picture_codec(name)
     if found is None:
-        raise InputError(f"codec: {name!r} sends no picture; known: uint8, uint8+zstd, jpeg, jpeg:Q, webp, webp:Q")
+        raise InputError(f"codec: {name!r} sends no picture; known: {_NAMES}")
     return found
 
 

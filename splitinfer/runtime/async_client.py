@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from splitinfer.errors import DeadlineError, EdgeUnavailableError, InputError, RemoteError
+from splitinfer.errors import DeadlineError, EdgeUnavailableError, RemoteError
+from splitinfer.runtime.arguments import (
+    check_choices,
+    checked_card,
+    checked_inputs,
+    checked_settings,
+    checked_split,
+    checked_window,
+)
 from splitinfer.runtime.description import EdgeDescription, read_description
 from splitinfer.runtime.events import Inferred, Observer, nobody
 from splitinfer.runtime.exchange import (
@@ -70,7 +78,7 @@ class AsyncEdgeClient:
             InputError: the target is not ``host:port``, or there is no such ``on_failure``.
         """
         self.target = checked_target(target)
-        self.settings = settings or ClientSettings()
+        self.settings = checked_settings(settings)
         if self.settings.allocator_tuning:
             tune_allocator()
         self._on_failure = checked_on_failure(on_failure)
@@ -107,7 +115,8 @@ class AsyncEdgeClient:
         Raises:
             SplitInferError: as there.
         """
-        return raised(await self._infer(split, split.find_cut(cut), inputs, codec, on_failure))
+        check_choices(codec, on_failure)
+        return raised(await self._infer(split, checked_split(split).find_cut(cut), inputs, codec, on_failure))
 
     async def run_tail(
         self,
@@ -130,7 +139,9 @@ class AsyncEdgeClient:
         Raises:
             SplitInferError: as there.
         """
-        return raised(await self._finish(model, cut_with_tail(model, cut), tensors, 0.0, codec, on_failure))
+        check_choices(codec, on_failure)
+        k = cut_with_tail(model if isinstance(model, ModelId) else checked_split(model), cut)
+        return raised(await self._finish(model, k, tensors, 0.0, codec, on_failure))
 
     async def infer_picture(
         self,
@@ -153,7 +164,7 @@ class AsyncEdgeClient:
         Raises:
             SplitInferError: as there.
         """
-        sent = picture_to_send(card, picture, codec, max_pixels)
+        sent = picture_to_send(checked_card(card), picture, codec, max_pixels)
         if not self._exchange.is_introduced:
             await self.describe()
         self._exchange.check_pictures(model.name, sent.digest)
@@ -183,19 +194,29 @@ class AsyncEdgeClient:
         Raises:
             SplitInferError: as there.
         """
-        window = self.settings.window if window is None else window
-        if window < 1:
-            raise InputError(f"window must be at least 1, not {window}")
-        k = split.find_cut(cut)
+        check_choices(codec, on_failure)
+        window = self.settings.window if window is None else checked_window(window)
+        k = checked_split(split).find_cut(cut)
         under_way: list[asyncio.Task[InferenceResult]] = []
+        items = _each(checked_inputs(inputs))
+        wrong: Exception | None = None
         try:
-            async for item in _each(inputs):
+            while True:
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    break
+                except Exception as error:  # noqa: BLE001 - the inputs' own; what was sent before is answered first
+                    wrong = error
+                    break
                 request = item if isinstance(item, tuple) else (item,)
                 under_way.append(asyncio.create_task(self._infer(split, k, request, codec, on_failure)))
                 if len(under_way) >= window:
                     yield await under_way.pop(0)
             while under_way:
                 yield await under_way.pop(0)
+            if wrong is not None:
+                raise wrong
         finally:
             for task in under_way:
                 task.cancel()

@@ -9,7 +9,15 @@ from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from splitinfer.errors import EdgeUnavailableError, InputError
+from splitinfer.errors import EdgeUnavailableError
+from splitinfer.runtime.arguments import (
+    check_choices,
+    checked_card,
+    checked_inputs,
+    checked_settings,
+    checked_split,
+    checked_window,
+)
 from splitinfer.runtime.connection import Connection
 from splitinfer.runtime.description import EdgeDescription
 from splitinfer.runtime.events import Observer, nobody
@@ -85,7 +93,7 @@ class EdgeClient:
             InputError: the target is not ``host:port``, or there is no such ``on_failure``.
         """
         self.target = checked_target(target)
-        self.settings = settings or ClientSettings()
+        self.settings = checked_settings(settings)
         if self.settings.allocator_tuning:
             tune_allocator()
         self._on_failure = checked_on_failure(on_failure)
@@ -173,7 +181,8 @@ class EdgeClient:
             DeadlineError: no answer within ``settings.deadline_s``.
             RemoteError: the server refuses for another reason; ``status`` tells which.
         """
-        k = split.find_cut(cut)
+        check_choices(codec, on_failure)
+        k = checked_split(split).find_cut(cut)
         if k == split.num_cuts:
             return local_result(split, k, inputs)
         tensors, head_s = run_head(split, k, inputs)
@@ -201,8 +210,9 @@ class EdgeClient:
         Raises:
             SplitInferError: as :meth:`infer`.
         """
+        check_choices(codec, on_failure)
         if type(cut) is not int or self._exchange.known(model, cut, codec) is None:
-            cut = cut_with_tail(model, cut)
+            cut = cut_with_tail(model if isinstance(model, ModelId) else checked_split(model), cut)
         return self._tasks.finish(model, cut, tensors, 0.0, codec, on_failure)
 
     def infer_picture(
@@ -228,7 +238,7 @@ class EdgeClient:
             ModelMismatchError: the server holds another model, or preprocesses in another way.
             SplitInferError: as :meth:`infer`.
         """
-        sent = picture_to_send(card, picture, codec, max_pixels)
+        sent = picture_to_send(checked_card(card), picture, codec, max_pixels)
         if not self._exchange.is_introduced:
             self.describe()
         self._exchange.check_pictures(model.name, sent.digest)
@@ -261,11 +271,10 @@ class EdgeClient:
         Raises:
             SplitInferError: as :meth:`infer`; the connection is lost, or the inputs are wrong.
         """
-        k = split.find_cut(cut)
-        window = self.settings.window if window is None else window
-        if window < 1:
-            raise InputError(f"window must be at least 1, not {window}")
-        requests = (item if isinstance(item, tuple) else (item,) for item in inputs)
+        check_choices(codec, on_failure)
+        k = checked_split(split).find_cut(cut)
+        window = self.settings.window if window is None else checked_window(window)
+        requests = (item if isinstance(item, tuple) else (item,) for item in checked_inputs(inputs))
         if k == split.num_cuts:
             return (local_result(split, k, request) for request in requests)
         return Streaming(self._tasks, self._connection, window, codec, on_failure).results(split, k, requests)

@@ -196,6 +196,7 @@ class ClientSettings:
         _check_keepalive(self.keepalive_s)
         _check_at_least(1, window=self.window, breaker_failures=self.breaker_failures)
         _check_at_least(0, retries=self.retries)
+        _check_names(codec=self.codec, reply_codec=self.reply_codec)
         codecs_named((self.codec, self.reply_codec), installed=True)
         _check_at_least(0, stream_up_to_bytes=self.stream_up_to_bytes, streams=self.streams)
         _check_at_least(1, piece_bytes=self.piece_bytes)
@@ -208,9 +209,15 @@ def _check_at_least(least: int, **values: int) -> None:
             raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
+def _check_names(**values: str) -> None:
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise InputError(f"{name} must be a name such as 'int8', not {value!r}")
+
+
 def _check_positive(**values: float) -> None:
     for name, value in values.items():
-        if not 0 < value <= MAX_WAIT_S:
+        if not isinstance(value, (int, float)) or not 0 < value <= MAX_WAIT_S:
             raise InputError(f"{name} must be a positive number of seconds up to {MAX_WAIT_S:.0f}, not {value!r}")
 
 

@@ -59,9 +59,16 @@ class Streaming:
         under_way: deque[Outgoing] = deque()
         line: _Line | None = None
         trace = UNTRACED
+        wrong: Exception | None = None
         try:
-            for request in requests:
-                tensors, head_s = run_head(split, cut, request)
+            while True:
+                try:
+                    tensors, head_s = run_head(split, cut, next(requests))
+                except StopIteration:
+                    break
+                except Exception as error:  # noqa: BLE001 - the inputs' own; what was sent before is answered first
+                    wrong = error
+                    break
                 while line is not None and under_way and (len(under_way) >= self._window or line.has_reply):
                     line = yield from self._next(line, under_way)
                 if line is None and not self._tasks.breaker.is_open:
@@ -80,6 +87,8 @@ class Streaming:
                 under_way.append(outgoing)
             while line is not None and under_way:
                 line = yield from self._next(line, under_way)
+            if wrong is not None:
+                raise wrong
         except BaseException as error:
             for open_trace in (trace, *(sent.trace for sent in under_way)):
                 open_trace.failed(error)

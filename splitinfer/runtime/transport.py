@@ -98,7 +98,7 @@ def checked_target(target: str) -> str:
         InputError: it is something else.
     """
     # No URL: its scheme would be looked up as a host, for as long as one waits for a server.
-    found = re.fullmatch(r"[^\s/@]{1,255}:([0-9]{1,5})", target.strip())
+    found = re.fullmatch(r"[^\s/@]{1,255}:([0-9]{1,5})", target.strip()) if isinstance(target, str) else None
     if found is None or not 0 < int(found[1]) < 1 << 16:
         raise InputError(f"an edge server's address is HOST:PORT, not {target!r}")
     return target.strip()

@@ -424,3 +424,18 @@ def test_folding_looks_at_the_dimension(layers: tuple[nn.Module, ...], shape: tu
     x = _draw(*shape).to(next(model.parameters()).dtype)
     split = SplitModel.capture(model, (x,))
     torch.testing.assert_close(split(x), eager_leaves(model, x)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_list_of_numbers_for_a_tensor_is_named_briefly() -> None:
+    split = SplitModel.capture(nn.Linear(4, 4).eval(), (_draw(50, 4),))
+    with pytest.raises(InputError, match=r"another structure: .*, \.\.\. \(200 in all\)$") as caught:
+        split(_draw(50, 4).tolist())
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(("kind", "said"), [("meta", "in the CPU's memory for .*, not on meta"), ("sparse", "a dense")])
+def test_a_tensor_elsewhere_is_one_line(kind: str, said: str) -> None:
+    split = SplitModel.capture(nn.Linear(4, 4).eval(), (_draw(2, 4),))
+    given = _draw(2, 4).to("meta") if kind == "meta" else _draw(2, 4).to_sparse()
+    with pytest.raises(InputError, match=said):
+        split.run_head(1, given)
