@@ -7,11 +7,13 @@ import os
 
 import numpy as np
 import pytest
+import torch
 
 from splitinfer.cli.main import main
 from splitinfer.data import data_folder
 from splitinfer.errors import InputError, ScenarioError
 from splitinfer.files import read_text
+from splitinfer.graph import SplitModel
 from splitinfer.runtime.loop import LoopSettings
 from splitinfer.simulation import Scenario
 
@@ -173,3 +175,27 @@ def test_a_live_run_at_an_impossible_pace_is_refused_before_it_starts(capsys):
     for scale in ("1e308", "5e-324"):
         assert main(["run", "--time-scale", scale]) == 2
         assert "time_scale must be from 1e-06 to 1e+06" in capsys.readouterr().err
+
+
+DIGITS = "9" * 5000
+TOO_MUCH = {
+    "a size of thousands of digits": (["profile", "squeezenet1_1", "--input-size", DIGITS], "--input-size is"),
+    "a size that no memory holds": (["profile", "squeezenet1_1", "--input-size", "99999999"], "100,000,000 pixels"),
+    "a batch that no memory holds": (["profile", "squeezenet1_1", "--batch", "99999999999"], "elements; at most"),
+    "a seed of too many bits": (["train", "lyappo", "--seed", "4294967296"], "seed: must be at most 4294967295"),
+    "a camera beyond all cameras": (["infer", "squeezenet1_1", "--cut", "1", "--input", "camera:99999"], "camera:0"),
+}
+
+
+@pytest.mark.parametrize("what", TOO_MUCH)
+def test_more_than_can_be_is_one_line(what, capsys):
+    arguments, words = TOO_MUCH[what]
+    assert main(arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cut", [DIGITS, "\u00b2", "-" + DIGITS])
+def test_a_cut_that_is_no_number_is_a_name_that_no_layer_has(cut):
+    split = SplitModel.capture(torch.nn.Sequential(torch.nn.Linear(2, 2)), (torch.ones(1, 2),), name="one")
+    with pytest.raises(InputError, match="one has no layer"):
+        split.find_cut(cut)

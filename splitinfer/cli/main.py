@@ -160,6 +160,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = _INTERRUPTED
     except MemoryError as error:
         return _fail(f"this needs more memory than there is{': ' if str(error) else ''}{error}", 2)
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # torch's MemoryError
+            raise
+        return _fail("this needs more memory than there is", 2)
     except BrokenPipeError:
         return _reader_is_gone()
     except SystemExit as leave:
@@ -179,9 +183,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
+_AGAIN_S = 0.05
+"""From a signal that a finalizer swallowed until it comes again."""
+
+
+class _ToldToEndError(KeyboardInterrupt):
+    """Caught as Ctrl-C is; of a KeyboardInterrupt itself in ``exec`` of a text Python would die at its exit."""
+
+
 @contextmanager
 def _ended_by_signals(which: list[int]) -> Iterator[None]:
-    """Take SIGTERM and SIGHUP as Ctrl-C in this block, unless somebody else takes them; add what came to a list."""
+    """Take SIGTERM and SIGHUP as Ctrl-C in this block, unless somebody else takes them; add what came to a list.
+
+    What comes while Python runs a finalizer, which swallows it, comes again a moment later.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -189,14 +204,24 @@ def _ended_by_signals(which: list[int]) -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
         which.append(number)
-        raise KeyboardInterrupt
+        raise _ToldToEndError
+
+    def again(swallowed: Any) -> None:
+        if not issubclass(swallowed.exc_type, KeyboardInterrupt):
+            before(swallowed)
+            return
+        timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), signal.SIGINT))
+        timer.daemon = True
+        timer.start()
 
     taken = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
     for number in taken:
         signal.signal(number, end)
+    before, sys.unraisablehook = sys.unraisablehook, again
     try:
         yield
     finally:
+        sys.unraisablehook = before
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
 

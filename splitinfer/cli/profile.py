@@ -127,7 +127,7 @@ def parse_input_size(text: str | None) -> tuple[int, int] | None:
     """
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip())
+    match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", text.strip())
     if match is None:
         raise InputError(f"--input-size is a number of pixels or HEIGHTxWIDTH, not {text!r}")
     height = int(match[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -24,7 +25,8 @@ def top(
     if find_spec("textual") is None:
         raise MissingExtraError("textual", "top")
     host, _, port = server.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536 or any(c in host for c in "/?# @"):
+    is_port = re.fullmatch(r"[0-9]{1,5}", port) is not None and 0 < int(port) < 65536
+    if not host or not is_port or any(c in host for c in "/?# @"):
         raise InputError(f"--server: must be HOST:PORT, not {server!r}")
     from splitinfer.web.terminal import Top, fetch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import numbers
 import operator
+import re
 import reprlib
 import threading
 import warnings
@@ -377,7 +378,7 @@ class SplitModel:
         if not isinstance(cut, str):
             return self._index(cut)
         text = cut.strip()
-        if text.lstrip("-").isdigit():
+        if re.fullmatch(r"-?[0-9]{1,9}", text):
             return self._index(int(text))
         known_cuts = (*self.cuts, *self.set_cuts) if text.startswith("{") else self.cuts
         exact = [entry.index for entry in known_cuts if entry.name == text]

@@ -71,6 +71,8 @@ class TrainingSettings:
             value, least = getattr(self, field.name), 0 if field.name in _MAY_BE_ZERO else 1
             if isinstance(field.default, int) and not isinstance(field.default, bool) and value < least:
                 raise InputError(f"{field.name}: must be {'0 or more' if least == 0 else 'at least 1'}, not {value}")
+        if self.seed > MAX_SEED:
+            raise InputError(f"seed: must be at most {MAX_SEED}, not {self.seed}")
 
     @classmethod
     def algorithm_name(cls) -> str:
@@ -269,6 +271,9 @@ class DDPGSettings(TrainingSettings):
     gradient_steps: int = 2
     target_rate: float = 0.005
 
+
+MAX_SEED = 2**32 - 1
+"""Largest seed of a training; generators of random numbers in the learning libraries take 32 bits."""
 
 FlatSettings = PaperSettings | JointPPOSettings | DDPGSettings
 """Of policies with one network over the whole state."""

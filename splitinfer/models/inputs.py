@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from math import prod
 from pathlib import Path
 
 import torch
@@ -12,6 +13,9 @@ from splitinfer.errors import InputError
 from splitinfer.models.card import InputTensor, ModelCard
 from splitinfer.models.options import ImageSize
 from splitinfer.models.pictures import MAX_PIXELS, picture_array
+
+MAX_ELEMENTS = 10_000_000_000
+"""Most elements of an input that is made up."""
 
 _IMAGE_DIMENSIONS = 3  # channels, height, width
 
@@ -24,6 +28,8 @@ def random_inputs(card: ModelCard, *, batch: int, input_size: ImageSize | None, 
     generator = torch.Generator().manual_seed(seed)
     tensors = []
     for spec, shape in zip(card.inputs, shapes, strict=True):
+        if (elements := batch * prod(shape)) > MAX_ELEMENTS:
+            raise InputError(f"an input of {elements:.1e} elements; at most {MAX_ELEMENTS:,} are taken")
         dtype: torch.dtype = getattr(torch, spec.dtype)
         size = (batch, *shape)
         if spec.dtype == "bool":
@@ -42,6 +48,8 @@ def input_shapes(card: ModelCard, input_size: ImageSize | None) -> list[tuple[in
     height, width = (input_size, input_size) if isinstance(input_size, int) else input_size
     if height < 1 or width < 1:
         raise InputError(f"input size must be at least 1 pixel, not {height}x{width}")
+    if height * width > MAX_PIXELS:
+        raise InputError(f"input size must be at most {MAX_PIXELS:,} pixels, not {height}x{width}")
     if not any(_is_image(spec) for spec in card.inputs):
         raise InputError(f"model {card.name} takes no picture, so an input size makes no sense for it")
     return [(spec.shape[0], height, width) if _is_image(spec) else spec.shape for spec in card.inputs]

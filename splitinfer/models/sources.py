@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -209,7 +210,7 @@ def _video(card: ModelCard, path: Path, most: int | None) -> Callable[[], Iterat
 def _camera(card: ModelCard, name: str, most: int | None) -> Callable[[], Iterator[Source]]:
     _check_takes_pictures(card)
     number = name.removeprefix("camera:")
-    if not number.isdigit():
+    if re.fullmatch(r"[0-9]{1,4}", number) is None:
         raise InputError(f"--input: write camera:0 (the number of a camera), not {name!r}")
     try:
         import cv2  # noqa: F401

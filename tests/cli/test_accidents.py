@@ -64,6 +64,31 @@ def test_a_live_run_that_is_told_to_end_keeps_its_trace_and_leaves_no_folder(wor
     assert list(tmp_path.glob("splitinfer-run-*")) == []
 
 
+SIGNALLED = {
+    "in a text that is executed": 'exec("import os, signal; os.kill(os.getpid(), signal.SIGTERM)")',
+    "in a finalizer": """
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+Last()
+""",
+}
+
+
+@pytest.mark.parametrize("where", SIGNALLED)
+def test_whoever_is_told_to_end_ends_wherever_python_is(where: str, tmp_path: Path) -> None:
+    body = f"import os\nimport signal\nimport time\n{SIGNALLED[where]}\nfor _ in range(600):\n    time.sleep(0.1)\n"
+    (tmp_path / "slow_policy.py").write_text(body)
+    command = [*PROGRAM, "simulate", "--policy", "slow_policy:Slow", "--slots", "1"]
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_is_one_line_and_costs_no_report(world: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *world, "--duration", "1", "--time-scale", "0.2", "--trace", "/dev/full"]) == 0
