@@ -32,16 +32,35 @@ with contextlib.nullcontext() if atheris is None else atheris.instrument_imports
     from splitinfer.errors import SplitInferError
     from splitinfer.runtime.description import read_description
     from splitinfer.runtime.loop.edge import EdgeTask, RequestAssembly
-    from splitinfer.wire import Reply, Request, Wire, WireLimits, decode_reply, encode_request, open_request
+    from splitinfer.wire import (
+        LongMessage,
+        Reply,
+        Request,
+        Wire,
+        WireLimits,
+        decode_reply,
+        encode_request,
+        open_request,
+        whole_message,
+    )
     from splitinfer.wire.messages import encode_reply
 
 _LIMITS = WireLimits(max_message_bytes=1 << 20, max_tensor_bytes=1 << 20, max_decoded_bytes=1 << 20)
 _WIRE = Wire(_LIMITS)
+_BETWEEN = b"\xfe\xff\xfe"
 _SLOW_S, _ATTEMPTS = 1.0, 3  # a pause of the interpreter (garbage, a late import) may fall into one attempt
 
 
 def request(data: bytes) -> None:
     open_request(data, _WIRE).arrays()
+
+
+def pieces(data: bytes) -> None:
+    """A request in pieces, as they follow each other between two marks."""
+    first, *others = data.split(_BETWEEN)
+    whole = whole_message(first, others, _LIMITS)
+    if whole is not None:
+        open_request(whole, _WIRE).arrays()
 
 
 def reply(data: bytes) -> None:
@@ -82,6 +101,7 @@ def text_files(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "request": request,
+    "pieces": pieces,
     "reply": reply,
     "description": description,
     "assembly": assembly,
@@ -94,6 +114,9 @@ def seeds(target: str) -> list[bytes]:
     arrays = [np.arange(12, dtype=np.float32).reshape(3, 4), np.zeros((2, 2), np.int64)]
     if target == "request":
         return [encode_request(Request("plain", "f" * 64, 1, arrays, 7), _WIRE)]
+    if target == "pieces":
+        (whole,) = seeds("request")
+        return [_BETWEEN.join(LongMessage((whole,), len(whole), size).pieces()) for size in (40, 100, 1000)]
     if target == "reply":
         return [encode_reply(Reply(7, arrays), _WIRE), encode_reply(Reply(7, refusal=(3, "no")), _WIRE)]
     if target == "text_files":

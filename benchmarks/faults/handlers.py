@@ -34,7 +34,7 @@ from splitinfer.runtime.loop.record import LiveRecord
 from splitinfer.runtime.transport import DESCRIBE, INFER, INFER_STREAM, SERVICE
 from splitinfer.simulation import Scenario
 from splitinfer.simulation.identity import digest
-from splitinfer.wire import Request, Wire, decode_reply, encode_request
+from splitinfer.wire import LongMessage, Request, Wire, decode_reply, encode_request, is_piece
 from splitinfer.wire import splitinfer_pb2 as pb
 from splitinfer.wire.torch_tensors import to_torch
 
@@ -126,9 +126,15 @@ class Victim:
         self._expect(DESCRIBE, self._changed(draw, absurd(draw, pb.DescribeRequest).SerializeToString()))
         self._expect(INFER, self._request(draw))
         said = [self._request(draw) for _ in range(4)]
+        if draw.random() < 0.5:
+            said[2:2] = self._pieces(draw)
         call = self._channel.stream_stream(INFER_STREAM)(iter(said), timeout=DEADLINE_S)
-        replies = [decode_reply(data, Wire()) for data in call]
-        assert len(replies) == len(said)
+        replies = []
+        try:
+            replies += [decode_reply(data, Wire()) for data in call]
+            assert len(replies) == len(said) or any(map(is_piece, said))
+        except grpc.RpcError as error:  # what makes no message in pieces ends its stream
+            assert any(map(is_piece, said)) and error.code() in ANSWERS, error  # noqa: PT017, PT018 - either is right
         codes = {grpc.StatusCode.OK if reply.refusal is None else _status(reply.refusal[0]) for reply in replies}
         assert codes <= ANSWERS, codes
 
@@ -161,6 +167,18 @@ class Victim:
             message.header.tensors.insert(0, good.header.tensors[0])
             message.payload = good.payload
         return self._changed(draw, message.SerializeToString() if draw.random() < 0.7 else self._good)
+
+    def _pieces(self, draw: random.Random) -> list[bytes]:
+        """Return a request in pieces, most of the time with a mistake."""
+        whole = self._request(draw)
+        size = draw.choice((1, 7, 1000)) if len(whole) < 1000 else draw.randrange(len(whole) // 20, len(whole))
+        pieces = list(LongMessage((whole,), len(whole), size).pieces())
+        at = draw.randrange(len(pieces) + 1)
+        if draw.random() < 0.3:
+            del pieces[at : at + 1]
+        if draw.random() < 0.3:
+            pieces[at:at] = [mutated(draw, draw.choice((*pieces, whole)))]
+        return pieces
 
     def _changed(self, draw: random.Random, data: bytes) -> bytes:
         return mutated(draw, data) if draw.random() < 0.5 else data
