@@ -8,6 +8,7 @@ import time
 import grpc
 
 from splitinfer.errors import DeadlineError, EdgeUnavailableError, RemoteError
+from splitinfer.runtime.direct import unlock
 from splitinfer.runtime.exchange import Exchange
 from splitinfer.runtime.settings import ClientSettings
 from splitinfer.runtime.statuses import StreamEndedError, error_of_call
@@ -133,6 +134,9 @@ class Connection:
             raise failure from None
         except ValueError as error:  # gRPC's word for a channel that another thread has closed
             raise self._lost() from error
+        except BaseException:  # interrupted
+            unlock(channel._channel)
+            raise
         return reply
 
     def channel(self) -> grpc.Channel:

@@ -9,6 +9,7 @@ part of grpcio is not public; where another version differs, :func:`open_lane` g
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import threading
 from collections.abc import Iterator
@@ -53,6 +54,23 @@ def open_lane(channel: grpc.Channel, target: str, metadata: Metadata = ()) -> Re
         return Lane(channel, target, metadata)
 
 
+def unlock(core: Any) -> None:
+    """Release the lock of a channel that this thread holds after it was interrupted inside grpcio.
+
+    There Ctrl-C may come when the lock was taken and nobody is bound to release it yet: then every other thread that
+    uses the channel waits for ever, and with them whoever would end their calls.
+
+    Args:
+        core: grpcio's inner channel.
+    """
+    for state in gc.get_referents(core):
+        for lock in gc.get_referents(state):
+            if isinstance(lock, threading.Condition):
+                with contextlib.suppress(RuntimeError):  # it is not, or no longer, this thread's
+                    while True:
+                        lock.release()
+
+
 class DirectLane:
     """An open stream whose replies the caller's thread waits for itself.
 
@@ -75,6 +93,7 @@ class DirectLane:
         # Tags of operations that the core has yet to report.
         self._due = {_INITIAL, _STATUS}
         core: Any = channel._channel
+        self._core = core
         initial = cygrpc.SendInitialMetadataOperation(metadata, _FLAGS), cygrpc.ReceiveInitialMetadataOperation(_FLAGS)
         self._call: Any = core.segregated_call(
             cygrpc.PropagationConstants.GRPC_PROPAGATE_DEFAULTS,
@@ -103,11 +122,13 @@ class DirectLane:
             if self._is_torn or _EXCHANGE in self._due:
                 raise EdgeUnavailableError(f"lost a reply of the edge at {self._target}", status="UNAVAILABLE")
             self._unsent = iter(())
-            if isinstance(data, bytes):
+            if isinstance(data, bytes) and _PIECE not in self._due:
                 self._operate((self._send(data, _FLAGS), self._receive(_FLAGS)), _EXCHANGE)
                 return
+            # The core sends one message at a time; of the last piece of the request before it may have to say yet that
+            # it is sent, although the reply is here. Then this one goes in :meth:`finish`.
             self._operate((self._receive(_FLAGS),), _EXCHANGE)
-            self._unsent = data.pieces()
+            self._unsent = iter((data,)) if isinstance(data, bytes) else data.pieces()
             if _PIECE not in self._due:
                 self._operate((self._send(next(self._unsent), _FLAGS),), _PIECE)
 
@@ -126,11 +147,7 @@ class DirectLane:
                     self._operate((self._send(piece, _FLAGS),), _PIECE)
                     piece = None
                     continue
-                try:
-                    reply = self._next()
-                except BaseException:  # interrupted: an event that the core had just handed over is lost
-                    self._is_torn = True
-                    raise
+                reply = self._next()
                 if reply is not None:
                     return reply
             self._read_to_the_end()  # no message came: the stream has ended, and its status says why
@@ -138,8 +155,16 @@ class DirectLane:
             raise self._error
 
     def _operate(self, operations: tuple[object, ...], tag: str) -> None:
-        if self._call.operate(operations, tag):
-            self._due.add(tag)
+        try:
+            if self._call.operate(operations, tag):
+                self._due.add(tag)
+        except BaseException:  # interrupted: nobody knows whether the core has begun
+            self._tear()
+            raise
+
+    def _tear(self) -> None:
+        self._is_torn = True
+        unlock(self._core)
 
     def cancel(self) -> None:
         """End the stream now; a waiting :meth:`finish` raises. Safe to call from another thread."""
@@ -161,20 +186,26 @@ class DirectLane:
             self._next()
 
     def _read_what_comes(self) -> None:
+        """Read what is due but one event, which the interruption has lost: who waits for it waits for ever."""
         with contextlib.suppress(KeyError):  # the core's word for a call that is over
-            self._read_to_the_end()
+            for _ in range(len(self._due) - 1):
+                self._next()
 
     def _next(self) -> bytes | None:
         """Wait for one event of the core and return the message in it, if there is one."""
-        event = self._call.next_event()
-        self._due.discard(event.tag)
-        for operation in event.batch_operations:
-            kind = operation.type()
-            if kind == self._is_message:
-                message: bytes | None = operation.message()
-                return message
-            if kind == self._is_status:
-                self._error = error_of_status(
-                    operation.code(), operation.details() or "", self._target, operation.trailing_metadata() or ()
-                )
+        try:
+            event = self._call.next_event()
+            self._due.discard(event.tag)
+            for operation in event.batch_operations:
+                kind = operation.type()
+                if kind == self._is_message:
+                    message: bytes | None = operation.message()
+                    return message
+                if kind == self._is_status:
+                    self._error = error_of_status(
+                        operation.code(), operation.details() or "", self._target, operation.trailing_metadata() or ()
+                    )
+        except BaseException:  # interrupted: an event that the core had just handed over is lost
+            self._tear()
+            raise
         return None

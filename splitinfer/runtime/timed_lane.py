@@ -128,6 +128,8 @@ class TimedLane:
                     if self._is_late:
                         raise
                 lane = self._open()
+                if self._is_late:  # meanwhile, when there was nothing to end
+                    raise EdgeUnavailableError(f"lost the edge at {self._target}", status="UNAVAILABLE")
                 lane.begin(data)
             if lane is None:  # the client was closed meanwhile
                 raise EdgeUnavailableError(f"lost the edge at {self._target}", status="UNAVAILABLE")

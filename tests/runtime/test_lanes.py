@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import grpc
@@ -11,8 +12,9 @@ from splitinfer.graph import SplitModel
 from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess, EdgeServer, ServerSettings
 from splitinfer.runtime import direct as direct_module
 from splitinfer.runtime import exchange as exchange_module
-from splitinfer.runtime.direct import DirectLane, open_lane
+from splitinfer.runtime.direct import DirectLane, RequestLane, open_lane
 from splitinfer.runtime.lane import Lane
+from splitinfer.runtime.timed_lane import TimedLane
 from splitinfer.runtime.verify import check_answer
 from splitinfer.wire import Reply, Wire
 from tests.runtime import small
@@ -59,6 +61,29 @@ def test_a_lane_closed_while_idle_is_opened_again(models: dict[str, SplitModel])
         check_answer(client.infer(split, 1, image).output, split(image), "second server")
 
 
+def test_a_deadline_that_passes_while_a_lane_is_opened_again_holds(
+    models: dict[str, SplitModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, split = torch.ones(1, 3, 32, 32), models["waiting"]
+    small.release.set()
+    with EdgeServer([split]) as first:
+        port = int(first.address.rpartition(":")[2])
+        client = EdgeClient(first.address, ClientSettings(retries=0))
+        client.infer(split, 0, image)
+    small.release.clear()
+    opened = TimedLane._open
+
+    def late(lane: TimedLane) -> RequestLane:
+        lane._watchdog.disarm(lane)
+        lane.expire()  # as the watchdog does, and finds no stream to end
+        return opened(lane)
+
+    monkeypatch.setattr(TimedLane, "_open", late)
+    with EdgeServer([split], ServerSettings(port=port)), client, pytest.raises(DeadlineError):
+        client.infer(split, 0, image)
+    small.release.set()
+
+
 def test_reading_is_rehearsed_while_an_answer_is_awaited(
     edge: EdgeProcess, models: dict[str, SplitModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,16 +116,57 @@ def test_an_interrupted_exchange_is_left_at_once(edge: EdgeProcess, models: dict
     with grpc.insecure_channel(edge.address) as channel:
         lane = DirectLane(channel, edge.address)
 
-        def interrupted() -> None:
-            lane._call.next_event()  # Ctrl-C comes when the core has handed over an event, and nobody has seen it
-            raise KeyboardInterrupt
+        call = lane._call
 
-        lane._next = interrupted  # type: ignore[method-assign, assignment]
+        class Interrupted:
+            operate, cancel = call.operate, call.cancel
+
+            def next_event(self) -> None:
+                call.next_event()  # Ctrl-C comes when the core has handed over an event, and nobody has seen it
+                raise KeyboardInterrupt
+
+        lane._call = Interrupted()
         lane.begin(b"")
         with pytest.raises(KeyboardInterrupt):
             lane.finish()
-        del lane._next
+        lane._call = call
         leaves = threading.Thread(target=lane.cancel, daemon=True)
         leaves.start()
         leaves.join(30)
         assert not leaves.is_alive()
+
+
+@pytest.mark.parametrize("up_to_bytes", [0, 1 << 20])  # calls of their own, streams
+def test_ctrl_c_inside_grpcio_leaves_the_connection_to_other_threads(
+    edge: EdgeProcess, models: dict[str, SplitModel], monkeypatch: pytest.MonkeyPatch, up_to_bytes: int
+) -> None:
+    split, image = models["plain"], torch.ones(1, 3, 32, 32)
+    enter, to_come, me = threading.Condition.__enter__, [0], threading.get_ident()
+
+    def interrupted(condition: threading.Condition) -> bool:
+        held = enter(condition)
+        if threading.get_ident() == me:
+            to_come[0] -= 1
+            if to_come[0] == 0:  # the lock is taken, and nothing is bound to release it yet
+                raise KeyboardInterrupt
+        return held
+
+    settings = ClientSettings(stream_up_to_bytes=up_to_bytes, pieces_from_bytes=2000, piece_bytes=1000, deadline_s=60)
+    with EdgeClient(edge.address, settings) as client:
+        client.infer(split, 0, image)
+        monkeypatch.setattr(threading.Condition, "__enter__", interrupted)
+        for moment in range(1, 5):
+            to_come[0] = moment
+            with contextlib.suppress(KeyboardInterrupt):
+                client.infer(split, 0, image)
+            to_come[0] = 0
+            outputs = answers_to_another_thread(client, split, image)
+            check_answer(outputs[0], split(image), f"after the lock was taken {moment} times")
+
+
+def answers_to_another_thread(client: EdgeClient, split: SplitModel, image: torch.Tensor) -> list[torch.Tensor]:
+    outputs: list[torch.Tensor] = []
+    other = threading.Thread(target=lambda: outputs.append(client.infer(split, 0, image).output), daemon=True)
+    other.start()
+    other.join(60)
+    return outputs
