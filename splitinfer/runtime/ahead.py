@@ -36,6 +36,7 @@ class _Ahead:
         while (message := self._read.get()) is not None:
             self._may_read.release()
             yield message
+            del message  # its handler is done with it, and the next may be long in coming
 
     def stop(self) -> None:
         """Let the thread end; one that waits for a message does so with the call, which gRPC then ends for it."""
@@ -46,6 +47,8 @@ class _Ahead:
         message: bytes | None = b""
         while message is not None and self._may_read.acquire() and not self._is_over:
             message = None
-            with contextlib.suppress(grpc.RpcError):  # gRPC's word, without content, for a call that was cancelled
-                message = next(self._messages, None)
-            self._read.put(message)
+            try:
+                with contextlib.suppress(grpc.RpcError):  # gRPC's word, without content, for a call that was cancelled
+                    message = next(self._messages, None)
+            finally:  # or its handler would wait for ever, and keep the call's place
+                self._read.put(message)

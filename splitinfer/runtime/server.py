@@ -233,7 +233,9 @@ class EdgeServer:
                 except RefusedRequestError as refused:
                     hint_s = self._retry_after_s(refused)
                     reply = self._runner.refuse(refused.request_id, refused.code.value[0], refused.message, hint_s)
+                data = message = b""  # a stream that waits for its client holds no message, which may be of 64 MiB
                 yield reply
+                del reply
                 if not stream.end():
                     return
 

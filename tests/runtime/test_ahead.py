@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 
 import grpc
+import pytest
 import torch
 
 from splitinfer.graph import SplitModel
@@ -42,6 +44,33 @@ def test_a_cancelled_stream_ends_its_reader() -> None:
 
     with read_ahead(messages()) as ahead:
         assert list(ahead) == [b"first"]
+    wait_until(lambda: readers() == 0)
+
+
+def test_a_reader_that_fails_ends_its_handler_too(recwarn: pytest.WarningsRecorder) -> None:
+    def messages() -> Iterator[bytes]:
+        yield b"first"
+        raise MemoryError
+
+    with read_ahead(messages()) as ahead:
+        assert list(ahead) == [b"first"]
+    wait_until(lambda: readers() == 0)
+
+
+def test_a_message_is_let_go_when_the_next_is_asked_for() -> None:
+    go = threading.Event()
+
+    def messages() -> Iterator[memoryview]:
+        yield memoryview(b"first")
+        go.wait(60)
+
+    with read_ahead(messages()) as ahead:  # type: ignore[arg-type]
+        first = weakref.ref(next(ahead))
+        asking = threading.Thread(target=next, args=(ahead, None))
+        asking.start()
+        wait_until(lambda: first() is None)
+        go.set()
+        asking.join()
     wait_until(lambda: readers() == 0)
 
 

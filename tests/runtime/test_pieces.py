@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
+import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -17,7 +19,7 @@ from splitinfer.runtime import direct as direct_module
 from splitinfer.runtime import server as server_module
 from splitinfer.runtime.events import Inferred
 from splitinfer.runtime.lane import Lane
-from splitinfer.runtime.transport import INFER, INFER_STREAM
+from splitinfer.runtime.transport import INFER, INFER_STREAM, WINDOW
 from splitinfer.runtime.verify import check_answer
 from splitinfer.wire import Request as WireRequest
 from splitinfer.wire import Wire, WireLimits, encode_request, whole_message
@@ -166,3 +168,51 @@ def test_the_short_way_sends_one_piece_after_the_other(edge: EdgeProcess, models
         client.infer(models["plain"], 0, torch.ones(1, 3, 32, 32))
         (lane,) = client._connection._free_lanes
         assert isinstance(lane._lane, direct_module.DirectLane)
+
+
+def test_a_small_request_waits_for_the_last_piece_of_the_one_before(
+    edge: EdgeProcess, models: dict[str, SplitModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, image = models["plain"], torch.ones(1, 3, 32, 32)
+    at_once: list[str] = []
+    operate = direct_module.DirectLane._operate
+
+    def noted(lane: direct_module.DirectLane, operations: tuple[Any, ...], tag: str) -> None:
+        if any(type(each).__name__ == "SendMessageOperation" for each in operations):
+            at_once.extend(lane._due & {direct_module._PIECE})
+        operate(lane, operations, tag)
+
+    monkeypatch.setattr(direct_module.DirectLane, "_operate", noted)
+    with EdgeClient(edge.address, IN_PIECES) as client:
+        client.infer(split, 2, image)
+        (timed,) = client._connection._free_lanes
+        lane = timed._lane
+        assert isinstance(lane, direct_module.DirectLane)
+        # The core has the reply to a long request, and has yet to say that its last piece is sent.
+        lane._operate((), direct_module._PIECE)
+        check_answer(client.infer(split, 2, image).output, split(image), "a small one")
+    assert not at_once, "the core refuses a message while another is being sent"
+
+
+@pytest.mark.parametrize("window", ["1", "3"])
+def test_a_stream_that_waits_for_its_client_holds_no_request(
+    models: dict[str, SplitModel], monkeypatch: pytest.MonkeyPatch, window: str
+) -> None:
+    held: list[weakref.ref[memoryview]] = []
+
+    def noted(first: bytes, others: Iterator[bytes], limits: WireLimits) -> memoryview | None:
+        whole = whole_message(first, others, limits)
+        if whole is not None:
+            held.append(weakref.ref(whole))
+        return whole
+
+    monkeypatch.setattr(server_module, "whole_message", noted)
+    with EdgeServer([models["plain"]]) as server, grpc.insecure_channel(server.address) as channel:
+        sending: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        replies = channel.stream_stream(INFER_STREAM)(iter(sending.get, None), metadata=((WINDOW, window),))
+        for piece in messages_of(models["plain"], 5000):
+            sending.put(piece)
+        assert pb.InferReply.FromString(next(replies)).header.request_id == 7
+        wait_until(lambda: held[0]() is None)
+        sending.put(None)
+        assert list(replies) == []
