@@ -277,10 +277,13 @@ class AttackedRun:
         attendance = Attendance(address, look)
         attendance.join(self._hello(0), connect_s=60, join_s=60)
         period = self._world.slots_per_period
+        arrived = 0
         for slot in range(self._slots + 1):
-            message = pb.Slot(slot=slot)
+            message = pb.Slot(slot=slot, arrived=[arrived])
+            arrived = 0
             if slot % 10 == 0 and slot < self._slots - 300:  # the last ones have time to be answered
                 self.asked += 1
+                arrived = 1
                 data = request_of(self._split, self._image, slot)
                 whole = {"message_bytes": len(data), "data": data}
                 message.pieces.add(task=slot, service=0, cut=_CUT, arrival_slot=slot, **whole)
