@@ -135,7 +135,7 @@ class Connection:
         except ValueError as error:  # gRPC's word for a channel that another thread has closed
             raise self._lost() from error
         except BaseException:  # interrupted
-            unlock(channel._channel)
+            unlock(channel)
             raise
         return reply
 

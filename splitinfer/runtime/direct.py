@@ -54,16 +54,14 @@ def open_lane(channel: grpc.Channel, target: str, metadata: Metadata = ()) -> Re
         return Lane(channel, target, metadata)
 
 
-def unlock(core: Any) -> None:
+def unlock(channel: grpc.Channel) -> None:
     """Release the lock of a channel that this thread holds after it was interrupted inside grpcio.
 
     There Ctrl-C may come when the lock was taken and nobody is bound to release it yet: then every other thread that
     uses the channel waits for ever, and with them whoever would end their calls.
-
-    Args:
-        core: grpcio's inner channel.
+    The lock is looked for where grpcio keeps it; where another version keeps it elsewhere, nothing is done.
     """
-    for state in gc.get_referents(core):
+    for state in gc.get_referents(getattr(channel, "_channel", None)):
         for lock in gc.get_referents(state):
             if isinstance(lock, threading.Condition):
                 with contextlib.suppress(RuntimeError):  # it is not, or no longer, this thread's
@@ -93,7 +91,7 @@ class DirectLane:
         # Tags of operations that the core has yet to report.
         self._due = {_INITIAL, _STATUS}
         core: Any = channel._channel
-        self._core = core
+        self._channel = channel
         initial = cygrpc.SendInitialMetadataOperation(metadata, _FLAGS), cygrpc.ReceiveInitialMetadataOperation(_FLAGS)
         self._call: Any = core.segregated_call(
             cygrpc.PropagationConstants.GRPC_PROPAGATE_DEFAULTS,
@@ -164,7 +162,7 @@ class DirectLane:
 
     def _tear(self) -> None:
         self._is_torn = True
-        unlock(self._core)
+        unlock(self._channel)
 
     def cancel(self) -> None:
         """End the stream now; a waiting :meth:`finish` raises. Safe to call from another thread."""
