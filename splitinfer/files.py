@@ -17,6 +17,9 @@ from typing import Any
 MAX_TEXT_BYTES = 50_000_000
 """Largest text file read, unless its reader says otherwise."""
 
+_LONG_KEY = re.compile(r"""(?<![\w.-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){100}""")
+"""A key of more than a hundred parts: the time and memory that one takes grow with their square."""
+
 _PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 """Where a shell's ``<(...)`` and ``-`` stand for a file; their other end is at work."""
 
@@ -66,6 +69,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 def toml_of(text: str) -> dict[str, Any]:
     """Return what a TOML text says; ``ValueError`` as ``read_toml``."""
+    if _LONG_KEY.search(text) is not None:
+        raise ValueError("it is nested too deeply")
     with _in_words(tomllib.TOMLDecodeError):
         return tomllib.loads(text)
 

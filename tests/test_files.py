@@ -56,6 +56,12 @@ def test_what_is_nested_without_end_is_refused(verb, tmp_path, capsys):
     assert "nested too deeply" in said(VERBS[verb], tmp_path, capsys)
 
 
+@pytest.mark.parametrize("key", ["a" + ".a" * 20_000, "['a'" + " . 'a'" * 20_000 + "]\nb", "x = {a" + ".a" * 20_000])
+def test_a_key_without_end_is_refused_before_it_is_read(key, tmp_path, capsys):
+    given(tmp_path, lambda path: path.write_text(f"{key} = 1\n"))
+    assert "nested too deeply" in said(VERBS["scenario"], tmp_path, capsys)
+
+
 DAMAGED = {
     "text of another encoding": (b"\xff\xfen\x00a\x00", "it is no UTF-8 text (line 1)"),
     "a number without end": (b'{"schema": %s}' % (b"9" * 5000), "has too many digits"),
