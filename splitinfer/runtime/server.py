@@ -245,7 +245,7 @@ class EdgeServer:
         """Return a request that comes in pieces; None if the stream ends before."""
         try:
             return whole_message(first, map(stream.heard, others), self.settings.limits)
-        except InputError as error:
+        except Exception as error:  # noqa: BLE001 - the boundary, as above
             self._abort(context, error)
 
 

@@ -216,3 +216,16 @@ def test_a_stream_that_waits_for_its_client_holds_no_request(
         wait_until(lambda: held[0]() is None)
         sending.put(None)
         assert list(replies) == []
+
+
+def test_an_edge_without_memory_for_a_message_keeps_what_happened_to_itself(
+    models: dict[str, SplitModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(first: bytes, others: Iterator[bytes], limits: WireLimits) -> memoryview | None:
+        raise MemoryError("secret detail")
+
+    monkeypatch.setattr(server_module, "whole_message", out_of_memory)
+    with EdgeServer([models["plain"]]) as server, EdgeClient(server.address, IN_PIECES) as client:
+        with pytest.raises(RemoteError, match="internal error") as refused:
+            client.infer(models["plain"], 0, torch.ones(1, 3, 32, 32))
+        assert "secret" not in str(refused.value)
