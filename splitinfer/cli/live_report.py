@@ -80,7 +80,7 @@ def print_report(scenario: Scenario, result: LiveResult) -> None:
     _print_services(scenario, result)
     print()
     print(_stability(result))
-    print(_answers(result))
+    print(_answers(scenario, result))
     for line in result.lost:
         print(line)
     for device, retries in result.retries.items():
@@ -150,15 +150,27 @@ def _stability(result: LiveResult) -> str:
     return "no queue grows" if stability.stable else f"GROWING: {', '.join(stability.growing)}"
 
 
-def _answers(result: LiveResult) -> str:
+def _answers(scenario: Scenario, result: LiveResult) -> str:
     if result.is_right:
         how = f"to {result.tolerance:g}" if result.tolerance else "bit for bit"
-        return f"all {result.checked} answers equal the whole model's, {how}; no task is lost or repeated"
+        rounding = _rounding_codecs(scenario, result)
+        whose = f"the tail's on what {', '.join(rounding)} leaves" if rounding else "the whole model's"
+        return f"all {result.checked} answers equal {whose}, {how}; no task is lost or repeated"
     return (
         f"WRONG: {result.checked} answers checked, {result.wrong} wrong, {result.unexpected} unexpected, "
         f"{result.figures.finished} tasks finished, {result.unanswered} unanswered where {result.figures.in_flight} "
         "should be"
     )
+
+
+def _rounding_codecs(scenario: Scenario, result: LiveResult) -> list[str]:
+    """Return the codecs that change bits and that something was sent in."""
+    from splitinfer.wire.codecs import CODECS
+
+    tasks = result.figures.tasks
+    places = zip(tasks.device, tasks.service, tasks.cut, strict=True)
+    used = {scenario.choices[device][service][place].codec for device, service, place in places}
+    return [codec.name for codec in CODECS if codec.name in used and not codec.exact]
 
 
 def _lateness(result: LiveResult) -> list[str]:

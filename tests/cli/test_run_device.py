@@ -57,6 +57,13 @@ def test_run_prints_a_report_and_writes_trace_and_plot(world, tmp_path, capfd):
     assert kinds.count("device") == 2
 
 
+def test_a_run_in_a_codec_that_rounds_claims_no_bits_of_the_whole_model(world, capfd):
+    scenario, card = world
+    arguments = ["run", "--scenario", str(scenario), "--card", str(card), "--policy", "fixed:1", "--duration", "2"]
+    assert main([*arguments, "--time-scale", "0.1", "--patience-s", "60", "--set", "codecs=int8"]) == 0
+    assert "equal the tail's on what int8 leaves, bit for bit" in capfd.readouterr().out
+
+
 def without_compiling(said: str) -> str:
     """Return what was said but for the compilation that the first process after an install has to do."""
     return "".join(line for line in said.splitlines(keepends=True) if "compiling the loops" not in line)
