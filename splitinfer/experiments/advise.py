@@ -350,7 +350,7 @@ def _refusal(option: Option, device: DeviceCard, floor: float) -> str:
     if option.same_top is None and floor > 0:
         return (
             "in codecs that change bits, with answers that the profile does not know (splitinfer profile NAME "
-            "--codecs --save FILE measures them, --min-accuracy 0 does not ask)"
+            "--codecs --save FILE measures those at Pareto cuts, --min-accuracy 0 does not ask)"
         )
     if option.same_top is not None and option.same_top < floor:
         return f"that leave less than {floor:.0%} of the answers unchanged"

@@ -53,12 +53,16 @@ class PictureCodec:
     quality: int | None
     wire: str
 
-    def encode(self, picture: Path | Image.Image, *, max_pixels: int = MAX_PIXELS) -> Bytes:
+    def encode(self, picture: str | Path | Image.Image, *, max_pixels: int = MAX_PIXELS) -> Bytes:
         """Return what is sent: pixels (height, width, 3), or the bytes of a file (n,).
 
         Raises:
             InputError: no picture, too large, or wider or higher than the format can be.
         """
+        if isinstance(picture, str):
+            picture = Path(picture)
+        if not isinstance(picture, Path) and not hasattr(picture, "convert"):  # PIL's, which is imported when needed
+            raise InputError(f"a picture is a file's path or a picture of PIL, not {type(picture).__name__}")
         if self.kind == "uint8":
             return np.asarray(open_picture(picture, "RGB", max_pixels=max_pixels), np.uint8)
         if self.quality is None and isinstance(picture, Path):
@@ -139,7 +143,7 @@ def wanted_picture_codec(name: str) -> PictureCodec:
     Raises:
         InputError: it is none.
     """
-    found = picture_codec(name)
+    found = picture_codec(name) if isinstance(name, str) else None
     if found is None:
         raise InputError(f"codec: {name!r} sends no picture; known: {_NAMES}")
     return found

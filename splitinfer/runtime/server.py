@@ -20,6 +20,7 @@ from splitinfer.errors import InputError, RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime.admission import OpenCall, OpenCalls
 from splitinfer.runtime.ahead import read_ahead
+from splitinfer.runtime.arguments import checked_split
 from splitinfer.runtime.description import describe
 from splitinfer.runtime.door import Door
 from splitinfer.runtime.events import Observer, nobody
@@ -78,6 +79,11 @@ class EdgeServer:
         Raises:
             InputError: no model, or two of one name.
         """
+        if not hasattr(models, "__iter__"):
+            raise InputError(f"models must be a list of SplitModel, not {type(models).__name__}")
+        models = [checked_split(split) for split in models]
+        if settings is not None and not isinstance(settings, ServerSettings):
+            raise InputError(f"settings must be ServerSettings, not {type(settings).__name__}")
         self.settings = settings or ServerSettings()
         self._runner = TailRunner(
             models,

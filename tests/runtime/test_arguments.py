@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from splitinfer.errors import InputError, SplitInferError
 from splitinfer.graph import SplitModel
 from splitinfer.models import load_card
-from splitinfer.runtime import AsyncEdgeClient, ClientSettings, EdgeClient, EdgeProcess
+from splitinfer.models.sent_pictures import wanted_picture_codec
+from splitinfer.runtime import AsyncEdgeClient, ClientSettings, EdgeClient, EdgeProcess, EdgeServer
 from tests.runtime import small
 
 IMAGE = torch.ones(1, 3, 32, 32)
@@ -122,3 +125,29 @@ def test_no_picture_goes_so(edge: EdgeProcess, models: dict[str, SplitModel], co
         pytest.raises(InputError, match=r"pictures go as uint8, uint8\+zstd, jpeg"),
     ):
         client.infer_picture(models["plain"], load_card("resnet18"), "x.jpg", codec=codec)
+
+
+def test_a_file_named_by_a_text_is_sent_as_it_is(tmp_path: Path) -> None:
+    """A path and its text mean the same file; the text was encoded anew, and lost bits."""
+    file = tmp_path / "picture.jpg"
+    Image.new("RGB", (40, 30), (200, 10, 60)).save(file, quality=35)
+    codec = wanted_picture_codec("jpeg")
+    assert codec.encode(str(file)).tobytes() == codec.encode(file).tobytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("picture", [None, IMAGE, IMAGE.numpy(), b"abc", 3])
+def test_what_is_no_picture_is_named(picture: Any) -> None:
+    with pytest.raises(InputError, match=f"or a picture of PIL, not {type(picture).__name__}$"):
+        wanted_picture_codec("jpeg:80").encode(picture)
+    with pytest.raises(InputError, match="None sends no picture"):
+        wanted_picture_codec(None)
+
+
+def test_a_server_of_something_else_is_one_line(models: dict[str, SplitModel]) -> None:
+    for wrong in (None, models["plain"]):
+        with pytest.raises(InputError, match="models must be a list of SplitModel, not"):
+            EdgeServer(wrong)
+    with pytest.raises(InputError, match=r"split must be a SplitModel .*, not str"):
+        EdgeServer("plain")
+    with pytest.raises(InputError, match="settings must be ServerSettings, not dict"):
+        EdgeServer([models["plain"]], {"port": 50051})
