@@ -140,16 +140,16 @@ def parse_rate_bps(text: str, option: str = "--bandwidth") -> float:
 
 
 def parse_time_s(text: str) -> float:
-    """Read ``10ms``, ``0.2s`` or 0.
+    """Read ``10ms``, ``0.2s`` or a number of seconds below 1.
 
     Raises:
-        InputError: the text is none, negative, or a number without a unit.
+        InputError: the text is none, negative, or a larger number without a unit.
     """
     match = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(us|ms|s)?\s*", text)
     value = _number(match[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0, None: 1.0}[match[2]] if match else -1.0
     if not 0 <= value < 1e6:
         raise InputError(f"--rtt: write a time such as 10ms or 0.2s, not {text!r}")
-    if value and match is not None and match[2] is None:
+    if value >= 1 and match is not None and match[2] is None:
         raise InputError(f"--rtt: {text.strip()} of what? Write a time such as {text.strip()}ms or {text.strip()}s")
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from splitinfer.errors import InputError
@@ -37,6 +38,18 @@ def checked_split(split: SplitModel) -> SplitModel:
     if not hasattr(split, "find_cut"):
         raise InputError(f"split must be a SplitModel (SplitModel.capture makes one), not {type(split).__name__}")
     return split
+
+
+def checked_tensors(tensors: Sequence[Any]) -> Sequence[Any]:
+    """Return what crosses a cut.
+
+    Raises:
+        InputError: it is no sequence of tensors, but one of them, for example.
+    """
+    if not isinstance(tensors, Sequence) or isinstance(tensors, str | bytes):
+        what = type(tensors).__name__
+        raise InputError(f"tensors must be a tuple of what crosses the cut, as run_head returns it, not {what}")
+    return tensors
 
 
 def checked_card(card: ModelCard) -> ModelCard:

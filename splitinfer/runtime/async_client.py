@@ -18,6 +18,7 @@ from splitinfer.runtime.arguments import (
     checked_inputs,
     checked_settings,
     checked_split,
+    checked_tensors,
     checked_window,
 )
 from splitinfer.runtime.description import EdgeDescription, read_description
@@ -141,7 +142,7 @@ class AsyncEdgeClient:
         """
         check_choices(codec, on_failure)
         k = cut_with_tail(model if isinstance(model, ModelId) else checked_split(model), cut)
-        return raised(await self._finish(model, k, tensors, 0.0, codec, on_failure))
+        return raised(await self._finish(model, k, checked_tensors(tensors), 0.0, codec, on_failure))
 
     async def infer_picture(
         self,

@@ -16,6 +16,7 @@ from splitinfer.runtime.arguments import (
     checked_inputs,
     checked_settings,
     checked_split,
+    checked_tensors,
     checked_window,
 )
 from splitinfer.runtime.connection import Connection
@@ -181,7 +182,8 @@ class EdgeClient:
             DeadlineError: no answer within ``settings.deadline_s``.
             RemoteError: the server refuses for another reason; ``status`` tells which.
         """
-        check_choices(codec, on_failure)
+        if codec is not None or on_failure is not None:
+            check_choices(codec, on_failure)
         k = checked_split(split).find_cut(cut)
         if k == split.num_cuts:
             return local_result(split, k, inputs)
@@ -210,7 +212,10 @@ class EdgeClient:
         Raises:
             SplitInferError: as :meth:`infer`.
         """
-        check_choices(codec, on_failure)
+        if codec is not None or on_failure is not None:
+            check_choices(codec, on_failure)
+        if type(tensors) not in (tuple, list):
+            checked_tensors(tensors)
         if type(cut) is not int or self._exchange.known(model, cut, codec) is None:
             cut = cut_with_tail(model if isinstance(model, ModelId) else checked_split(model), cut)
         return self._tasks.finish(model, cut, tensors, 0.0, codec, on_failure)

@@ -89,8 +89,6 @@ class Tasks:
             model, cut, tensors, head_s, codec, on_failure: of the task.
             attempts, request: of one that was sent before, and is sent again.
         """
-        if on_failure:
-            checked_on_failure(on_failure)
         trace = UNTRACED
         if request is not None:
             trace = request.trace

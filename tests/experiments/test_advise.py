@@ -226,7 +226,12 @@ def test_a_rate_in_bytes_is_refused(text):
 
 
 def test_times():
-    assert (parse_time_s("10ms"), parse_time_s("0.2s"), parse_time_s("0")) == (0.01, 0.2, 0.0)
+    assert (parse_time_s("10ms"), parse_time_s("0.2s"), parse_time_s("0"), parse_time_s("0.01")) == (
+        0.01,
+        0.2,
+        0.0,
+        0.01,
+    )
     with pytest.raises(InputError, match=r"--rtt: 10 of what\? Write a time such as 10ms or 10s"):
         parse_time_s("10")
     with pytest.raises(InputError, match="--rtt: write a time"):

@@ -27,6 +27,8 @@ MISTAKES: dict[str, tuple[Call, str]] = {
     "a name's tail": (lambda client, split: client.run_tail("plain", 1, [IMAGE]), "split must be a SplitModel"),
     "a codec's number": (lambda client, split: client.infer(split, 1, IMAGE, codec=3), "codec must be a name.* not 3"),
     "no codec's name": (lambda client, split: client.infer(split, 1, IMAGE, codec=""), "codec must be a name.* not ''"),
+    "no tensors": (lambda client, split: client.run_tail(split, 1, None), "tensors must be a tuple"),
+    "one tensor": (lambda client, split: client.run_tail(split, 1, IMAGE), "tensors must be a tuple"),
     "several codecs": (lambda client, split: client.run_tail(split, 1, [IMAGE], codec=["raw"]), "codec must be a name"),
     "a card's name": (lambda client, split: client.infer_picture(split, "plain", "x.jpg"), "card must be a ModelCard"),
     "the picture's file": (lambda client, split: client.infer_picture(split, split, "x.jpg"), "card must be a Model"),
