@@ -210,7 +210,11 @@ def _ended_by_signals(which: list[int]) -> Iterator[None]:
         if not issubclass(swallowed.exc_type, KeyboardInterrupt):
             before(swallowed)
             return
-        timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), signal.SIGINT))
+        number: int = signal.SIGINT
+        if which and issubclass(swallowed.exc_type, _ToldToEndError):  # SIGINT may be ignored, as in a shell's job
+            number = which.pop()
+            signal.signal(number, end)
+        timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
         timer.daemon = True
         timer.start()
 

@@ -18,7 +18,7 @@ import grpc
 
 from splitinfer.errors import InputError, RemoteError
 from splitinfer.graph import SplitModel
-from splitinfer.runtime.admission import OpenCall, OpenCalls
+from splitinfer.runtime.admission import OpenCalls
 from splitinfer.runtime.ahead import read_ahead
 from splitinfer.runtime.arguments import checked_split
 from splitinfer.runtime.description import describe
@@ -228,15 +228,22 @@ class EdgeServer:
             self._abort(context, error)
         sender = _sender(context, name)
         with stream, read_ahead(requests) if _has_window(context) else nullcontext(requests) as messages:
+            passes_over = False
             for message in messages:
+                if passes_over and is_piece(message, of_one_begun=True):
+                    continue  # the rest of a message that was refused
+                passes_over = False
                 data: bytes | memoryview | None = message
-                if is_piece(message):
-                    data = self._whole(message, messages, stream, context)
-                if data is None or not stream.begin():
-                    return
                 try:
+                    if is_piece(message):
+                        passes_over = True
+                        data = whole_message(message, map(stream.heard, messages), self.settings.limits)
+                        passes_over = False
+                    if data is None or not stream.begin():
+                        return
                     reply = self._runner.answer(data, is_wanted=context.is_active, sender=sender)
-                except RefusedRequestError as refused:
+                except Exception as error:  # noqa: BLE001 - the boundary; refusal() logs what is not meant for the client
+                    refused = error if isinstance(error, RefusedRequestError) else RefusedRequestError(0, error)
                     hint_s = self._retry_after_s(refused)
                     reply = self._runner.refuse(refused.request_id, refused.code.value[0], refused.message, hint_s)
                 data = message = b""  # a stream that waits for its client holds no message, which may be of 64 MiB
@@ -244,15 +251,6 @@ class EdgeServer:
                 del reply
                 if not stream.end():
                     return
-
-    def _whole(
-        self, first: bytes, others: Iterator[bytes], stream: OpenCall, context: grpc.ServicerContext
-    ) -> memoryview | None:
-        """Return a request that comes in pieces; None if the stream ends before."""
-        try:
-            return whole_message(first, map(stream.heard, others), self.settings.limits)
-        except Exception as error:  # noqa: BLE001 - the boundary, as above
-            self._abort(context, error)
 
 
 def _has_window(context: grpc.ServicerContext) -> bool:

@@ -68,9 +68,9 @@ class LongMessage:
                     parts.clear()
 
 
-def is_piece(data: bytes) -> bool:
-    """Whether a message is a piece of a longer one."""
-    return data[:1] in _STARTS
+def is_piece(data: bytes, *, of_one_begun: bool = False) -> bool:
+    """Whether a message is a piece of a longer one; ``of_one_begun``, not its first."""
+    return data[:1] in (_STARTS[1:] if of_one_begun else _STARTS)
 
 
 def whole_message(first: bytes, others: Iterable[bytes], limits: WireLimits) -> memoryview | None:

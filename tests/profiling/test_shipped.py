@@ -64,8 +64,11 @@ def test_the_bits_of_codecs_are_what_is_measured_now() -> None:
     now = with_codec_bits(shipped)
     assert now.codecs_from == shipped.codecs_from
     found = {(one.cut, one.codec): one.bits for one in now.codecs}
-    # Another processor may round a value on the edge of a level to the other side.
-    assert found == pytest.approx({(one.cut, one.codec): one.bits for one in shipped.codecs}, rel=1e-3)
+    expected = {(one.cut, one.codec): one.bits for one in shipped.codecs}
+    assert found.keys() == expected.keys()
+    for key, bits in expected.items():
+        # Another processor may round a value on the edge of a level to the other side, and what is compressed shows it.
+        assert found[key] == pytest.approx(bits, rel=0.03 if key[1].endswith("+zstd") else 1e-3), key
 
 
 @pytest.mark.parametrize(("name", "macs"), PUBLISHED_MACS.items())

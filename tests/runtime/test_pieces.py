@@ -89,30 +89,29 @@ def messages_of(split: SplitModel, piece_bytes: int) -> list[bytes]:
     ]
 
 
-def test_what_is_no_message_ends_its_call_alone(models: dict[str, SplitModel]) -> None:
+def test_what_is_no_message_is_refused_and_the_stream_goes_on(models: dict[str, SplitModel]) -> None:
     split = models["plain"]
     good = messages_of(split, 5000)
     endless = pb.InferRequest(whole_bytes=1 << 40, piece=b"x").SerializeToString()
     limits = WireLimits(max_message_bytes=1 << 20)
+    malformed, too_much = grpc.StatusCode.INVALID_ARGUMENT.value[0], grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
     with EdgeServer([split], ServerSettings(limits=limits)) as server, grpc.insecure_channel(server.address) as channel:
         ask = channel.stream_stream(INFER_STREAM)
-        for messages, code in [
-            ([good[1]], grpc.StatusCode.INVALID_ARGUMENT),
-            ([good[0], good[0]], grpc.StatusCode.INVALID_ARGUMENT),
-            ([good[0], b"\x0a\x00"], grpc.StatusCode.INVALID_ARGUMENT),
-            (
-                [endless],
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-            ),
+        for messages, codes in [
+            ([good[1]], [malformed]),
+            ([good[1], *good[1:]], [malformed]),
+            ([good[0], good[0], *good[1:]], [malformed]),
+            ([good[0], b"\x0a\x00"], [malformed]),
+            ([b" ", b"*", b"", b"*"], [malformed, grpc.StatusCode.UNIMPLEMENTED.value[0], malformed]),
+            ([endless, *good[1:]], [too_much]),
+            ([endless, endless], [too_much, too_much]),
         ]:
-            with pytest.raises(grpc.RpcError) as refused:
-                list(ask(iter(messages)))
-            assert refused.value.code() is code
+            replies = [pb.InferReply.FromString(reply).header for reply in ask(iter([*messages, *good]))]
+            assert [reply.refusal.code for reply in replies] == [*codes, 0], messages
+            assert replies[-1].request_id == 7
         assert list(ask(iter(good[:2]))) == [], "the stream ended before the message did"
         with pytest.raises(grpc.RpcError, match="in pieces has to come in a stream"):
             channel.unary_unary(INFER)(good[0])
-        (reply,) = ask(iter(good))
-        assert pb.InferReply.FromString(reply).header.request_id == 7
 
 
 def test_who_stops_in_the_middle_of_a_message_gives_its_place_to_others(models: dict[str, SplitModel]) -> None:
