@@ -20,7 +20,7 @@ from splitinfer.errors import InputError, RemoteError
 from splitinfer.graph import SplitModel
 from splitinfer.runtime.admission import OpenCalls
 from splitinfer.runtime.ahead import read_ahead
-from splitinfer.runtime.arguments import checked_split
+from splitinfer.runtime.arguments import checked_settings, checked_split
 from splitinfer.runtime.description import describe
 from splitinfer.runtime.door import Door
 from splitinfer.runtime.events import Observer, nobody
@@ -82,9 +82,7 @@ class EdgeServer:
         if not hasattr(models, "__iter__"):
             raise InputError(f"models must be a list of SplitModel, not {type(models).__name__}")
         models = [checked_split(split) for split in models]
-        if settings is not None and not isinstance(settings, ServerSettings):
-            raise InputError(f"settings must be ServerSettings, not {type(settings).__name__}")
-        self.settings = settings or ServerSettings()
+        self.settings = checked_settings(settings, ServerSettings)
         self._runner = TailRunner(
             models,
             self.settings.wire,
@@ -243,7 +241,11 @@ class EdgeServer:
                         return
                     reply = self._runner.answer(data, is_wanted=context.is_active, sender=sender)
                 except Exception as error:  # noqa: BLE001 - the boundary; refusal() logs what is not meant for the client
-                    refused = error if isinstance(error, RefusedRequestError) else RefusedRequestError(0, error)
+                    if not context.is_active():  # gone in the middle of a message, or while its tail ran
+                        return
+                    refused = error
+                    if not isinstance(refused, RefusedRequestError):  # of pieces that make no message
+                        refused = self._runner.refused(0, error, sender)
                     hint_s = self._retry_after_s(refused)
                     reply = self._runner.refuse(refused.request_id, refused.code.value[0], refused.message, hint_s)
                 data = message = b""  # a stream that waits for its client holds no message, which may be of 64 MiB

@@ -184,9 +184,7 @@ class TailRunner:
                 sender,
             )
         except Exception as error:
-            refused = RefusedRequestError(request_id, error)
-            known = model if model in self.models else ""
-            self._tell(Refused(refused.code.name, refused.message, request_id, _who(sender), known))
+            refused = self.refused(request_id, error, sender, model)
             if self._tracing is not None and context:
                 said = {"splitinfer.request_id": request_id}
                 self._tracing.served(context, said, server_s=0.0, since_s=start, refused=refused.message)
@@ -231,6 +229,15 @@ class TailRunner:
                 since_s=start,
             )
         return answer
+
+    def refused(
+        self, request_id: int, error: Exception, sender: tuple[str, str] | None, model: str = ""
+    ) -> RefusedRequestError:
+        """Return the refusal that an error means, and tell the observer of it."""
+        refused = RefusedRequestError(request_id, error)
+        known = model if model in self.models else ""
+        self._tell(Refused(refused.code.name, refused.message, request_id, _who(sender), known))
+        return refused
 
     def refuse(self, request_id: int, code: int, message: str, retry_after_s: float = 0.0) -> bytes:
         """Return the bytes of an ``InferReply`` that says why there is no answer, and when to ask again."""

@@ -17,7 +17,7 @@ from splitinfer.graph import SplitModel
 from splitinfer.runtime import ClientSettings, EdgeClient, EdgeProcess, EdgeServer, ServerSettings
 from splitinfer.runtime import direct as direct_module
 from splitinfer.runtime import server as server_module
-from splitinfer.runtime.events import Inferred
+from splitinfer.runtime.events import Event, Inferred, Refused
 from splitinfer.runtime.lane import Lane
 from splitinfer.runtime.transport import INFER, INFER_STREAM, WINDOW
 from splitinfer.runtime.verify import check_answer
@@ -95,7 +95,11 @@ def test_what_is_no_message_is_refused_and_the_stream_goes_on(models: dict[str, 
     endless = pb.InferRequest(whole_bytes=1 << 40, piece=b"x").SerializeToString()
     limits = WireLimits(max_message_bytes=1 << 20)
     malformed, too_much = grpc.StatusCode.INVALID_ARGUMENT.value[0], grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
-    with EdgeServer([split], ServerSettings(limits=limits)) as server, grpc.insecure_channel(server.address) as channel:
+    told: list[Event] = []
+    with (
+        EdgeServer([split], ServerSettings(limits=limits), observer=told.append) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
         ask = channel.stream_stream(INFER_STREAM)
         for messages, codes in [
             ([good[1]], [malformed]),
@@ -109,6 +113,8 @@ def test_what_is_no_message_is_refused_and_the_stream_goes_on(models: dict[str, 
             replies = [pb.InferReply.FromString(reply).header for reply in ask(iter([*messages, *good]))]
             assert [reply.refusal.code for reply in replies] == [*codes, 0], messages
             assert replies[-1].request_id == 7
+            assert sum(isinstance(event, Refused) for event in told) == len(codes)
+            told.clear()
         assert list(ask(iter(good[:2]))) == [], "the stream ended before the message did"
         with pytest.raises(grpc.RpcError, match="in pieces has to come in a stream"):
             channel.unary_unary(INFER)(good[0])
@@ -228,3 +234,18 @@ def test_an_edge_without_memory_for_a_message_keeps_what_happened_to_itself(
         with pytest.raises(RemoteError, match="internal error") as refused:
             client.infer(models["plain"], 0, torch.ones(1, 3, 32, 32))
         assert "secret" not in str(refused.value)
+
+
+def test_who_leaves_in_the_middle_of_a_message_is_no_mistake_of_the_edge(
+    models: dict[str, SplitModel], caplog: pytest.LogCaptureFixture
+) -> None:
+    first = messages_of(models["plain"], 5000)[0]
+    with EdgeServer([models["plain"]]) as server, grpc.insecure_channel(server.address) as channel:
+        sending: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        call = channel.stream_stream(INFER_STREAM)(iter(sending.get, None))
+        sending.put(first)
+        wait_until(lambda: server.open_calls == 1)
+        call.cancel()
+        wait_until(lambda: server.open_calls == 0)
+        sending.put(None)
+    assert not [record for record in caplog.records if record.name.startswith("splitinfer")]
