@@ -7,25 +7,26 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from splitinfer.errors import InputError
 from splitinfer.runtime.perseverance import checked_on_failure
-from splitinfer.runtime.settings import ClientSettings
+from splitinfer.runtime.settings import ClientSettings, ServerSettings
 
 if TYPE_CHECKING:
     from splitinfer.graph import SplitModel
     from splitinfer.models import ModelCard
 
 _Inputs = TypeVar("_Inputs")
+_Settings = TypeVar("_Settings", ClientSettings, ServerSettings)
 
 
-def checked_settings(settings: ClientSettings | None) -> ClientSettings:
-    """Return the settings, by default those of :class:`ClientSettings`.
+def checked_settings(settings: _Settings | None, kind: type[_Settings]) -> _Settings:
+    """Return the settings, by default those of their kind.
 
     Raises:
         InputError: they are something else.
     """
     if settings is None:
-        return ClientSettings()
-    if not isinstance(settings, ClientSettings):
-        raise InputError(f"settings must be ClientSettings, not {type(settings).__name__}")
+        return kind()
+    if not isinstance(settings, kind):
+        raise InputError(f"settings must be {kind.__name__}, not {type(settings).__name__}")
     return settings
 
 

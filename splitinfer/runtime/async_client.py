@@ -79,7 +79,7 @@ class AsyncEdgeClient:
             InputError: the target is not ``host:port``, or there is no such ``on_failure``.
         """
         self.target = checked_target(target)
-        self.settings = checked_settings(settings)
+        self.settings = checked_settings(settings, ClientSettings)
         if self.settings.allocator_tuning:
             tune_allocator()
         self._on_failure = checked_on_failure(on_failure)

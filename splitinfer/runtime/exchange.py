@@ -307,12 +307,12 @@ class Exchange:
             if len(data) <= _LARGEST_KEPT_ANSWER_BYTES:
                 sent.plan.answer = data
         timing = Timing(
-            sent.head_s,
-            sent.encode_s,
-            arrived - sent.started - reply.queue_s - reply.tail_s,
-            reply.queue_s,
-            reply.tail_s,
-            time.perf_counter() - arrived,
+            head_s=sent.head_s,
+            encode_s=sent.encode_s,
+            wire_s=arrived - sent.started - reply.queue_s - reply.tail_s,
+            queue_s=reply.queue_s,
+            tail_s=reply.tail_s,
+            decode_s=time.perf_counter() - arrived,
         )
         return InferenceResult(sent.cut, timing, len(sent.data), len(data), refusal, output)
 

@@ -89,11 +89,7 @@ class Tasks:
             model, cut, tensors, head_s, codec, on_failure: of the task.
             attempts, request: of one that was sent before, and is sent again.
         """
-        trace = UNTRACED
-        if request is not None:
-            trace = request.trace
-        elif self._tracing is not None:
-            trace = self._tracing.begin(model.name, cut, head_s)
+        trace = self.begin(model.name, cut, head_s) if request is None else request.trace
         try:
             result = self._tried(
                 model, cut, tensors, head_s, codec, on_failure or self._on_failure, attempts, request, trace

@@ -118,8 +118,7 @@ class Writer:
         """
         self._wire = wire
         self._frame = frame
-        self._last: tuple[list[tuple[Any, ...]], list[bytes], int, bytes, bytes] | None = None
-        self._last_size = 0
+        self._last: tuple[list[tuple[Any, ...]], list[bytes], int, bytes, bytes, int] | None = None
 
     @overload
     def write(self, tensors: Sequence[Any], number: int, changing: bytes = b"") -> bytes: ...
@@ -147,7 +146,7 @@ class Writer:
         message_id = varint(number) + changing
         last = self._last
         if last is not None and last[2] == len(message_id) and len(last[0]) == len(tensors):
-            layouts, gaps, _, before, after = last
+            layouts, gaps, _, before, after, size = last
             parts: list[Any] = [before, message_id, after]
             try:
                 for tensor, gap, layout in zip(tensors, gaps, layouts, strict=True):
@@ -156,8 +155,8 @@ class Writer:
                         break
                     parts += gap, array
                 else:
-                    if in_pieces is not None and self._last_size >= in_pieces.from_bytes:
-                        return LongMessage(parts, self._last_size, in_pieces.piece_bytes)
+                    if in_pieces is not None and size >= in_pieces.from_bytes:
+                        return LongMessage(parts, size, in_pieces.piece_bytes)
                     return b"".join(parts)
             except (RuntimeError, TypeError, AttributeError):  # elsewhere, lazily negated, or of a dtype of torch alone
                 pass
@@ -171,8 +170,7 @@ class Writer:
         gaps = [bytes(max(0, record.offset - end)) for record, end in zip(payload.records, ends, strict=False)]
         if all(_lies_plainly(record, end) for record, end in zip(payload.records, ends, strict=False)):
             layouts = [(record.spec.shape, record.spec.strides, record.spec.dtype) for record in payload.records]
-            self._last = layouts, gaps, len(message_id), before, after
-            self._last_size = size
+            self._last = layouts, gaps, len(message_id), before, after, size
         if in_pieces is not None and size >= in_pieces.from_bytes:
             return LongMessage(buffers, size, in_pieces.piece_bytes)
         return b"".join(buffers)

@@ -69,6 +69,7 @@ def test_a_message_is_let_go_when_the_next_is_asked_for() -> None:
         asking = threading.Thread(target=next, args=(ahead, None))
         asking.start()
         wait_until(lambda: first() is None)
+        assert asking.is_alive()
         go.set()
         asking.join()
     wait_until(lambda: readers() == 0)
