@@ -237,14 +237,21 @@ def test_an_edge_without_memory_for_a_message_keeps_what_happened_to_itself(
 
 
 def test_who_leaves_in_the_middle_of_a_message_is_no_mistake_of_the_edge(
-    models: dict[str, SplitModel], caplog: pytest.LogCaptureFixture
+    models: dict[str, SplitModel], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = messages_of(models["plain"], 5000)[0]
+    begun = threading.Event()
+
+    def seen(first: bytes, others: Iterator[bytes], limits: WireLimits) -> memoryview | None:
+        begun.set()
+        return whole_message(first, others, limits)
+
+    monkeypatch.setattr(server_module, "whole_message", seen)
     with EdgeServer([models["plain"]]) as server, grpc.insecure_channel(server.address) as channel:
         sending: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         call = channel.stream_stream(INFER_STREAM)(iter(sending.get, None))
         sending.put(first)
-        wait_until(lambda: server.open_calls == 1)
+        assert begun.wait(60)
         call.cancel()
         wait_until(lambda: server.open_calls == 0)
         sending.put(None)
