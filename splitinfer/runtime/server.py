@@ -241,8 +241,6 @@ class EdgeServer:
                         return
                     reply = self._runner.answer(data, is_wanted=context.is_active, sender=sender)
                 except Exception as error:  # noqa: BLE001 - the boundary; refusal() logs what is not meant for the client
-                    if not context.is_active():  # gone in the middle of a message, or while its tail ran
-                        return
                     refused = error
                     if not isinstance(refused, RefusedRequestError):  # of pieces that make no message
                         refused = self._runner.refused(0, error, sender)
