@@ -163,7 +163,7 @@ class ClientSettings:
             messages sooner; larger ones are calls of their own. 0 never uses a stream.
         pieces_from_bytes: single requests of at least this size go over their stream in pieces, where the server takes
             them, so that both ends copy while bytes are on their way.
-        piece_bytes: content of one piece, at most half of ``pieces_from_bytes``.
+        piece_bytes: largest content of a piece, at most half of ``pieces_from_bytes``.
         streams: open at the same time for single requests from several threads; further ones are calls of their own.
         keepalive_s: silence during a call after which the client asks whether the server is still there, seconds.
         allocator_tuning: keep freed message buffers in the process. It changes the whole process, so it is off
@@ -182,8 +182,8 @@ class ClientSettings:
     reply_codec: str = RAW.name
     window: int = 3
     stream_up_to_bytes: int = 64 << 20
-    pieces_from_bytes: int = 4 << 20
-    piece_bytes: int = 512 << 10
+    pieces_from_bytes: int = 5 << 19
+    piece_bytes: int = 5 << 18
     streams: int = 4
     keepalive_s: float = 30.0
     allocator_tuning: bool = False

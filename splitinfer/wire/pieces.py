@@ -1,7 +1,8 @@
 """Long messages in pieces, each written while the one before is on its way.
 
-gRPC copies a message whole several times at each end, and only then hands it on. In pieces of half a megabyte these
-copies stay in a processor's cache, and both ends work at the same time.
+gRPC copies a message whole several times at each end, and only then hands it on. In pieces of a megabyte these copies
+stay in a processor's cache, and both ends work at the same time. Pieces of one message are as long as each other: a
+short last one would cost as many steps as a long one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _STARTS = (bytes([_WHOLE_BYTES]), bytes([_PIECE]))
 
 
 class InPieces(NamedTuple):
-    """Which messages go in pieces: those of at least ``from_bytes``, in pieces of ``piece_bytes``."""
+    """Which messages go in pieces: those of at least ``from_bytes``, in pieces of at most ``piece_bytes``."""
 
     from_bytes: int
     piece_bytes: int
@@ -37,7 +38,8 @@ class LongMessage:
         buffers: its content, in order, rows of arrays one behind the other; their memory must stay as it is until the
             last piece was made.
         size: of all of them, bytes.
-        piece_bytes: content of each piece; the last has what is left.
+        piece_bytes: largest content of a piece. There are as few as this allows, equally long but for the last, which
+            may be a few bytes shorter.
     """
 
     buffers: Sequence[Any]
@@ -54,14 +56,16 @@ class LongMessage:
         """Yield the messages to send."""
         parts: list[memoryview] = []
         ready = sent = 0
+        pieces = -(-self.size // self.piece_bytes)
+        piece_bytes = -(-self.size // max(1, pieces))
         for buffer in self.buffers:
             view = memoryview(buffer).cast("B")
             while view:
-                part = view[: self.piece_bytes - ready]
+                part = view[: piece_bytes - ready]
                 view = view[len(part) :]
                 parts.append(part)
                 ready += len(part)
-                if ready == self.piece_bytes or sent + ready == self.size:
+                if ready == piece_bytes or sent + ready == self.size:
                     whole = b"" if sent else _STARTS[0] + varint(self.size)
                     yield b"".join((whole, _STARTS[1], varint(ready), *parts))
                     sent, ready = sent + ready, 0

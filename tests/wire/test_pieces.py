@@ -43,7 +43,11 @@ def test_pieces_make_the_message_that_they_were(buffers: list[bytes], piece_byte
     read = [pb.InferRequest.FromString(piece) for piece in pieces]
     assert b"".join(each.piece for each in read) == content
     assert [each.whole_bytes for each in read] == [len(content)] + [0] * (len(pieces) - 1)
-    assert all(len(each.piece) == piece_bytes for each in read[:-1])
+    lengths = [len(each.piece) for each in read]
+    assert len(lengths) == -(-len(content) // piece_bytes)
+    assert max(lengths) <= piece_bytes
+    assert set(lengths[:-1]) <= {lengths[0]}
+    assert 0 <= lengths[0] - lengths[-1] < len(lengths)
     others = iter([*pieces[1:], b"the next request"])
     whole = whole_message(pieces[0], others, LIMITS)
     assert whole == content
