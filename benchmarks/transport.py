@@ -188,7 +188,7 @@ def measure(repeats: int, gap_s: float) -> dict:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transport", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=80)
     parser.add_argument("--gap-ms", type=float, default=GAP_S * 1e3)
     parser.add_argument("--role", choices=["bare", "split"], help=argparse.SUPPRESS)
     options = parser.parse_args(argv)

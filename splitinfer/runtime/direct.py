@@ -2,8 +2,8 @@
 
 The public interface hands every message of a stream to a thread that sends it, and every reply from a thread that
 receives it: two wake-ups per request, which cost more than a small message itself. Here the caller's own thread starts
-one operation "send this and receive the reply" on gRPC's core and waits for it, as gRPC's own blocking calls do. That
-part of grpcio is not public; where another version differs, :func:`open_lane` gives the public stream.
+the operations "send this" and "receive the reply" on gRPC's core and waits for them, as gRPC's own blocking calls do.
+That part of grpcio is not public; where another version differs, :func:`open_lane` gives the public stream.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from splitinfer.wire import LongMessage
 logger = logging.getLogger(__name__)
 
 _FLAGS = 0
-_INITIAL, _STATUS, _EXCHANGE, _PIECE = "initial metadata", "status", "exchange", "piece"
+_INITIAL, _STATUS, _SENDING, _REPLY = "initial metadata", "status", "sending", "reply"
 
 
 class RequestLane(Protocol):
@@ -117,18 +117,14 @@ class DirectLane:
         with self._reading:
             if self._error is not None:
                 raise self._error
-            if self._is_torn or _EXCHANGE in self._due:
+            if self._is_torn or _REPLY in self._due:
                 raise EdgeUnavailableError(f"lost a reply of the edge at {self._target}", status="UNAVAILABLE")
-            self._unsent = iter(())
-            if isinstance(data, bytes) and _PIECE not in self._due:
-                self._operate((self._send(data, _FLAGS), self._receive(_FLAGS)), _EXCHANGE)
-                return
-            # The core sends one message at a time; of the last piece of the request before it may have to say yet that
-            # it is sent, although the reply is here. Then this one goes in :meth:`finish`.
-            self._operate((self._receive(_FLAGS),), _EXCHANGE)
             self._unsent = iter((data,)) if isinstance(data, bytes) else data.pieces()
-            if _PIECE not in self._due:
-                self._operate((self._send(next(self._unsent), _FLAGS),), _PIECE)
+            # The core sends one message at a time; of the last one of the request before it may have to say yet that it
+            # is sent, although the reply is here. Then this one goes in :meth:`finish`.
+            if _SENDING not in self._due:
+                self._operate((self._send(next(self._unsent), _FLAGS),), _SENDING)
+            self._operate((self._receive(_FLAGS),), _REPLY)  # once the request is on its way
 
     def finish(self) -> bytes:
         """Send what is left of the request, and wait for the reply.
@@ -138,11 +134,11 @@ class DirectLane:
         """
         with self._reading:
             piece = None
-            while _EXCHANGE in self._due:
+            while _REPLY in self._due:
                 if piece is None:  # made while the one before is on its way
                     piece = next(self._unsent, None)
-                if piece is not None and _PIECE not in self._due:
-                    self._operate((self._send(piece, _FLAGS),), _PIECE)
+                if piece is not None and _SENDING not in self._due:
+                    self._operate((self._send(piece, _FLAGS),), _SENDING)
                     piece = None
                     continue
                 reply = self._next()

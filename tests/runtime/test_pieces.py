@@ -187,7 +187,7 @@ def test_a_small_request_waits_for_the_last_piece_of_the_one_before(
 
     def noted(lane: direct_module.DirectLane, operations: tuple[Any, ...], tag: str) -> None:
         if any(type(each).__name__ == "SendMessageOperation" for each in operations):
-            at_once.extend(lane._due & {direct_module._PIECE})
+            at_once.extend(lane._due & {direct_module._SENDING})
         operate(lane, operations, tag)
 
     monkeypatch.setattr(direct_module.DirectLane, "_operate", noted)
@@ -197,7 +197,7 @@ def test_a_small_request_waits_for_the_last_piece_of_the_one_before(
         lane = timed._lane
         assert isinstance(lane, direct_module.DirectLane)
         # The core has the reply to a long request, and has yet to say that its last piece is sent.
-        lane._operate((), direct_module._PIECE)
+        lane._operate((), direct_module._SENDING)
         check_answer(client.infer(split, 2, image).output, split(image), "a small one")
     assert not at_once, "the core refuses a message while another is being sent"
 
