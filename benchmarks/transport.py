@@ -5,8 +5,9 @@ The bare server takes raw bytes and answers four; nothing is described, checked 
 bytes, and a tail that returns one element; the tail's own computing is taken off, everything else counts. There are
 30 ms of computing between transfers as in real use, since a processor that has slept is slower to answer than one in a
 loop. Methods take turns of five transfers, of which the first does not count: taking turns after each would measure one
-that the caches have forgotten, and the three bare ones, which share code and server, less so. On a machine that others
-use too, the lower quartiles tell more than the medians.
+that the caches have forgotten, and the three bare ones, which share code and server, less so. The servers are started
+four times: how their memory happens to lie moves a ratio by a tenth. On a machine that others use too, the lower
+quartiles tell more than the medians.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import random
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from statistics import median, quantiles
 
 # One thread a side, also in the server, which inherits this. Set before torch loads.
@@ -31,6 +34,7 @@ SIZES = (4 * KIB, 98 * KIB, 784 * KIB, 3200 * KIB, 12288 * KIB)
 CHUNK = 1 << 20
 GAP_S = 0.03
 TURN, WARM = 4, 1
+STARTS = 4
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
@@ -127,50 +131,71 @@ def compute(seconds: float) -> None:
         matrix = matrix @ matrix * 0
 
 
-def measure(repeats: int, gap_s: float) -> dict:
-    import torch
-
-    from splitinfer.runtime import ClientSettings, EdgeClient
-
-    torch.set_num_threads(1)
+@contextmanager
+def servers() -> Iterator[tuple[str, str]]:
+    """Give the bare server's port and our server's address."""
     bare, port = start("bare")
     split, address = start("split")
-    models = {model.name: model for model in echo_models()}
-    order = random.Random(0)
-    table: dict[int, dict[str, float]] = {}
-    quartile: dict[int, dict[str, float]] = {}
     try:
-        with EdgeClient(address, ClientSettings(allocator_tuning=True)) as client:
-            methods = bare_methods(port)
-            for size in SIZES:
-                model, tensors = models[str(size)], (torch.ones(1, size // 4),)
-                # The same bytes: zeros from calloc are one page of the kernel, which stays in the cache however many.
-                data = tensors[0].numpy().tobytes()
-                runs: dict[str, Callable[[], object]] = {
-                    name: lambda method=method, data=data: method(data) for name, method in methods.items()
-                }
-                runs["splitinfer"] = lambda model=model, tensors=tensors: client.run_tail(model, 0, tensors)
-                times: dict[str, list[float]] = {name: [] for name in runs}
-                for _ in range(-(-repeats // TURN)):
-                    names = list(runs)
-                    order.shuffle(names)
-                    for name in names:
-                        for transfer in range(TURN + WARM):
-                            compute(gap_s)
-                            begin = time.perf_counter()
-                            answer = runs[name]()
-                            spent_s = time.perf_counter() - begin
-                            if name == "splitinfer":
-                                spent_s -= answer.timing.tail_s
-                            if transfer >= WARM:
-                                times[name].append(spent_s)
-                table[size] = {name: median(values) * 1e3 for name, values in times.items()}
-                quartile[size] = {name: quantiles(values)[0] * 1e3 for name, values in times.items()}
+        yield port, address
     finally:
         for process in (bare, split):
             process.stdin.close()
             process.wait(20)
             process.stdout.close()
+
+
+def measure_once(
+    port: str,
+    address: str,
+    models: dict,
+    order: random.Random,
+    turns: int,
+    gap_s: float,
+    times: dict[int, dict[str, list[float]]],
+) -> None:
+    """Add the seconds of so many turns of each method, by size."""
+    import torch
+
+    from splitinfer.runtime import ClientSettings, EdgeClient
+
+    with EdgeClient(address, ClientSettings(allocator_tuning=True)) as client:
+        methods = bare_methods(port)
+        for size in SIZES:
+            model, tensors = models[str(size)], (torch.ones(1, size // 4),)
+            # The same bytes: zeros from calloc are one page of the kernel, which stays in the cache however many.
+            data = tensors[0].numpy().tobytes()
+            runs: dict[str, Callable[[], object]] = {
+                name: lambda method=method, data=data: method(data) for name, method in methods.items()
+            }
+            runs["splitinfer"] = lambda model=model, tensors=tensors: client.run_tail(model, 0, tensors)
+            for _ in range(turns):
+                names = list(runs)
+                order.shuffle(names)
+                for name in names:
+                    for transfer in range(TURN + WARM):
+                        compute(gap_s)
+                        begin = time.perf_counter()
+                        answer = runs[name]()
+                        spent_s = time.perf_counter() - begin
+                        if name == "splitinfer":
+                            spent_s -= answer.timing.tail_s
+                        if transfer >= WARM:
+                            times[size][name].append(spent_s)
+
+
+def measure(repeats: int, gap_s: float) -> dict:
+    import torch
+
+    torch.set_num_threads(1)
+    models = {model.name: model for model in echo_models()}
+    order = random.Random(0)
+    times: dict[int, dict[str, list[float]]] = {size: defaultdict(list) for size in SIZES}
+    for _ in range(STARTS):
+        with servers() as (port, address):
+            measure_once(port, address, models, order, -(-repeats // (STARTS * TURN)), gap_s, times)
+    table = {size: {name: median(values) * 1e3 for name, values in row.items()} for size, row in times.items()}
+    quartile = {size: {name: quantiles(values)[0] * 1e3 for name, values in row.items()} for size, row in times.items()}
     return {
         "name": "transport",
         "ratios": {
