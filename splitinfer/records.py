@@ -5,10 +5,14 @@ Numbers are finite and bounded: one that is not would turn into nonsense, or an 
 
 from __future__ import annotations
 
+import difflib
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from splitinfer.errors import InputError
+from splitinfer.errors import InputError, ScenarioError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 MOST = 10**18
 """Largest number taken, unless its reader says otherwise; it fits 64 bits."""
@@ -145,4 +149,68 @@ def short(value: Any) -> str:
         text = repr(value)
     except ValueError:  # Python writes no more than some thousand digits
         return "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_MEMBERS = {
+    *("float", "int", "str", "tuple"),
+    *("poisson", "periodic", "bursty", "trace"),
+    *("steady", "rayleigh", "correlated"),
+}
+
+
+def wrong_field(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """Say in one line which field is wrong, what it holds and what would be right.
+
+    Args:
+        error: what pydantic says.
+        model: whose fields are named where one is not among them.
+    """
+    # Of a union's members pydantic reports each; the one that understood the most of the value says the most.
+    found = error.errors(include_url=False)
+    worst = max(found, key=lambda one: (not one["type"].endswith("_type"), len(one["loc"])))
+    if worst["type"] == "json_invalid":
+        return str(worst["msg"])
+    name = _name_of(worst["loc"], is_given=worst["type"] == "extra_forbidden")
+    reason = worst.get("ctx", {}).get("error")
+    if isinstance(reason, ScenarioError):
+        return f"{name}.{reason}" if name else str(reason)
+    if reason is not None:
+        return f"{name}: {reason}" if name else str(reason)
+    if worst["type"] == "extra_forbidden":
+        known = list(model.model_fields) if model is not None and len(worst["loc"]) == 1 else []
+        near = difflib.get_close_matches(str(worst["loc"][-1]), known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+        return f"{name}: no such field" + (f"; {hint}" if known else "")
+    if worst["type"] == "missing" and isinstance(worst["loc"][-1], int):
+        return f"{name.rpartition('[')[0]}: has too few values"
+    beside = [
+        _name_of(one["loc"])
+        for one in found
+        if one["type"] == "extra_forbidden" and one["loc"][:-1] == worst["loc"][:-1]
+    ]
+    if worst["type"] == "missing" and beside:
+        return f"{beside[0]}: no such field, and {name} is missing"
+    if worst["type"] == "missing":
+        return f"{name}: is missing"
+    message = worst["msg"].replace("Input should", "must", 1)
+    message = message[0].lower() + message[1:]
+    if worst["type"] == "union_tag_invalid":
+        return f"{name}: kind must be {worst['ctx']['expected_tags']}, not {worst['ctx']['tag']!r}"
+    return f"{name}: {message}, not {_short(worst['input'])}"
+
+
+def _name_of(location: tuple[int | str, ...], *, is_given: bool = False) -> str:
+    # The last one is the user's own word where there is no such field.
+    # Names of a union's members (float, tuple[...], tags) are noise for a user.
+    where = [
+        part
+        for at, part in enumerate(location, 1)
+        if isinstance(part, int) or (part.isidentifier() and part not in _MEMBERS) or (at == len(location) and is_given)
+    ]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

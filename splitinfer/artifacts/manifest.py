@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from splitinfer.errors import InputError
 from splitinfer.files import check_file, read_text, replacing
 from splitinfer.models.card import Preprocessing
+from splitinfer.records import wrong_field
 
 MANIFEST = "manifest.json"
 FORMATS = ("onnx", "pt2", "executorch")
@@ -106,10 +107,7 @@ class Manifest(BaseModel):
         except OSError as error:
             raise InputError(f"artifact {where}: cannot read {MANIFEST}: {error.strerror}") from None
         except ValidationError as error:
-            one = error.errors(include_url=False)[0]
-            field = ".".join(map(str, one["loc"])) or "it"
-            says = one["msg"].removeprefix("Value error, ")
-            raise InputError(f"artifact {where}: {MANIFEST}: {field}: {says}") from None
+            raise InputError(f"artifact {where}: {MANIFEST}: {wrong_field(error, cls)}") from None
         for name in (manifest.head, manifest.tail):
             if name is None:
                 continue

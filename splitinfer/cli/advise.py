@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 10
 _VALIDATED = 3
+_REPEATS = 10
 
 
 def advise(
@@ -52,7 +53,9 @@ def advise(
         bool,
         typer.Option("--emulate-link", help="Slow the way to that server down to --bandwidth and --rtt."),
     ] = False,
-    repeat: Annotated[int, typer.Option(min=1, help="Inferences measured of each, for --validate.")] = 10,
+    repeat: Annotated[
+        int | None, typer.Option(min=1, help=f"Inferences measured of each, for --validate; {_REPEATS} by default.")
+    ] = None,
     tls_ca: TlsCa = None,
     tls_cert: ClientCert = None,
     tls_key: TlsKey = None,
@@ -79,8 +82,10 @@ def advise(
     chosen = next((one for one in OBJECTIVES if one == objective), None)
     if chosen is None:
         raise InputError(f"--objective: must be {', '.join(OBJECTIVES)}, not {objective!r}")
-    if validate is None and (emulate_link or tls_ca or tls_cert or tls_key or token_file):
-        raise InputError("--emulate-link, --tls-* and --token-file are for a server: give --validate HOST:PORT too")
+    if validate is None and (emulate_link or repeat or tls_ca or tls_cert or tls_key or token_file):
+        raise InputError(
+            "--emulate-link, --repeat, --tls-* and --token-file are for a server: give --validate HOST:PORT too"
+        )
     if emulate_link and tls_ca:
         raise InputError("--emulate-link: a certificate is not for the relay between; leave out --tls-ca")
     rate, delay = parse_rate_bps(bandwidth), parse_time_s(rtt)
@@ -105,7 +110,7 @@ def advise(
 
         security = ClientSecurity(tls_ca, tls_cert, tls_key, token_file)
         tensors = [one for one in advice.options if one.codec != PICTURE_FILE][:_VALIDATED]
-        compared = _compare(profile, tensors, model, validate, security, rate, delay, emulate_link, repeat)
+        compared = _compare(profile, tensors, model, validate, security, rate, delay, emulate_link, repeat or _REPEATS)
     if as_json:
         record = {
             "model": profile.model,

@@ -16,7 +16,7 @@ from splitinfer.energy.processor import CUBIC, cubic_row, processor_power_w, tab
 from splitinfer.energy.transmitter import radio_row
 from splitinfer.errors import InputError
 from splitinfer.files import read_toml
-from splitinfer.records import in_reach
+from splitinfer.records import in_reach, wrong_field
 
 Floats = NDArray[np.float64]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(in_reach)]
@@ -207,7 +207,7 @@ def load_device(name: str) -> DeviceCard:
     try:
         card = DeviceCard(**{"name": path.stem, **content})
     except ValidationError as error:
-        raise InputError(f"device: {path.name}: {_first(error)}") from None
+        raise InputError(f"device: {path.name}: {wrong_field(error, DeviceCard)}") from None
     for choice in choices:
         if choice in card.radios:
             card = card.model_copy(update={"radio": choice})
@@ -255,10 +255,3 @@ def _measured_fields(found: Calibration, name: str) -> dict[str, Any]:
         "radio": paper.radio,
         "radios": {name: radio.model_dump(exclude_none=True) for name, radio in paper.radios.items()},
     }
-
-
-def _first(error: ValidationError) -> str:
-    one = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in one["loc"])
-    message = one["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message

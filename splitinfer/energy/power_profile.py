@@ -6,9 +6,12 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from splitinfer.energy.card import DeviceCard
 from splitinfer.errors import InputError
 from splitinfer.files import check_file
+from splitinfer.records import wrong_field
 
 MAX_BYTES = 1_000_000
 """Largest profile read; real ones have some kilobytes."""
@@ -84,9 +87,8 @@ def card_fields(
     }
     try:
         DeviceCard.model_validate({"name": "imported", **fields})
-    except ValueError as error:
-        line = str(error).splitlines()
-        raise InputError(f"power profile: {file.name}: {' '.join(part.strip() for part in line[1:3])}") from None
+    except ValidationError as error:
+        raise InputError(f"power profile: {file.name}: {wrong_field(error, DeviceCard)}") from None
     return fields
 
 

@@ -16,6 +16,7 @@ from splitinfer.data import data_folder
 from splitinfer.errors import InputError
 from splitinfer.files import read_toml
 from splitinfer.models.options import ImageSize
+from splitinfer.records import wrong_field
 
 if TYPE_CHECKING:
     import torch
@@ -270,9 +271,7 @@ def card_from(record: dict[str, Any], *, name: str, folder: Path, where: str) ->
     try:
         card = ModelCard(name=name, **record)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{where}: {field}: {first['msg']}") from None
+        raise InputError(f"{where}: {wrong_field(error, ModelCard)}") from None
     card._folder = folder
     return card
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from splitinfer.errors import ScenarioError
-from splitinfer.records import in_reach
+from splitinfer.records import in_reach, wrong_field
 
 Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), AfterValidator(in_reach)]
 NonNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False), AfterValidator(in_reach)]
@@ -31,54 +30,7 @@ class Settings(BaseModel):
         try:
             super().__init__(**{name: _plain(value) for name, value in values.items()})
         except ValidationError as error:
-            raise ScenarioError(one_line(error, type(self))) from None
-
-
-def one_line(error: ValidationError, model: type[BaseModel] | None = None) -> str:
-    """Say in one line which field is wrong, what it holds and what would be right.
-
-    Args:
-        error: what pydantic says.
-        model: whose fields are named where one is not among them.
-    """
-    # Of a union's members pydantic reports each; the one that understood the most of the value says the most.
-    found = error.errors(include_url=False)
-    worst = max(found, key=lambda one: (not one["type"].endswith("_type"), len(one["loc"])))
-    name = _name_of(worst["loc"], is_given=worst["type"] == "extra_forbidden")
-    reason = worst.get("ctx", {}).get("error")
-    if isinstance(reason, ScenarioError):
-        return f"{name}.{reason}" if name else str(reason)
-    if reason is not None:
-        return f"{name}: {reason}" if name else str(reason)
-    if worst["type"] == "extra_forbidden":
-        known = list(model.model_fields) if model is not None and len(worst["loc"]) == 1 else []
-        near = difflib.get_close_matches(str(worst["loc"][-1]), known, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
-        return f"{name}: no such field" + (f"; {hint}" if known else "")
-    if worst["type"] == "missing" and isinstance(worst["loc"][-1], int):
-        return f"{name.rpartition('[')[0]}: has too few values"
-    beside = [
-        _name_of(one["loc"])
-        for one in found
-        if one["type"] == "extra_forbidden" and one["loc"][:-1] == worst["loc"][:-1]
-    ]
-    if worst["type"] == "missing" and beside:
-        return f"{beside[0]}: no such field, and {name} is missing"
-    message = worst["msg"][0].lower() + worst["msg"][1:]
-    if worst["type"] == "union_tag_invalid":
-        return f"{name}: kind must be {worst['ctx']['expected_tags']}, not {worst['ctx']['tag']!r}"
-    return f"{name}: {message}" if worst["type"] == "missing" else f"{name}: {message}, not {_short(worst['input'])}"
-
-
-def _name_of(location: tuple[int | str, ...], *, is_given: bool = False) -> str:
-    # The last one is the user's own word where there is no such field.
-    # Names of a union's members (float, tuple[...], tags) are noise for a user.
-    where = [
-        part
-        for at, part in enumerate(location, 1)
-        if isinstance(part, int) or (part.isidentifier() and part not in _MEMBERS) or (at == len(location) and is_given)
-    ]
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
+            raise ScenarioError(wrong_field(error, type(self))) from None
 
 
 def spread_over_devices(value: float | Sequence[float], devices: int, field: str) -> NDArray[np.float64]:
@@ -116,20 +68,8 @@ def spread_over_services(
     return spread
 
 
-_MEMBERS = {
-    *("float", "int", "str", "tuple"),
-    *("poisson", "periodic", "bursty", "trace"),
-    *("steady", "rayleigh", "correlated"),
-}
-
-
 def _plain(value: Any) -> Any:
     """Turn NumPy numbers and arrays, which come out of sweeps, into Python's own."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return value
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

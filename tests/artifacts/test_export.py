@@ -136,15 +136,15 @@ def rewrite(field, value):
         (lambda copy: (copy / "head.onnx").write_bytes(b"no onnx"), "head.onnx is damaged"),
         (rewrite("head", "../head.onnx"), "is not a file of the folder"),
         (rewrite("format", "pt2"), "a pt2 head runs only where torch is"),
-        (rewrite("format", "zip"), "format: Input should be 'onnx', 'pt2' or 'executorch'"),
-        (rewrite("cut", "one"), "cut: Input should be a valid integer"),
+        (rewrite("format", "zip"), "format: must be 'onnx', 'pt2' or 'executorch', not 'zip'"),
+        (rewrite("cut", "one"), "cut: must be a valid integer"),
         (rewrite("cut", -1), "there is no cut -1"),
         (rewrite("cut", 0), "cut 0 of 3 takes no head"),
         (rewrite("head", None), "cut 1 of 3 needs a head"),
         (rewrite("tail", None), "cut 1 of 3 needs a tail"),
         (rewrite("cut", 3), "cut 3 of 3 takes no tail"),
         (rewrite("crossing", []), "cut 1 of 3 needs a tensor that crosses"),
-        (lambda copy: (copy / "manifest.json").write_text("{", "utf-8"), "manifest.json: it: Invalid JSON"),
+        (lambda copy: (copy / "manifest.json").write_text("{", "utf-8"), "manifest.json: Invalid JSON"),
     ],
 )
 def test_damaged_and_foreign_artifacts_are_one_line(folder, tmp_path, change, says):

@@ -61,7 +61,7 @@ def test_older_profiles_with_one_cluster(tmp_path):
     [
         (">470<", ">lots<", "wifi.controller.tx holds 'lots'"),
         ("<value>10</value>", "", "cluster 0 has 2 speeds and 1 powers"),
-        ("<value>10</value>", "<value>-10</value>", "Input should be greater than 0"),
+        ("<value>10</value>", "<value>-10</value>", "must be greater than 0"),
         ("cpu.core_speeds.cluster0", "gpu", "has no cpu.core_speeds.cluster0"),
         ("<device name", "<phone name", "is no XML"),
         ("</device>", "", "is no XML"),

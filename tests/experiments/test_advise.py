@@ -276,5 +276,6 @@ def test_the_best_three_are_measured_against_a_server(capsys):
                 assert one["seen_bits"] == pytest.approx(option["bits"], rel=0.2)
     assert main([*arguments, "--validate", server.address]) == 2
     assert f"no edge server answers at {server.address}" in capsys.readouterr().err
-    assert main([*arguments, "--emulate-link"]) == 2
-    assert "give --validate HOST:PORT too" in capsys.readouterr().err
+    for alone in (["--emulate-link"], ["--repeat", "3"]):
+        assert main([*arguments, *alone]) == 2
+        assert "give --validate HOST:PORT too" in capsys.readouterr().err
