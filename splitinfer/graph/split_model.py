@@ -385,6 +385,12 @@ class SplitModel:
         inside = [
             entry.index for entry in self.cuts[1:] if entry.name.startswith((f"{text}.", f"{text}@")) or text == ""
         ]
+        if not exact and text.startswith("{"):
+            some = ", ".join(entry.name for entry in self.set_cuts[:4])
+            more = ", ..." if len(self.set_cuts) > 4 else ""
+            raise InputError(
+                f"{self.name} has no set cut {text!r}; " + (f"it has {some}{more}" if some else "it has none")
+            )
         if not exact and not inside:
             known = ", ".join(entry.name for entry in self.cuts[:4])
             raise InputError(

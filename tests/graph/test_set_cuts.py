@@ -142,7 +142,7 @@ def test_a_set_cut_is_found_by_its_last_layers_and_its_number() -> None:
     for wrong in (split.num_cuts + 1, FIRST_SET_CUT - 1, FIRST_SET_CUT + len(names)):
         with pytest.raises(InputError, match=rf"cuts 0\.\.{split.num_cuts} and the set cuts {FIRST_SET_CUT}\.\."):
             split.run_head(wrong, *TWO)
-    with pytest.raises(InputError, match=r"has no layer '\{large\.9\}'"):
+    with pytest.raises(InputError, match=r"has no set cut '\{large\.9\}'; it has \{"):
         split.find_cut("{large.9}")
 
 
