@@ -197,7 +197,7 @@ def wrong_field(error: ValidationError, model: type[BaseModel] | None = None) ->
     message = message[0].lower() + message[1:]
     if worst["type"] == "union_tag_invalid":
         return f"{name}: kind must be {worst['ctx']['expected_tags']}, not {worst['ctx']['tag']!r}"
-    return f"{name}: {message}, not {_short(worst['input'])}"
+    return f"{name}: {message}, not {short(worst['input'])}"
 
 
 def _name_of(location: tuple[int | str, ...], *, is_given: bool = False) -> str:
@@ -209,8 +209,3 @@ def _name_of(location: tuple[int | str, ...], *, is_given: bool = False) -> str:
         if isinstance(part, int) or (part.isidentifier() and part not in _MEMBERS) or (at == len(location) and is_given)
     ]
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
