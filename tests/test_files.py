@@ -109,7 +109,7 @@ def test_a_profile_s_wrong_value_is_named_by_its_place(path, tmp_path, capsys):
 def test_frequencies_that_are_none_or_in_another_unit_are_refused(hz, tmp_path, capsys):
     card = (data_folder("devices") / "jetson_nano.toml").read_text().replace("[0.9216e9]", f"[{hz}]")
     (tmp_path / "given.toml").write_text(card)
-    assert "cores.0.frequency_hz" in said(VERBS["device card"], tmp_path, capsys)
+    assert "cores[0].frequency_hz" in said(VERBS["device card"], tmp_path, capsys)
 
 
 def test_numbers_that_cannot_be_computed_with_are_refused(capsys):

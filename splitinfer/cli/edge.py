@@ -93,6 +93,7 @@ def edge(
     from splitinfer.graph.engines import checked_engine, set_threads
     from splitinfer.models import CaptureOptions
     from splitinfer.policies import named_policy
+    from splitinfer.runtime.events import Event, Started
     from splitinfer.runtime.loop import LiveRecord, LoopSettings
     from splitinfer.runtime.loop.ticker import SWITCH_S
     from splitinfer.runtime.loop.world import card_files, check_live, check_models, check_policy
@@ -146,6 +147,13 @@ def edge(
         waiting = f"waiting for {world.num_devices} devices of {world.name} on {address}"
         print(waiting, file=sys.stderr if as_json else sys.stdout, flush=True)
 
+    def on_event(event: Event) -> None:
+        if isinstance(event, Started):
+            begin = (
+                f"all {world.num_devices} are here: {event.slots} slots of {event.slot_s * 1e3 * time_scale:g} ms begin"
+            )
+            print(begin, file=sys.stderr if as_json else sys.stdout, flush=True)
+
     with (
         metrics_at(metrics_port, server) as metrics,
         page_at(web_port) as page,
@@ -164,6 +172,7 @@ def edge(
             print(f"live page at {page.address}", file=sys.stderr, flush=True)
         if metrics is not None:
             observer.add("the metrics", metrics.add, most_waiting=None)
+        observer.add("the beginning", on_event, most_waiting=None)
         observer.add("the report", record.add, most_waiting=None)
         run_edge(world, chosen, models, loop, server, on_listen=on_listen, observer=observer, tracing=tracing)
     tell(world, record.result(world), policy, trace=trace, plot=plot, compare=compare, as_json=as_json)

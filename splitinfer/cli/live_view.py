@@ -6,7 +6,6 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from splitinfer.cli.output import say
 from splitinfer.runtime.events import Event, PeriodEnded, Started, TaskDone
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ _COLUMNS = (
 
 
 class LiveView:
-    """Follows the events of a run. Use it as a context manager; without a terminal it only says that one begins."""
+    """Follows the events of a run. Use it as a context manager; where there is no terminal it shows nothing."""
 
     def __init__(self) -> None:
         self._start: Started | None = None
@@ -60,9 +59,6 @@ class LiveView:
             case Started():
                 self._start = event
                 self._energy_j = [0.0] * len(event.services)
-                if not sys.stderr.isatty():
-                    run_s = event.slots * event.slot_s * event.time_scale
-                    say(f"all devices are here ({len(event.services)}); the run takes {run_s:g} s")
             case TaskDone() if self._start is not None:
                 key = event.device, event.service
                 self._done[key] = self._done.get(key, 0) + 1

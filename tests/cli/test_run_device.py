@@ -88,6 +88,7 @@ def test_an_edge_and_two_devices_make_the_same_run(world, tmp_path):
         out, err = edge.communicate(timeout=200)
         capturing = "splitinfer: capturing the models of {}tiny and compiling their cuts ...\n"
         assert (edge.returncode, without_compiling(err)) == (0, capturing.format(""))
+        assert "all 2 are here: 200 slots of 5 ms begin\n" in out
         assert "policy lyappo, seed 0: 200 slots of 10 ms at time scale 0.5" in out
         assert "equal the whole model's, bit for bit" in out
         table = [line.split() for line in out.splitlines() if line.startswith(("run ", "simulated "))]

@@ -100,7 +100,10 @@ def test_infer_takes_a_set_cut_by_name_and_number(
         assert (report["cut"], report["checked"]) == (known[-1].index, 1)
     assert main([*asked, "--cut", known[-1].name]) == 0
     assert f"towers, set cut {known[-1].index} after {known[-1].name}" in capsys.readouterr().out
-    for cut, says in (("{no.such}", "has no layer '{no.such}'"), (str(known[-1].index + 1), "and the set cuts 100000")):
+    for cut, says in (
+        ("{no.such}", "has no set cut '{no.such}'"),
+        (str(known[-1].index + 1), "and the set cuts 100000"),
+    ):
         assert main([*asked, "--cut", cut]) == 2
         assert says in capsys.readouterr().err
 
