@@ -159,19 +159,24 @@ _MEMBERS = {
 }
 
 
-def wrong_field(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+def wrong_field(error: ValidationError, model: type[BaseModel] | None = None, given: object = None) -> str:
     """Say in one line which field is wrong, what it holds and what would be right.
 
     Args:
         error: what pydantic says.
         model: whose fields are named where one is not among them.
+        given: what was to be read, where keys may be any words; by it a key is told from pydantic's names of types.
     """
     # Of a union's members pydantic reports each; the one that understood the most of the value says the most.
     found = error.errors(include_url=False)
     worst = max(found, key=lambda one: (not one["type"].endswith("_type"), len(one["loc"])))
     if worst["type"] == "json_invalid":
         return str(worst["msg"])
-    name = _name_of(worst["loc"], is_given=worst["type"] == "extra_forbidden")
+    name = (
+        _name_of(worst["loc"], is_given=worst["type"] == "extra_forbidden")
+        if given is None
+        else _place_of(worst["loc"], given, is_missing=worst["type"] == "missing")
+    )
     reason = worst.get("ctx", {}).get("error")
     if isinstance(reason, ScenarioError):
         return f"{name}.{reason}" if name else str(reason)
@@ -193,6 +198,10 @@ def wrong_field(error: ValidationError, model: type[BaseModel] | None = None) ->
         return f"{beside[0]}: no such field, and {name} is missing"
     if worst["type"] == "missing":
         return f"{name}: is missing"
+    if worst["type"] in ("too_short", "too_long"):
+        least = worst["type"] == "too_short"
+        bound = worst["ctx"]["min_length" if least else "max_length"]
+        return f"{name}: must have at {'least' if least else 'most'} {bound} values, not {len(worst['input'])}"
     message = worst["msg"].replace("Input should", "must", 1)
     message = message[0].lower() + message[1:]
     if worst["type"] == "union_tag_invalid":
@@ -209,3 +218,15 @@ def _name_of(location: tuple[int | str, ...], *, is_given: bool = False) -> str:
         if isinstance(part, int) or (part.isidentifier() and part not in _MEMBERS) or (at == len(location) and is_given)
     ]
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
+
+
+def _place_of(location: tuple[int | str, ...], given: Any, *, is_missing: bool) -> str:
+    place, at = "", given
+    for number, part in enumerate(location, 1):
+        holds = part in at if isinstance(at, dict) else isinstance(at, list) and part in range(len(at))
+        if holds:
+            at = at[part]
+        elif not (is_missing and number == len(location)):
+            continue  # the name of a type
+        place += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return place.lstrip(".")

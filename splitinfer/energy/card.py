@@ -207,7 +207,7 @@ def load_device(name: str) -> DeviceCard:
     try:
         card = DeviceCard(**{"name": path.stem, **content})
     except ValidationError as error:
-        raise InputError(f"device: {path.name}: {wrong_field(error, DeviceCard)}") from None
+        raise InputError(f"device: {path.name}: {wrong_field(error, DeviceCard, content)}") from None
     for choice in choices:
         if choice in card.radios:
             card = card.model_copy(update={"radio": choice})

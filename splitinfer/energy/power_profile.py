@@ -88,7 +88,7 @@ def card_fields(
     try:
         DeviceCard.model_validate({"name": "imported", **fields})
     except ValidationError as error:
-        raise InputError(f"power profile: {file.name}: {wrong_field(error, DeviceCard)}") from None
+        raise InputError(f"power profile: {file.name}: {wrong_field(error, DeviceCard, fields)}") from None
     return fields
 
 

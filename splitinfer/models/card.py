@@ -271,7 +271,7 @@ def card_from(record: dict[str, Any], *, name: str, folder: Path, where: str) ->
     try:
         card = ModelCard(name=name, **record)
     except ValidationError as error:
-        raise InputError(f"{where}: {wrong_field(error, ModelCard)}") from None
+        raise InputError(f"{where}: {wrong_field(error, ModelCard, record)}") from None
     card._folder = folder
     return card
 

@@ -86,6 +86,7 @@ class DirectLane:
         self._is_status = cygrpc.OperationType.receive_status_on_client
         self._error: RemoteError | None = None
         self._is_torn = False
+        self._is_cancelled = False
         self._unsent: Iterator[bytes] = iter(())
         self._reading = threading.Lock()
         # Tags of operations that the core has yet to report.
@@ -114,17 +115,23 @@ class DirectLane:
         Raises:
             RemoteError: the stream has ended, or nobody took the last reply.
         """
-        with self._reading:
-            if self._error is not None:
-                raise self._error
-            if self._is_torn or _REPLY in self._due:
-                raise EdgeUnavailableError(f"lost a reply of the edge at {self._target}", status="UNAVAILABLE")
-            self._unsent = iter((data,)) if isinstance(data, bytes) else data.pieces()
-            # The core sends one message at a time; of the last one of the request before it may have to say yet that it
-            # is sent, although the reply is here. Then this one goes in :meth:`finish`.
-            if _SENDING not in self._due:
-                self._operate((self._send(next(self._unsent), _FLAGS),), _SENDING)
-            self._operate((self._receive(_FLAGS),), _REPLY)  # once the request is on its way
+        try:
+            with self._reading:
+                self._begin(data)
+        finally:
+            self._let_go_if_cancelled()
+
+    def _begin(self, data: bytes | LongMessage) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._is_torn or _REPLY in self._due:
+            raise EdgeUnavailableError(f"lost a reply of the edge at {self._target}", status="UNAVAILABLE")
+        self._unsent = iter((data,)) if isinstance(data, bytes) else data.pieces()
+        # The core sends one message at a time; of the last one of the request before it may have to say yet that it
+        # is sent, although the reply is here. Then this one goes in :meth:`finish`.
+        if _SENDING not in self._due:
+            self._operate((self._send(next(self._unsent), _FLAGS),), _SENDING)
+        self._operate((self._receive(_FLAGS),), _REPLY)  # once the request is on its way
 
     def finish(self) -> bytes:
         """Send what is left of the request, and wait for the reply.
@@ -132,21 +139,27 @@ class DirectLane:
         Raises:
             RemoteError: the stream has ended.
         """
-        with self._reading:
-            piece = None
-            while _REPLY in self._due:
-                if piece is None:  # made while the one before is on its way
-                    piece = next(self._unsent, None)
-                if piece is not None and _SENDING not in self._due:
-                    self._operate((self._send(piece, _FLAGS),), _SENDING)
-                    piece = None
-                    continue
-                reply = self._next()
-                if reply is not None:
-                    return reply
-            self._read_to_the_end()  # no message came: the stream has ended, and its status says why
-            assert self._error is not None
-            raise self._error
+        try:
+            with self._reading:
+                return self._finish()
+        finally:
+            self._let_go_if_cancelled()
+
+    def _finish(self) -> bytes:
+        piece = None
+        while _REPLY in self._due:
+            if piece is None:  # made while the one before is on its way
+                piece = next(self._unsent, None)
+            if piece is not None and _SENDING not in self._due:
+                self._operate((self._send(piece, _FLAGS),), _SENDING)
+                piece = None
+                continue
+            reply = self._next()
+            if reply is not None:
+                return reply
+        self._read_to_the_end()  # no message came: the stream has ended, and its status says why
+        assert self._error is not None
+        raise self._error
 
     def _operate(self, operations: tuple[object, ...], tag: str) -> None:
         try:
@@ -169,7 +182,12 @@ class DirectLane:
         if self._is_torn:
             threading.Thread(target=self._read_what_comes, name="splitinfer-torn", daemon=True).start()
             return
-        if self._reading.acquire(blocking=False):
+        self._is_cancelled = True
+        self._let_go_if_cancelled()
+
+    def _let_go_if_cancelled(self) -> None:
+        """Read what is left of a cancelled call; while another thread reads, it is left to that one."""
+        if self._is_cancelled and not self._is_torn and self._reading.acquire(blocking=False):
             try:
                 self._read_to_the_end()
             finally:

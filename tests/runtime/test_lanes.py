@@ -112,6 +112,27 @@ def test_a_channel_that_another_thread_has_closed_is_a_lost_edge() -> None:
             open_stream(channel, "edge:1")
 
 
+@pytest.mark.parametrize("during", ["_begin", "_finish"])
+def test_a_call_cancelled_while_its_thread_is_busy_is_let_go(
+    edge: EdgeProcess, monkeypatch: pytest.MonkeyPatch, during: str
+) -> None:
+    # The core keeps a call, and with it the connection, until its last event is read.
+    with grpc.insecure_channel(edge.address) as channel:
+        lane = DirectLane(channel, edge.address)
+        as_it_is = getattr(lane, during)
+
+        def cancelled_at_its_end(*arguments: object) -> object:
+            result = as_it_is(*arguments)
+            lane.cancel()
+            return result
+
+        monkeypatch.setattr(lane, during, cancelled_at_its_end)
+        lane.begin(b"")
+        if during == "_finish":
+            assert lane.finish()
+        assert not lane._due
+
+
 def test_an_interrupted_exchange_is_left_at_once(edge: EdgeProcess, models: dict[str, SplitModel]) -> None:
     with grpc.insecure_channel(edge.address) as channel:
         lane = DirectLane(channel, edge.address)
