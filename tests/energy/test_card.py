@@ -84,8 +84,8 @@ def test_a_card_of_ones_own(tmp_path):
         ("[[cores]]", "[[cores", "is no TOML file"),
         ('radio = "wifi"', 'radio = "wifi"\ncolour = "red"', "colour: no such field"),
         ("max_power_w = 0.1", "max_power_w = inf", "radios.wifi.max_power_w"),
-        ("[radios.wifi]", '[radios."wi-fi 6"]\ncircuit_w = -1', "radios.wi-fi 6.circuit_w: must be"),
-        ("[radios.wifi]", "[radios.float]\ncircuit_w = -1", "radios.float.circuit_w: must be"),
+        ("[radios.wifi]", '[radios."wi-fi 6"]\nbit_j = -1', "radios.wi-fi 6.bit_j: must be"),
+        ("[radios.wifi]", "[radios.float]\nbit_j = -1", "radios.float.bit_j: must be"),
     ],
 )
 def test_a_wrong_card_is_refused_with_its_field(tmp_path, old, new, says):
