@@ -190,7 +190,7 @@ def wrong_field(error: ValidationError, model: type[BaseModel] | None = None, gi
     if worst["type"] == "missing" and isinstance(worst["loc"][-1], int):
         return f"{name.rpartition('[')[0]}: has too few values"
     beside = [
-        _name_of(one["loc"])
+        _name_of(one["loc"]) if given is None else _place_of(one["loc"], given, is_missing=False)
         for one in found
         if one["type"] == "extra_forbidden" and one["loc"][:-1] == worst["loc"][:-1]
     ]
